@@ -1,0 +1,136 @@
+//! The seams for time and randomness: the only places where either enters.
+#![warn(missing_docs)]
+
+/// One reading of both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Now {
+    /// Microseconds since the Unix epoch. May step; never used to order or to measure.
+    pub wall_us: u64,
+    /// Microseconds on a clock that never steps back, from any start.
+    pub mono_us: u64,
+}
+
+impl Now {
+    /// Whole seconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_s(&self) -> u64 {
+        self.wall_us / 1_000_000
+    }
+}
+
+/// Tells the time.
+pub trait Clock {
+    /// Reads both clocks.
+    fn now(&self) -> Now;
+}
+
+/// Gives random bytes fit for keys and nonces.
+pub trait Entropy {
+    /// Fills the buffer.
+    fn fill(&mut self, out: &mut [u8]);
+}
+
+/// The machine's clocks.
+#[derive(Debug, Clone)]
+pub struct SystemClock {
+    start: std::time::Instant,
+}
+
+impl SystemClock {
+    /// Starts the monotonic clock at zero.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock everyone else takes"
+    )]
+    pub fn new() -> Self {
+        Self {
+            start: std::time::Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock everyone else takes"
+    )]
+    fn now(&self) -> Now {
+        let wall = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        Now {
+            wall_us: micros(wall),
+            mono_us: micros(self.start.elapsed()),
+        }
+    }
+}
+
+/// The machine's random number generator.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness no key is safe; the process must not go on"
+    )]
+    fn fill(&mut self, out: &mut [u8]) {
+        getrandom::fill(out).expect("the operating system gives random bytes");
+    }
+}
+
+/// A clock for tests: stands still until it is moved.
+#[derive(Debug, Default)]
+pub struct FixedClock(std::cell::Cell<Now>);
+
+impl FixedClock {
+    /// Stands at the given wall second and monotonic zero.
+    #[must_use]
+    pub fn at(unix_s: u64) -> Self {
+        Self(std::cell::Cell::new(Now {
+            wall_us: unix_s * 1_000_000,
+            mono_us: 0,
+        }))
+    }
+
+    /// Moves both clocks forward.
+    pub fn advance_ms(&self, ms: u64) {
+        let now = self.0.get();
+        self.0.set(Now {
+            wall_us: now.wall_us + ms * 1000,
+            mono_us: now.mono_us + ms * 1000,
+        });
+    }
+}
+
+impl Clock for FixedClock {
+    fn now(&self) -> Now {
+        self.0.get()
+    }
+}
+
+/// Entropy for tests: a counter, so that every run gives the same bytes.
+#[derive(Debug, Default, Clone)]
+pub struct CountingEntropy(pub u64);
+
+impl Entropy for CountingEntropy {
+    fn fill(&mut self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(8) {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut word = self.0;
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word ^= word >> 27;
+            for (byte, value) in chunk.iter_mut().zip(word.to_le_bytes()) {
+                *byte = value;
+            }
+        }
+    }
+}

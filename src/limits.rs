@@ -1,0 +1,76 @@
+//! Every bound, named, with its unit and its reason.
+#![warn(missing_docs)]
+
+/// Longest line accepted from a client or an upstream server, in bytes.
+/// SDKs in the field stop at 10 to 16 MiB.
+pub const LINE_BYTES: usize = 16 << 20;
+/// Longest line written to a client, in bytes: the TypeScript SDK's read buffer is 10 MB.
+pub const LINE_OUT_BYTES: usize = 10_000_000;
+/// Deepest nesting of arrays and objects in one message.
+pub const JSON_DEPTH: usize = 96;
+/// Longest JSON-RPC id token, in bytes.
+pub const ID_BYTES: usize = 256;
+/// Longest method name, in bytes.
+pub const METHOD_BYTES: usize = 128;
+/// Longest tool or prompt name of an upstream, in bytes (MCP 2026-07-28, tools: 1 to 128).
+pub const TOOL_NAME_BYTES: usize = 128;
+/// Longest exposed name: 64 less `mcp__mcpshim__`.
+pub const EXPOSED_NAME_BYTES: usize = 50;
+/// Longest resource URI that is routed, in bytes.
+pub const URI_BYTES: usize = 8 << 10;
+/// Calls one session may have in flight.
+pub const CALLS_IN_FLIGHT: usize = 1024;
+/// Bytes a session may hold for a link that does not read, before new calls to it are refused.
+pub const LINK_QUEUE_BYTES: usize = 32 << 20;
+/// Servers in one registry.
+pub const SERVERS: usize = 1000;
+/// Tools in one server's pin.
+pub const TOOLS_PER_SERVER: usize = 10_000;
+/// Pages read of one upstream list.
+pub const LIST_PAGES: usize = 200;
+/// Largest merged `instructions`, in bytes: Claude Code cuts at 4096.
+pub const INSTRUCTIONS_BYTES: usize = 4096;
+/// How long an upstream may take to answer `server/discover` before it is taken for a server of
+/// the handshake era, in milliseconds.
+pub const PROBE_MS: u64 = 3_000;
+/// How long an upstream may take from start to ready, in milliseconds (first `npx` included).
+pub const LINK_OPEN_MS: u64 = 120_000;
+/// Default time a call may take, in milliseconds; a server entry may set its own.
+pub const CALL_MS: u64 = 600_000;
+/// A link without calls is stopped after this, in milliseconds, unless its server is stateful.
+pub const LINK_IDLE_MS: u64 = 600_000;
+/// First and longest pause before a link is started again, in milliseconds.
+pub const LINK_BACKOFF_MS: (u64, u64) = (500, 60_000);
+/// Burst of `list_changed` notifications is gathered for this long, in milliseconds.
+pub const LIST_CHANGED_DEBOUNCE_MS: u64 = 250;
+/// How long a machine with no verified registry waits for its first one before it answers
+/// lists, in milliseconds.
+pub const FIRST_REGISTRY_MS: u64 = 5_000;
+/// A spool whose last append took longer than this is moved to its own thread, in microseconds.
+pub const SLOW_APPEND_US: u64 = 20_000;
+/// Largest payload sealed into the record, in bytes; the rest is cut and said to be cut.
+pub const PAYLOAD_BYTES: usize = 16 << 20;
+/// A spool segment is closed at this size, in bytes…
+pub const SEGMENT_BYTES: u64 = 1 << 20;
+/// …or this age, in milliseconds.
+pub const SEGMENT_AGE_MS: u64 = 600_000;
+/// Largest spool of one device, in bytes.
+pub const SPOOL_BYTES: u64 = 256 << 20;
+/// Room kept in the spool for denials, losses and outcomes once it is full, in bytes.
+pub const SPOOL_RESERVE_BYTES: u64 = 16 << 20;
+/// Records in one batch.
+pub const BATCH_RECORDS: usize = 512;
+/// Largest batch, compressed and not, in bytes.
+pub const BATCH_BYTES: (usize, usize) = (4 << 20, 32 << 20);
+/// TUF: largest root, timestamp and snapshot metadata, in bytes.
+pub const METADATA_BYTES: usize = 1 << 20;
+/// TUF: largest targets metadata and largest single target, in bytes.
+pub const TARGET_BYTES: usize = 16 << 20;
+/// TUF: most root updates followed in one refresh.
+pub const ROOT_ROTATIONS: u64 = 256;
+/// Life of the timestamp metadata, in seconds; an alarm is raised at half.
+pub const TIMESTAMP_LIFE_S: u64 = 7 * 86_400;
+/// A wall clock that steps back by up to this is tolerated with a warning, in seconds.
+pub const CLOCK_STEP_S: u64 = 86_400;
+/// How often one process of a device asks for a new timestamp, in seconds.
+pub const POLL_S: u64 = 30;

@@ -1,0 +1,500 @@
+//! The documents inside a registry: the targets that TUF metadata names.
+//!
+//! One file each, flat: `org.json`, `policy.json`, `revocations.json` and `server-<id>.json`.
+//! Readers ignore unknown members; `format` and `min_reader` say when that is not enough.
+#![warn(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ids::{AgentName, Digest, ExposedName, KeyId, OrgId, RoleName, ServerId, ServerKey};
+
+/// The format these types write, and the newest they read.
+pub const FORMAT: u32 = 1;
+
+/// `org.json`: the organisation and what all its machines share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrgDoc {
+    /// The format of this document.
+    pub format: u32,
+    /// The lowest reader that may use it.
+    pub min_reader: u32,
+    /// The organisation's id; must equal the one pinned in the configuration.
+    pub org: OrgId,
+    /// The name people use.
+    pub name: String,
+    /// Whom to ask when something is refused and no role or server says better.
+    pub help: String,
+    /// Where audit batches go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collector: Option<CollectorDoc>,
+    /// Keys that arguments are sealed to; the collector never holds the private halves.
+    #[serde(default)]
+    pub audit_keys: Vec<AuditKeyDoc>,
+    /// Identity providers whose ID tokens name people.
+    #[serde(default)]
+    pub issuers: Vec<IssuerDoc>,
+    /// How long an expired timestamp is still used, in hours (grace), before every call is refused.
+    pub grace_hours: u32,
+    /// The lowest client version that may serve calls, e.g. `0.1.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_client: Option<String>,
+}
+
+/// Where audit batches go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectorDoc {
+    /// `https://…`, or `http://` on a loopback address.
+    pub url: String,
+    /// A private CA in PEM form, used beside the trust store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+}
+
+/// One audit key (HPKE recipient, RFC 9180).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditKeyDoc {
+    /// SHA-256 of the public key, in hexadecimal.
+    pub id: KeyId,
+    /// The HPKE suite: `x25519-hkdf-sha256/chacha20poly1305`.
+    pub suite: String,
+    /// The public key, base64.
+    pub public: String,
+    /// Not used to seal before this Unix second.
+    pub not_before: u64,
+    /// Not used to seal from this Unix second on.
+    pub not_after: u64,
+}
+
+/// One identity provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IssuerDoc {
+    /// `iss`, compared by simple string comparison.
+    pub issuer: String,
+    /// `aud`: our client id at this issuer.
+    pub client_id: String,
+    /// The claim that holds the groups.
+    pub groups_claim: String,
+    /// The issuer's signing keys, a JWK Set (RFC 7517) as it was fetched.
+    pub jwks: serde_json::Value,
+}
+
+/// `policy.json`: roles, agents and the compiled role → tool tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyDoc {
+    /// The format of this document.
+    pub format: u32,
+    /// The lowest reader that may use it.
+    pub min_reader: u32,
+    /// Every role.
+    pub roles: BTreeMap<RoleName, RoleDoc>,
+    /// Every agent.
+    pub agents: BTreeMap<AgentName, AgentDoc>,
+    /// The rules that table entries refer to by index.
+    pub rules: Vec<RuleDoc>,
+    /// What each role may use, per server. Absent means denied.
+    pub grants: BTreeMap<RoleName, BTreeMap<ServerKey, GrantTable>>,
+}
+
+/// One role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleDoc {
+    /// What the role is for, one line.
+    pub title: String,
+    /// Groups of the identity provider that give it.
+    pub groups: Vec<String>,
+    /// Whom to ask for it.
+    pub ask: String,
+}
+
+/// One agent: a pipeline or robot with its own key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentDoc {
+    /// The team that answers for it.
+    pub owner: String,
+    /// Its Ed25519 public key, base64.
+    pub public_key: String,
+    /// Its roles.
+    pub roles: Vec<RoleName>,
+    /// Refused from this Unix second on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<u64>,
+}
+
+/// Where a table entry comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDoc {
+    /// A stable name, e.g. `eng/github#2`.
+    pub id: String,
+    /// File and line in the registry's sources, e.g. `roles/eng.yaml:14`.
+    pub source: String,
+    /// Who approved it.
+    pub approved_by: String,
+    /// When, as written.
+    pub approved_at: String,
+    /// Refused from this Unix second on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<u64>,
+}
+
+/// What one role may use on one server. Values are indexes into [`PolicyDoc::rules`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantTable {
+    /// Tools by the upstream's own name.
+    #[serde(default)]
+    pub tools: BTreeMap<String, u32>,
+    /// Prompts by the upstream's own name.
+    #[serde(default)]
+    pub prompts: BTreeMap<String, u32>,
+    /// Resource URI globs, in order (`*` is any run of characters; everything else is literal).
+    #[serde(default)]
+    pub resources: Vec<(String, u32)>,
+    /// Tool name globs, used only where the server's pin is `off`.
+    #[serde(default)]
+    pub tool_globs: Vec<(String, u32)>,
+    /// Prompt name globs, used only where the server's pin is `off`.
+    #[serde(default)]
+    pub prompt_globs: Vec<(String, u32)>,
+}
+
+/// `revocations.json`: what is denied everywhere. Signed with the other targets today; its own
+/// online key comes later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationsDoc {
+    /// The format of this document.
+    pub format: u32,
+    /// The lowest reader that may use it.
+    pub min_reader: u32,
+    /// Whole servers.
+    #[serde(default)]
+    pub servers: Vec<ServerKey>,
+    /// Agents.
+    #[serde(default)]
+    pub agents: Vec<AgentName>,
+    /// Tools, as server and the upstream's own name.
+    #[serde(default)]
+    pub tools: Vec<(ServerKey, String)>,
+}
+
+/// `server-<id>.json`: one approved server with its pin.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerDoc {
+    /// The format of this document.
+    pub format: u32,
+    /// The lowest reader that may use it.
+    pub min_reader: u32,
+    /// The stable id; the file name repeats it.
+    pub id: ServerId,
+    /// The short key in tool names.
+    pub key: ServerKey,
+    /// The team that owns it.
+    pub owner: String,
+    /// Whom to call when it is down.
+    pub oncall: String,
+    /// What it is for, one line.
+    pub purpose: String,
+    /// Who runs it.
+    pub hosted: Hosted,
+    /// `prod`, `staging`, `dev` or another name of the organisation's.
+    pub environment: String,
+    /// The network or trust zone.
+    pub zone: String,
+    /// Classes of data it gives access to.
+    #[serde(default)]
+    pub data_classes: Vec<String>,
+    /// How to reach it.
+    pub transport: Transport,
+    /// Bounds on its use.
+    #[serde(default)]
+    pub limits: ServerLimits,
+    /// How its calls are recorded.
+    #[serde(default)]
+    pub audit: AuditDoc,
+    /// Whether sessions may share one process.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// Never stopped for idleness inside a session.
+    #[serde(default)]
+    pub stateful: bool,
+    /// How strictly the live surface must equal the pinned one.
+    #[serde(default)]
+    pub pin: PinMode,
+    /// The pinned surface; absent only where `pin` is `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surface: Option<Surface>,
+}
+
+/// Who runs a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hosted {
+    /// The organisation, or the developer's own machine.
+    #[serde(rename = "self")]
+    Own,
+    /// A vendor.
+    Vendor,
+}
+
+/// How to reach a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Transport {
+    /// A Streamable HTTP endpoint.
+    Http {
+        /// `https://…`, or `http://` on a loopback address.
+        url: String,
+    },
+    /// A child process that speaks on its standard streams.
+    Stdio {
+        /// The program: a name looked up on the PATH or an absolute path.
+        command: String,
+        /// Its arguments; never a secret.
+        #[serde(default)]
+        args: Vec<String>,
+        /// Variables set for it, beside the allowlist; never a secret.
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+        /// The package and exact version the arguments name, e.g. `npm:@scope/name@1.2.3`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        package: Option<String>,
+    },
+}
+
+/// Bounds on a server's use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerLimits {
+    /// Longest call, in milliseconds.
+    #[serde(default = "ServerLimits::call_ms")]
+    pub call_ms: u64,
+    /// Stopped after this many milliseconds without a call.
+    #[serde(default = "ServerLimits::idle_ms")]
+    pub idle_ms: u64,
+    /// Calls at once from one session.
+    #[serde(default = "ServerLimits::in_flight")]
+    pub in_flight: u32,
+}
+
+impl ServerLimits {
+    fn call_ms() -> u64 {
+        crate::limits::CALL_MS
+    }
+    fn idle_ms() -> u64 {
+        crate::limits::LINK_IDLE_MS
+    }
+    fn in_flight() -> u32 {
+        64
+    }
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            call_ms: Self::call_ms(),
+            idle_ms: Self::idle_ms(),
+            in_flight: Self::in_flight(),
+        }
+    }
+}
+
+/// How a server's calls are recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AuditDoc {
+    /// When a record counts as kept.
+    #[serde(default)]
+    pub class: DurabilityClass,
+    /// What is kept of arguments.
+    #[serde(default = "AuditDoc::arguments")]
+    pub arguments: Capture,
+    /// What is kept of results.
+    #[serde(default)]
+    pub results: Capture,
+    /// What happens to a call whose record cannot be written.
+    #[serde(default)]
+    pub fail_mode: FailMode,
+    /// Tools with settings of their own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, ToolAuditDoc>,
+}
+
+impl AuditDoc {
+    fn arguments() -> Capture {
+        Capture::Full
+    }
+
+    /// The settings for one tool.
+    #[must_use]
+    pub fn for_tool(&self, tool: &str) -> AuditRule {
+        let own = self.tools.get(tool);
+        AuditRule {
+            class: own.and_then(|t| t.class).unwrap_or(self.class),
+            arguments: own.and_then(|t| t.arguments).unwrap_or(self.arguments),
+            results: own.and_then(|t| t.results).unwrap_or(self.results),
+            fail_mode: own.and_then(|t| t.fail_mode).unwrap_or(self.fail_mode),
+        }
+    }
+}
+
+/// One tool's own settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "each field overrides the one of the same name in AuditDoc"
+)]
+pub struct ToolAuditDoc {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<DurabilityClass>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Capture>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Capture>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_mode: Option<FailMode>,
+}
+
+/// The settings that hold for one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "each field is the resolved one of AuditDoc")]
+pub struct AuditRule {
+    pub class: DurabilityClass,
+    pub arguments: Capture,
+    pub results: Capture,
+    pub fail_mode: FailMode,
+}
+
+/// When a record counts as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DurabilityClass {
+    /// Written to the file: survives the death of the process.
+    #[default]
+    Process,
+    /// Synced to the disk: survives loss of power.
+    Disk,
+    /// Acknowledged by the collector: survives loss of the machine.
+    Collector,
+}
+
+/// What is kept of arguments or results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capture {
+    /// The size bucket only.
+    None,
+    /// A salted digest, the salt sealed.
+    #[default]
+    Digest,
+    /// Everything, sealed.
+    Full,
+}
+
+/// What happens to a call whose record cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailMode {
+    /// The call is refused.
+    #[default]
+    Closed,
+    /// The call goes on; the missing records are counted and declared.
+    Open,
+}
+
+/// Whether sessions may share one process of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// One per session.
+    #[default]
+    Session,
+    /// One per user.
+    User,
+}
+
+/// How strictly the live surface must equal the pinned one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PinMode {
+    /// Names only: definitions may change.
+    Names,
+    /// Not at all; lists come from the live server. For development only.
+    Off,
+    /// Every definition must be the pinned one.
+    #[default]
+    Strict,
+}
+
+/// A server's whole surface, as `mcpshim-admin pin` recorded it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Surface {
+    /// The newest protocol version it spoke, e.g. `2026-07-28`.
+    pub protocol: String,
+    /// Its capabilities object, verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Box<RawValue>>,
+    /// Its `serverInfo`, verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_info: Option<Box<RawValue>>,
+    /// Its instructions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Its tools, in its own order.
+    #[serde(default)]
+    pub tools: Vec<Pinned>,
+    /// Its prompts, in its own order.
+    #[serde(default)]
+    pub prompts: Vec<Pinned>,
+    /// Its resource templates, in its own order.
+    #[serde(default)]
+    pub templates: Vec<Pinned>,
+    /// Its static resources, in its own order.
+    #[serde(default)]
+    pub resources: Vec<Pinned>,
+}
+
+/// One tool, prompt, template or resource of a surface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pinned {
+    /// The upstream's own name; the URI (or URI template) for resources and templates.
+    pub name: String,
+    /// The name clients see: assigned once. Tools and prompts only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<ExposedName>,
+    /// The digest over the canonical form of `definition` (`docs/formats/pin.md`).
+    pub digest: Digest,
+    /// The list entry, verbatim.
+    pub definition: Box<RawValue>,
+}
+
+/// Which metadata a registry was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RegistryVersion {
+    /// Version of the root metadata.
+    pub root: u64,
+    /// Version of the timestamp metadata.
+    pub timestamp: u64,
+    /// Version of the snapshot metadata.
+    pub snapshot: u64,
+    /// Version of the targets metadata: the one people call "the version".
+    pub targets: u64,
+}
+
+/// A whole registry. Only [`super::Verified`] ones may decide anything.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// Which metadata it came from.
+    pub version: RegistryVersion,
+    /// SHA-256 of the targets metadata.
+    pub digest: Digest,
+    /// When the timestamp expires, in Unix seconds.
+    pub expires: u64,
+    /// The organisation.
+    pub org: OrgDoc,
+    /// Roles, agents, grants.
+    pub policy: PolicyDoc,
+    /// What is denied everywhere.
+    pub revocations: RevocationsDoc,
+    /// The servers by key.
+    pub servers: BTreeMap<ServerKey, Arc<ServerDoc>>,
+}

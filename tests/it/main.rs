@@ -1,0 +1,22 @@
+//! The integration tests: one binary, one module per subject. They drive the programs as built.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a broken fixture should stop the test"
+)]
+
+mod support;
+
+mod admin;
+mod cli;
+mod collector;
+mod hostile;
+mod kill;
+mod peers;
+mod registry;
+mod serve;
+mod spool;
+mod tidy;

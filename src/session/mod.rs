@@ -92,7 +92,8 @@ pub struct Ticket(pub u64);
 pub enum Output {
     /// Record this. Sends that depend on it stay inside until [`Input::Recorded`].
     Append(Ticket, Entry),
-    /// End this link's transport.
+    /// End this link's transport. Nothing more comes from it, no [`Input::LinkClosed`] either; an
+    /// [`Output::OpenLink`] with the same id may follow at once.
     CloseLink(LinkId),
     /// Everything is settled: the driver may end.
     Done,

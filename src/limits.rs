@@ -60,8 +60,16 @@ pub const SPOOL_BYTES: u64 = 256 << 20;
 pub const SPOOL_RESERVE_BYTES: u64 = 16 << 20;
 /// Records in one batch.
 pub const BATCH_RECORDS: usize = 512;
-/// Largest batch, compressed and not, in bytes.
-pub const BATCH_BYTES: (usize, usize) = (4 << 20, 32 << 20);
+/// Largest batch, compressed and not, in bytes: one record with the largest payload fits.
+pub const BATCH_BYTES: (usize, usize) = (24 << 20, 32 << 20);
+/// A batch is not filled beyond this, in bytes before compression, unless one record needs it.
+pub const BATCH_FILL_BYTES: usize = 1 << 20;
+/// First and longest pause before a batch is sent again, in milliseconds; full jitter.
+pub const SHIP_BACKOFF_MS: (u64, u64) = (1_000, 300_000);
+/// How long the shipper stays after the last shim ended and everything was sent, in milliseconds.
+pub const SHIP_LINGER_MS: u64 = 10_000;
+/// How long one request of the shipper may take, in milliseconds.
+pub const SHIP_REQUEST_MS: u64 = 60_000;
 /// TUF: largest root, timestamp and snapshot metadata, in bytes.
 pub const METADATA_BYTES: usize = 1 << 20;
 /// TUF: largest targets metadata and largest single target, in bytes.

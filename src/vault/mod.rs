@@ -1,1 +1,298 @@
-//! vault
+//! Custody of secrets: today the installation key, and the way private files are made and read.
+//!
+//! The installation key signs batches: it says which copy of mcpshim sent them. It lies in a
+//! file of its own, `keys/installation.key` in the state directory, readable by its user only.
+//! It moves into a file sealed with a key from the operating system's keychain as soon as the
+//! vault has one; until then
+//!
+//! - losing the file costs nothing but a new enrolment: the next start makes another key, and
+//!   the collector sees a new installation;
+//! - whoever can read it can send batches as this installation, which the collector sees as a
+//!   fork as soon as both send; whoever can replace it is seen as an installation nobody knows.
+#![warn(missing_docs)]
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE64;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+use crate::batch::Installation;
+use crate::clock::Entropy;
+use crate::ids::KeyId;
+use crate::secret::Secret;
+
+/// First line of the key file: what it is, its format and the lowest reader.
+const TITLE: &str = "mcpshim installation key, format 1, reader 1";
+/// No private file of ours is longer, in bytes.
+const FILE_BYTES: u64 = 64 << 10;
+
+/// A secret file that cannot be made or trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The content is not what we write.
+    #[error("{} is not an installation key file of format 1", .0.display())]
+    Content(PathBuf),
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// `read`, `create`, …
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others than its owner may read or write it, or it belongs to somebody else.
+    #[error("{} has mode {mode:03o} and owner {owner}: expected 600 and the current user", path.display())]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        owner: u32,
+    },
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VaultError {
+    move |source| VaultError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The key that signs this installation's batches.
+pub struct InstallationKey {
+    pair: Ed25519KeyPair,
+    public: Installation,
+}
+
+impl std::fmt::Debug for InstallationKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "InstallationKey({})", self.id())
+    }
+}
+
+impl InstallationKey {
+    /// Makes the pair from its 32-byte seed.
+    ///
+    /// Returns nothing for a seed of another length.
+    #[must_use]
+    pub fn from_seed(seed: &[u8]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
+        let public = Installation(pair.public_key().as_ref().try_into().ok()?);
+        Some(Self { pair, public })
+    }
+
+    /// Returns the key's id: the SHA-256 of its public half.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        self.public.id()
+    }
+
+    /// Returns the public half.
+    #[must_use]
+    pub fn public(&self) -> Installation {
+        self.public
+    }
+
+    /// Returns the pair, to sign with.
+    #[must_use]
+    pub fn pair(&self) -> &Ed25519KeyPair {
+        &self.pair
+    }
+}
+
+/// Reads the installation key of this state directory, or makes it.
+///
+/// Any number of processes may ask at once: all get the same key.
+///
+/// # Errors
+/// [`VaultError`] when the file cannot be made, or is not private, or is not a key.
+pub fn installation_key(
+    state_dir: &Path,
+    entropy: &mut dyn Entropy,
+) -> Result<InstallationKey, VaultError> {
+    let dir = state_dir.join("keys");
+    let path = dir.join("installation.key");
+    if let Some(found) = read_private(&path)? {
+        return parse(&found, &path);
+    }
+    create_private_dir(&dir).map_err(failed("create", &dir))?;
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    entropy.fill(seed.as_mut());
+    let text = Secret::new(format!("{TITLE}\n{}\n", BASE64.encode(seed.as_ref())).into_bytes());
+    // whoever links first wins; the others read the winner's
+    create_private(&path, text.expose(), entropy).map_err(failed("create", &path))?;
+    let found = read_private(&path)?.ok_or_else(|| VaultError::Io {
+        action: "read",
+        path: path.clone(),
+        source: io::ErrorKind::NotFound.into(),
+    })?;
+    parse(&found, &path)
+}
+
+fn parse(text: &Secret, path: &Path) -> Result<InstallationKey, VaultError> {
+    std::str::from_utf8(text.expose())
+        .ok()
+        .and_then(|text| text.strip_prefix(TITLE)?.strip_prefix('\n'))
+        .and_then(|line| BASE64.decode(line.trim_end().as_bytes()).ok())
+        .map(Secret::new)
+        .and_then(|seed| InstallationKey::from_seed(seed.expose()))
+        .ok_or_else(|| VaultError::Content(path.to_owned()))
+}
+
+/// Creates a directory and its parents, closed to everybody else.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Writes a new file that only its owner can read. Returns false, and changes nothing, when
+/// there is one already.
+///
+/// The content is complete and on the disk before the name exists: it is written under another
+/// name and linked. A crash between the two leaves that other name, which nobody reads.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_private(path: &Path, content: &[u8], entropy: &mut dyn Entropy) -> io::Result<bool> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut tag = [0; 8];
+    entropy.fill(&mut tag);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = dir.join(format!(".{name}.{}", data_encoding::HEXLOWER.encode(&tag)));
+    let written =
+        write_new(&draft, content).and_then(|()| match std::fs::hard_link(&draft, path) {
+            Ok(()) => {
+                sync_dir(dir)?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        });
+    let removed = std::fs::remove_file(&draft);
+    let created = written?;
+    removed?;
+    Ok(created)
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// What the file system says.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    // Windows has no such operation on directories: its journal orders names and content
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Reads a private file; nothing when there is none.
+///
+/// # Errors
+/// [`VaultError::Open`] when others than the current user may read or write it: a secret that
+/// was readable is not a secret any more, and using it would hide that.
+pub fn read_private(path: &Path) -> Result<Option<Secret>, VaultError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let meta = file.metadata().map_err(failed("read", path))?;
+        let mode = meta.mode() & 0o777;
+        if mode & 0o077 != 0 || meta.uid() != rustix::process::geteuid().as_raw() {
+            return Err(VaultError::Open {
+                path: path.to_owned(),
+                mode,
+                owner: meta.uid(),
+            });
+        }
+    }
+    let mut content = zeroize::Zeroizing::new(Vec::with_capacity(4096));
+    file.take(FILE_BYTES)
+        .read_to_end(&mut content)
+        .map_err(failed("read", path))?;
+    Ok(Some(Secret::new(std::mem::take(&mut *content))))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::clock::{CountingEntropy, SystemEntropy};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn key_is_made_once_and_kept_private() {
+        let state = tempfile::tempdir().unwrap();
+        let first = installation_key(state.path(), &mut CountingEntropy(1)).unwrap();
+        let again = installation_key(state.path(), &mut CountingEntropy(2)).unwrap();
+        assert_eq!(first.public(), again.public());
+        let path = state.path().join("keys/installation.key");
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let left: Vec<_> = std::fs::read_dir(state.path().join("keys"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["installation.key"], "no draft is left behind");
+    }
+
+    #[test]
+    fn all_who_ask_at_once_get_the_same_key() {
+        let state = tempfile::tempdir().unwrap();
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| installation_key(state.path(), &mut SystemEntropy)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap().unwrap().public())
+                .collect()
+        });
+        assert!(keys.iter().all(|key| key == &keys[0]));
+    }
+
+    #[test]
+    fn key_that_others_can_read_is_refused() {
+        let state = tempfile::tempdir().unwrap();
+        installation_key(state.path(), &mut CountingEntropy(1)).unwrap();
+        let path = state.path().join("keys/installation.key");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = installation_key(state.path(), &mut CountingEntropy(1)).unwrap_err();
+        assert!(matches!(error, VaultError::Open { mode: 0o640, .. }));
+    }
+
+    #[test]
+    fn damaged_key_is_an_error_and_not_a_new_key() {
+        let state = tempfile::tempdir().unwrap();
+        installation_key(state.path(), &mut CountingEntropy(1)).unwrap();
+        let path = state.path().join("keys/installation.key");
+        std::fs::write(&path, format!("{TITLE}\nAAAA\n")).unwrap();
+        let error = installation_key(state.path(), &mut CountingEntropy(1)).unwrap_err();
+        assert!(matches!(error, VaultError::Content(_)));
+    }
+}

@@ -14,6 +14,7 @@ use crate::audit::entry::Entry;
 use crate::ids::LinkId;
 use crate::policy::Snapshot;
 use crate::registry::doc::ServerDoc;
+pub use crate::wire::line::LineFault;
 
 /// What reaches the machine.
 #[derive(Debug)]
@@ -66,21 +67,6 @@ pub enum Input<'a> {
     Snapshot(Arc<Snapshot>),
     /// Time passed.
     Wake,
-}
-
-/// Why a line is not usable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LineFault {
-    /// The stream ended inside a line.
-    Cut {
-        /// How many bytes of it came.
-        bytes: usize,
-    },
-    /// Longer than [`crate::limits::LINE_BYTES`]; it was read to its end and dropped.
-    TooLong {
-        /// How long it was.
-        bytes: usize,
-    },
 }
 
 /// The number of an appended entry, from 1.

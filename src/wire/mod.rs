@@ -1,4 +1,10 @@
 //! JSON-RPC as bytes: lines, envelopes, surgical edits. What is not ours passes unchanged.
+//!
+//! [`line`] cuts a stream into lines, [`msg`] reads one line as a message, [`raw`] finds and
+//! edits spans of JSON text, [`era`] holds every difference between protocol revisions.
 #![warn(missing_docs)]
 
 pub mod era;
+pub mod line;
+pub mod msg;
+pub mod raw;

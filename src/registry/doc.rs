@@ -451,6 +451,9 @@ pub struct Surface {
     /// Its static resources, in its own order.
     #[serde(default)]
     pub resources: Vec<Pinned>,
+    /// Tools it has that are not offered, because a client would choke on them: name to reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<String, String>,
 }
 
 /// One tool, prompt, template or resource of a surface.

@@ -33,6 +33,15 @@ pub const INSTRUCTIONS_BYTES: usize = 4096;
 /// How long an upstream may take to answer `server/discover` before it is taken for a server of
 /// the handshake era, in milliseconds.
 pub const PROBE_MS: u64 = 3_000;
+/// The same for a server that is known to answer it (its pin says so), in milliseconds: a first
+/// `npx` downloads before it reads.
+pub const PROBE_KNOWN_MS: u64 = 30_000;
+/// The same for `pin`, where a person waits and a wrong era would be signed, in milliseconds.
+pub const PROBE_SURVEY_MS: u64 = 10_000;
+/// How long the lists of a running upstream may take to be read again, in milliseconds.
+pub const SURVEY_MS: u64 = 30_000;
+/// Largest sum of an upstream's list pages, in bytes.
+pub const SURFACE_BYTES: usize = 32 << 20;
 /// How long an upstream may take from start to ready, in milliseconds (first `npx` included).
 pub const LINK_OPEN_MS: u64 = 120_000;
 /// Default time a call may take, in milliseconds; a server entry may set its own.

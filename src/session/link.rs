@@ -13,21 +13,34 @@
 //!                                         │ list_changed: Opening again until compared
 //! ```
 //!
-//! **No call is sent on a link unless the live surface was compared with the pin, since the
-//! transport started and since the last gathered `list_changed`.**
+//! **No call is sent on a link before its live surface was compared with the pin.** A
+//! `list_changed` makes later calls wait for a new comparison; one that arrives during a
+//! comparison starts the next, and calls that waited go between the two, so that a server that
+//! never stops changing starves nobody.
 //!
 //! Transports: after [`LinkOutput::Open`] the driver gives `Opened` or `Closed`; after
 //! [`LinkOutput::Close`] it gives nothing more of that transport, not even `Closed`. A link may
 //! ask for `Close` and `Open` in one breath (a server that must be started anew for its other
 //! era), with the same id.
 
+mod survey;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use self::survey::{Changes, Offer, Page, Survey};
 use super::LineFault;
 use crate::clock::Now;
 use crate::ids::LinkId;
-use crate::registry::doc::{ServerDoc, Surface};
-use crate::wire::era::Era;
+use crate::limits;
+use crate::pin::{self, Kind};
+use crate::registry::doc::{PinMode, ServerDoc, Surface};
+use crate::wire::era::{Era, Revision};
 
 /// How mcpshim introduces itself upstream when it speaks for itself: `clientInfo`, raw JSON.
 pub const CLIENT_INFO: &str = concat!(
@@ -42,11 +55,126 @@ pub const CLIENT_INFO: &str = concat!(
 /// the link declares the same in `pin` and in `serve`, or every pin would drift.
 pub const CLIENT_CAPABILITIES: &str = "{}";
 
+/// Unusable lines on one transport after which it is not taken for an MCP server while it opens.
+const FAULTS: u32 = 1000;
+
 /// One upstream connection.
 #[derive(Debug)]
 pub struct Link {
     id: LinkId,
     server: Arc<ServerDoc>,
+    /// Whether the caller only wants the surface.
+    survey: bool,
+    phase: Phase,
+    /// What is known of the running transport's server.
+    run: Run,
+    /// Requests of the link's own that are not answered.
+    asks: BTreeMap<u64, Ask>,
+    next_id: u64,
+    /// How its server wants to be opened, learned from earlier transports of this link.
+    learned: Option<Opening>,
+    busy: usize,
+    failures: u32,
+    not_before_us: u64,
+    last_failure: Option<LinkFailure>,
+    live: Option<Surface>,
+    out: VecDeque<LinkOutput>,
+}
+
+/// Where it is in its life, with what only matters there.
+#[derive(Debug)]
+enum Phase {
+    /// No transport.
+    Closed,
+    /// The live surface is not the pinned one; the transport lives until its calls have ended.
+    Draining(Era),
+    /// `list_changed` came; more of them are gathered before the surface is read again.
+    Gathering { era: Era, until_us: u64 },
+    /// `initialize` was sent.
+    Initializing { deadline_us: u64 },
+    /// `server/discover` was sent.
+    Probing { deadline_us: u64, until_us: u64 },
+    /// Calls may be sent.
+    Ready {
+        era: Era,
+        since_us: u64,
+        idle_at_us: Option<u64>,
+    },
+    /// The transport was asked for.
+    Starting { deadline_us: u64 },
+    /// The lists are being read.
+    Surveying {
+        era: Era,
+        survey: Box<Survey>,
+        deadline_us: u64,
+        changed: bool,
+    },
+}
+
+/// How a server is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    Initialize,
+    Probe,
+}
+
+/// What was seen of one transport.
+#[derive(Debug, Default)]
+struct Run {
+    /// `server/discover` was sent on it.
+    probed: bool,
+    /// It was opened anew for its other era; that is done once.
+    reopened: bool,
+    /// The other way of opening was tried on the same transport because it said so; once.
+    redirected: bool,
+    /// A `DiscoverResult` came, perhaps late.
+    discovered: Option<Surface>,
+    faults: u32,
+}
+
+/// A request of the link's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Discover,
+    Initialize,
+    List(Kind),
+    Listen,
+}
+
+/// What a server says of itself, in either era.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'a> {
+    protocol_version: Option<String>,
+    supported_versions: Option<Vec<String>>,
+    #[serde(borrow)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow)]
+    server_info: Option<&'a RawValue>,
+    instructions: Option<String>,
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<AboutMeta<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AboutMeta<'a> {
+    #[serde(borrow, rename = "io.modelcontextprotocol/serverInfo")]
+    server_info: Option<&'a RawValue>,
+}
+
+impl About<'_> {
+    fn into_surface(self, protocol: &str) -> Surface {
+        let server_info = self
+            .server_info
+            .or_else(|| self.meta.and_then(|meta| meta.server_info));
+        Surface {
+            protocol: protocol.to_owned(),
+            capabilities: self.capabilities.map(ToOwned::to_owned),
+            server_info: server_info.map(ToOwned::to_owned),
+            instructions: self.instructions,
+            ..Surface::default()
+        }
+    }
 }
 
 /// What reaches a link.
@@ -103,7 +231,8 @@ pub enum LinkOutput {
     /// Start the transport.
     Open,
     /// The live surface was read and agrees with the pin (or the pin mode allows the difference):
-    /// calls that wait may be sent. Comes again after every comparison.
+    /// send the calls that wait, whatever [`Link::state`] says by then. Comes again after every
+    /// comparison.
     Ready(Era),
     /// Write this line, newline included.
     Send(Vec<u8>),
@@ -115,7 +244,8 @@ pub enum LinkOutput {
 /// Why a link cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkFailure {
-    /// It did not start, ended, or did not answer: one line for people.
+    /// It did not start, ended, or did not answer. A phrase that follows the server's key, e.g.
+    /// `ended: exit status: 1`.
     Down(String),
     /// The live surface is not the pinned one: the sentence names the first difference.
     Drift(String),
@@ -140,8 +270,22 @@ impl Link {
     /// with nothing.
     #[must_use]
     pub fn new(id: LinkId, server: Arc<ServerDoc>, survey: bool) -> Self {
-        let _ = survey;
-        Self { id, server }
+        Self {
+            id,
+            server,
+            survey,
+            phase: Phase::Closed,
+            run: Run::default(),
+            asks: BTreeMap::new(),
+            next_id: 1,
+            learned: None,
+            busy: 0,
+            failures: 0,
+            not_before_us: 0,
+            last_failure: None,
+            live: None,
+            out: VecDeque::new(),
+        }
     }
 
     /// Its number.
@@ -156,70 +300,804 @@ impl Link {
         &self.server
     }
 
-    /// The newest entry of the same server, from a new registry: another transport starts the
-    /// process anew, another pin compares again before the next call.
-    pub fn set_server(&mut self, server: Arc<ServerDoc>, now: &Now) {
-        let _ = (server, now);
-        todo!()
+    /// Takes the entry of the same server from a newer registry: another pin is compared again
+    /// before the next call. Returns false, and changes nothing, when the transport is another
+    /// one: then a new link is needed, and this one is stopped when its calls have ended.
+    #[must_use]
+    pub fn set_server(&mut self, server: Arc<ServerDoc>, now: &Now) -> bool {
+        if server.transport != self.server.transport {
+            return false;
+        }
+        let same_pin = server.pin == self.server.pin
+            && match (&server.surface, &self.server.surface) {
+                (None, None) => true,
+                (Some(new), Some(old)) => is_same_surface(new, old),
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+        self.server = server;
+        if same_pin {
+            return true;
+        }
+        self.failures = 0;
+        self.not_before_us = 0;
+        match self.phase {
+            Phase::Ready { era, .. } => {
+                self.phase = Phase::Gathering {
+                    era,
+                    until_us: now.mono_us,
+                };
+            }
+            Phase::Surveying {
+                ref mut changed, ..
+            } => *changed = true,
+            // compared when it is wanted, or at the end of what is under way
+            Phase::Closed
+            | Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Initializing { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. } => {}
+        }
+        true
     }
 
     /// What the running server said of itself (capabilities, `serverInfo`, instructions; lists
     /// only where the pin is `off`), once it was `Ready`.
     #[must_use]
     pub fn live(&self) -> Option<&Surface> {
-        todo!()
+        self.live.as_ref()
     }
 
     /// A call needs it: opens it if it is closed and its back-off is over, else `Failed` comes.
     /// Does nothing while it is opening or ready.
     pub fn want(&mut self, now: &Now) {
-        let _ = now;
-        todo!()
+        let drained = match self.phase {
+            Phase::Closed => None,
+            Phase::Draining(era) => Some(era),
+            Phase::Gathering { .. }
+            | Phase::Initializing { .. }
+            | Phase::Probing { .. }
+            | Phase::Ready { .. }
+            | Phase::Starting { .. }
+            | Phase::Surveying { .. } => return,
+        };
+        if now.mono_us < self.not_before_us {
+            let seconds = (self.not_before_us - now.mono_us).div_ceil(1_000_000);
+            let failure = match self.last_failure.clone() {
+                Some(LinkFailure::Down(phrase)) => {
+                    LinkFailure::Down(format!("{phrase} (it is tried again in {seconds} s)"))
+                }
+                Some(drift @ LinkFailure::Drift(_)) => drift,
+                None => LinkFailure::Down(format!("is tried again in {seconds} s")),
+            };
+            self.out.push_back(LinkOutput::Failed(failure));
+            return;
+        }
+        match drained {
+            Some(era) => self.start_survey(era, now),
+            None => {
+                self.run = Run::default();
+                self.open(now.mono_us + limits::LINK_OPEN_MS * 1000);
+            }
+        }
     }
 
     /// Where it is in its life.
     #[must_use]
     pub fn state(&self) -> LinkState {
-        todo!()
+        match self.phase {
+            Phase::Closed | Phase::Draining(_) => LinkState::Closed {
+                not_before_us: self.not_before_us,
+            },
+            Phase::Gathering { .. }
+            | Phase::Initializing { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. }
+            | Phase::Surveying { .. } => LinkState::Opening,
+            Phase::Ready { era, .. } => LinkState::Ready(era),
+        }
     }
 
     /// The next id for a request of the machine's on this link; the link uses the same counter.
     pub fn next_id(&mut self) -> u64 {
-        todo!()
+        let id = self.next_id;
+        self.next_id += 1;
+        id
     }
 
     /// Whether the answer with this id is to be given to [`Link::handle`].
     #[must_use]
     pub fn owns(&self, id: u64) -> bool {
-        let _ = id;
-        todo!()
+        self.asks.contains_key(&id)
     }
 
     /// Tells the link how many calls are open (waiting or sent), so that it can end when idle.
     pub fn set_busy(&mut self, calls: usize, now: &Now) {
-        let _ = (calls, now);
-        todo!()
+        self.busy = calls;
+        let idle_at = self.idle_at(now);
+        match &mut self.phase {
+            Phase::Ready { idle_at_us, .. } => *idle_at_us = idle_at,
+            Phase::Draining(_) if calls == 0 => self.close(),
+            Phase::Closed
+            | Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Initializing { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. }
+            | Phase::Surveying { .. } => {}
+        }
     }
 
     /// Takes an input. Call [`Link::poll`] until `None` afterwards.
     pub fn handle(&mut self, input: LinkInput<'_>, now: &Now) {
-        let _ = (input, now);
-        todo!()
+        match input {
+            LinkInput::Answer { id, answer } => {
+                if let Some(ask) = self.asks.remove(&id) {
+                    self.answered(ask, answer, now);
+                }
+            }
+            LinkInput::Changed => self.changed(now),
+            LinkInput::Closed(reason) => self.closed(reason, now),
+            LinkInput::Fault(fault) => self.fault(fault, now),
+            LinkInput::Opened => self.opened(now),
+            LinkInput::Ping(id) => {
+                self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+            }
+            LinkInput::Wake => self.wake(now),
+        }
     }
 
     /// Ends the transport, if there is one: the session is over, or the server was withdrawn.
     pub fn stop(&mut self) {
-        todo!()
+        match self.phase {
+            Phase::Closed => {}
+            Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Initializing { .. }
+            | Phase::Probing { .. }
+            | Phase::Ready { .. }
+            | Phase::Starting { .. }
+            | Phase::Surveying { .. } => self.close(),
+        }
     }
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<LinkOutput> {
-        todo!()
+        self.out.pop_front()
     }
 
     /// When to call `handle(Wake)`, in monotonic microseconds.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<u64> {
-        todo!()
+        match &self.phase {
+            Phase::Closed | Phase::Draining(_) => None,
+            Phase::Gathering { until_us, .. } => Some(*until_us),
+            Phase::Initializing { deadline_us }
+            | Phase::Starting { deadline_us }
+            | Phase::Surveying { deadline_us, .. } => Some(*deadline_us),
+            Phase::Probing {
+                deadline_us,
+                until_us,
+            } => Some(*until_us.min(deadline_us)),
+            Phase::Ready { idle_at_us, .. } => *idle_at_us,
+        }
     }
+
+    // ---- opening
+
+    fn open(&mut self, deadline_us: u64) {
+        self.asks.clear();
+        self.phase = Phase::Starting { deadline_us };
+        self.out.push_back(LinkOutput::Open);
+    }
+
+    /// How to open: as it was learned, else as the pin says, else by a probe.
+    fn opening(&self) -> Opening {
+        let pinned = || {
+            let protocol = &self.server.surface.as_ref()?.protocol;
+            match Revision::parse(protocol)? {
+                Revision::V2026_07_28 => Some(Opening::Probe),
+                Revision::V2024_11_05
+                | Revision::V2025_03_26
+                | Revision::V2025_06_18
+                | Revision::V2025_11_25 => Some(Opening::Initialize),
+            }
+        };
+        self.learned.or_else(pinned).unwrap_or(Opening::Probe)
+    }
+
+    /// How long `server/discover` may take: a server that is known to answer it, and a survey
+    /// that a person waits for, are given the time a first `npx` takes.
+    fn patience_ms(&self) -> u64 {
+        let known = self.learned == Some(Opening::Probe)
+            || self
+                .server
+                .surface
+                .as_ref()
+                .is_some_and(|pin| pin.protocol == Revision::V2026_07_28.as_str());
+        match (known, self.survey) {
+            (true, _) => limits::PROBE_KNOWN_MS,
+            (false, true) => limits::PROBE_SURVEY_MS,
+            (false, false) => limits::PROBE_MS,
+        }
+    }
+
+    fn opened(&mut self, now: &Now) {
+        let Phase::Starting { deadline_us } = self.phase else {
+            return;
+        };
+        match self.opening() {
+            Opening::Initialize => {
+                self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
+            }
+            Opening::Probe => self.probe(deadline_us, now),
+        }
+    }
+
+    fn probe(&mut self, deadline_us: u64, now: &Now) {
+        self.run.probed = true;
+        self.request(Ask::Discover, "server/discover", "", Era::Stateless);
+        self.phase = Phase::Probing {
+            deadline_us,
+            until_us: now.mono_us + self.patience_ms() * 1000,
+        };
+    }
+
+    /// MCP 2025-11-25, lifecycle: the newest version we speak is asked for.
+    fn initialize(&mut self, revision: Revision, deadline_us: u64) {
+        let id = self.next_id();
+        self.asks.insert(id, Ask::Initialize);
+        let version = revision.as_str();
+        self.send(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{CLIENT_CAPABILITIES},"clientInfo":{CLIENT_INFO}}}}}"#
+        ));
+        self.phase = Phase::Initializing { deadline_us };
+    }
+
+    /// Starts the process anew, to be opened the other way. Once per opening.
+    fn reopen(&mut self, opening: Opening, deadline_us: u64) {
+        self.learned = Some(opening);
+        self.run = Run {
+            reopened: true,
+            ..Run::default()
+        };
+        self.open(deadline_us);
+    }
+
+    fn answered(&mut self, ask: Ask, answer: Answer<'_>, now: &Now) {
+        match ask {
+            Ask::Discover => self.answered_discover(answer, now),
+            Ask::Initialize => self.answered_initialize(answer, now),
+            Ask::List(kind) => self.answered_list(kind, answer, now),
+            // its end, or a server that does not know it: heard again from the next survey on
+            Ask::Listen => {}
+        }
+    }
+
+    fn answered_discover(&mut self, answer: Answer<'_>, now: &Now) {
+        let about = match answer {
+            Answer::Error { .. } => None,
+            Answer::Result(text) => serde_json::from_str::<About<'_>>(text)
+                .ok()
+                .filter(|about| about.supported_versions.is_some()),
+        };
+        let modern = Revision::V2026_07_28.as_str();
+        let speaks_modern = about
+            .as_ref()
+            .and_then(|about| about.supported_versions.as_ref())
+            .map(|versions| versions.iter().any(|version| version == modern));
+        let Phase::Probing { deadline_us, .. } = self.phase else {
+            // late, `initialize` is under way: what it says counts if `initialize` is refused
+            if speaks_modern == Some(true) {
+                self.run.discovered = about.map(|about| about.into_surface(modern));
+            }
+            return;
+        };
+        match (speaks_modern, about) {
+            (Some(true), Some(about)) => {
+                self.learned = Some(Opening::Probe);
+                self.live = Some(about.into_surface(modern));
+                self.start_survey(Era::Stateless, now);
+            }
+            // it knows discover, but no revision of ours that goes with it; some servers are
+            // bound to the newer era by having answered (measured: Python mcp 2.3)
+            (Some(_), _) if !self.run.reopened => {
+                self.out.push_back(LinkOutput::Close);
+                self.reopen(Opening::Initialize, deadline_us);
+            }
+            (_, _) => match unsupported(&answer) {
+                Some(versions) => match newest_handshake(&versions) {
+                    Some(revision) => self.initialize(revision, deadline_us),
+                    None => self.fail(no_common(&versions), now),
+                },
+                None => self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us),
+            },
+        }
+    }
+
+    fn answered_initialize(&mut self, answer: Answer<'_>, now: &Now) {
+        let Phase::Initializing { deadline_us } = self.phase else {
+            return;
+        };
+        match answer {
+            Answer::Result(text) => {
+                let about: About<'_> = match serde_json::from_str(text) {
+                    Ok(about) => about,
+                    Err(error) => {
+                        return self.fail(
+                            format!("answered initialize with an unusable result: {error}"),
+                            now,
+                        );
+                    }
+                };
+                let version = about.protocol_version.clone().unwrap_or_default();
+                let revision = match Revision::parse(&version) {
+                    Some(Revision::V2026_07_28) | None => {
+                        return self.fail(no_common(&[version]), now);
+                    }
+                    Some(revision) => revision,
+                };
+                // one that answered discover late is given more time for it next time
+                self.learned = Some(match self.run.discovered {
+                    Some(_) => Opening::Probe,
+                    None => Opening::Initialize,
+                });
+                self.live = Some(about.into_surface(&version));
+                self.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned());
+                self.start_survey(Era::Handshake(revision), now);
+            }
+            Answer::Error { code, message, .. } => {
+                if let Some(surface) = self.run.discovered.take() {
+                    // its late answer to discover bound it to the newer era
+                    self.learned = Some(Opening::Probe);
+                    self.live = Some(surface);
+                    return self.start_survey(Era::Stateless, now);
+                }
+                if let Some(versions) = unsupported(&answer) {
+                    let modern = Revision::V2026_07_28.as_str();
+                    let speaks_modern = versions.iter().any(|version| version == modern);
+                    if !speaks_modern || self.run.redirected {
+                        return self.fail(no_common(&versions), now);
+                    }
+                    self.run.redirected = true;
+                    return self.probe(deadline_us, now);
+                }
+                self.fail(
+                    format!("refused initialize: {} ({code})", printable(message)),
+                    now,
+                );
+            }
+        }
+    }
+
+    // ---- reading the surface
+
+    fn start_survey(&mut self, era: Era, now: &Now) {
+        self.asks.retain(|_, ask| *ask == Ask::Listen);
+        let about = self.live.take().unwrap_or_default();
+        let offer = Offer::of(about.capabilities.as_deref());
+        let listening = !self.asks.is_empty();
+        if era == Era::Stateless && offer.changes.any() && !listening {
+            self.listen(offer.changes);
+        }
+        let lists = offer.lists();
+        let about = Surface {
+            tools: Vec::new(),
+            prompts: Vec::new(),
+            templates: Vec::new(),
+            resources: Vec::new(),
+            ..about
+        };
+        for kind in &lists {
+            self.request(Ask::List(*kind), survey::method(*kind), "", era);
+        }
+        // a comparison on a running link is not allowed the time a first `npx` takes
+        let deadline_us = match self.phase {
+            Phase::Initializing { deadline_us } | Phase::Probing { deadline_us, .. } => deadline_us,
+            Phase::Closed
+            | Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Ready { .. }
+            | Phase::Starting { .. }
+            | Phase::Surveying { .. } => now.mono_us + limits::SURVEY_MS * 1000,
+        };
+        self.phase = Phase::Surveying {
+            era,
+            survey: Box::new(Survey::new(about, lists.len())),
+            deadline_us,
+            changed: false,
+        };
+        self.finish_survey(now);
+    }
+
+    /// MCP 2026-07-28, subscriptions: change notifications come only to who listens.
+    fn listen(&mut self, changes: Changes) {
+        let mut wanted = Vec::new();
+        if changes.tools {
+            wanted.push(r#""toolsListChanged":true"#);
+        }
+        if changes.prompts {
+            wanted.push(r#""promptsListChanged":true"#);
+        }
+        if changes.resources {
+            wanted.push(r#""resourcesListChanged":true"#);
+        }
+        let wanted = format!(r#""notifications":{{{}}},"#, wanted.join(","));
+        self.request(Ask::Listen, "subscriptions/listen", &wanted, Era::Stateless);
+    }
+
+    fn answered_list(&mut self, kind: Kind, answer: Answer<'_>, now: &Now) {
+        let Phase::Surveying { era, survey, .. } = &mut self.phase else {
+            return;
+        };
+        let era = *era;
+        let method = survey::method(kind);
+        let page = match answer {
+            Answer::Result(text) => survey.page(kind, text),
+            // declared and not there: seen for templates and prompts
+            Answer::Error { code: -32601, .. } => {
+                survey.end_of_list();
+                Ok(Page::Last)
+            }
+            Answer::Error { code, message, .. } => {
+                Err(format!("refused {method}: {} ({code})", printable(message)))
+            }
+        };
+        match page {
+            Ok(Page::Last) => self.finish_survey(now),
+            Ok(Page::More(cursor)) => {
+                let cursor = serde_json::Value::from(cursor);
+                self.request(
+                    Ask::List(kind),
+                    method,
+                    &format!(r#""cursor":{cursor},"#),
+                    era,
+                );
+            }
+            Err(phrase) => self.fail(phrase, now),
+        }
+    }
+
+    /// Compares, once every list is at its end.
+    fn finish_survey(&mut self, now: &Now) {
+        if !matches!(&self.phase, Phase::Surveying { survey, .. } if survey.is_complete()) {
+            return;
+        }
+        let Phase::Surveying {
+            era,
+            survey,
+            changed,
+            ..
+        } = std::mem::replace(&mut self.phase, Phase::Closed)
+        else {
+            return;
+        };
+        let live = survey.into_surface();
+        if let Err(sentence) = self.compare(&live) {
+            return self.drifted(era, sentence, live, now);
+        }
+        let wants_lists = self.survey || self.server.pin == PinMode::Off;
+        if wants_lists {
+            self.out
+                .push_back(LinkOutput::Surface(Box::new(live.clone())));
+            self.live = Some(live);
+        } else {
+            self.live = Some(without_lists(live));
+        }
+        self.out.push_back(LinkOutput::Ready(era));
+        self.last_failure = None;
+        self.phase = if changed {
+            Phase::Gathering {
+                era,
+                until_us: now.mono_us + limits::LIST_CHANGED_DEBOUNCE_MS * 1000,
+            }
+        } else {
+            Phase::Ready {
+                era,
+                since_us: now.mono_us,
+                idle_at_us: self.idle_at(now),
+            }
+        };
+    }
+
+    fn compare(&self, live: &Surface) -> Result<(), String> {
+        if self.survey {
+            return Ok(());
+        }
+        match (&self.server.surface, self.server.pin) {
+            (_, PinMode::Off) => Ok(()),
+            (None, PinMode::Names | PinMode::Strict) => Err(format!(
+                "server {} has no pinned surface to compare with",
+                self.server.key
+            )),
+            (Some(pinned), mode @ (PinMode::Names | PinMode::Strict)) => {
+                pin::compare(pinned, live, mode).map_err(|drift| drift.sentence)
+            }
+        }
+    }
+
+    fn changed(&mut self, now: &Now) {
+        match &mut self.phase {
+            Phase::Ready { era, .. } => {
+                self.phase = Phase::Gathering {
+                    era: *era,
+                    until_us: now.mono_us + limits::LIST_CHANGED_DEBOUNCE_MS * 1000,
+                };
+            }
+            Phase::Surveying { changed, .. } => *changed = true,
+            // gathered already, or read anyway before the next call
+            Phase::Closed
+            | Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Initializing { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. } => {}
+        }
+    }
+
+    // ---- ends
+
+    fn drifted(&mut self, era: Era, sentence: String, live: Surface, now: &Now) {
+        self.live = Some(without_lists(live));
+        self.out
+            .push_back(LinkOutput::Note("drift", sentence.clone()));
+        self.back_off(LinkFailure::Drift(sentence), now);
+        self.phase = Phase::Draining(era);
+        if self.busy == 0 {
+            self.close();
+        }
+    }
+
+    fn fault(&mut self, fault: Option<LineFault>, now: &Now) {
+        self.run.faults = self.run.faults.saturating_add(1);
+        if self.run.faults == 1 {
+            let what = match fault {
+                Some(LineFault::Cut { bytes }) => {
+                    format!("its last line was cut after {bytes} bytes")
+                }
+                Some(LineFault::TooLong { bytes }) => {
+                    format!("a line of {bytes} bytes was dropped")
+                }
+                None => "a line that is no JSON-RPC message was dropped".to_owned(),
+            };
+            self.out.push_back(LinkOutput::Note("fault", what));
+        }
+        match self.phase {
+            Phase::Initializing { .. } | Phase::Probing { .. } | Phase::Surveying { .. } => {
+                match fault {
+                    Some(LineFault::TooLong { bytes }) => {
+                        self.fail(
+                            format!("sent a line of {bytes} bytes while it was opened"),
+                            now,
+                        );
+                    }
+                    Some(LineFault::Cut { .. }) | None if self.run.faults > FAULTS => {
+                        self.fail("prints text that is not MCP on its output".to_owned(), now);
+                    }
+                    Some(LineFault::Cut { .. }) | None => {}
+                }
+            }
+            Phase::Closed
+            | Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Ready { .. }
+            | Phase::Starting { .. } => {}
+        }
+    }
+
+    /// The transport ended by itself.
+    fn closed(&mut self, reason: &str, now: &Now) {
+        self.asks.clear();
+        match self.phase {
+            Phase::Closed => {}
+            Phase::Starting { .. } => {
+                self.phase = Phase::Closed;
+                self.down(reason.to_owned(), now);
+            }
+            // servers of one SDK end at the first message that is not `initialize`
+            Phase::Initializing { deadline_us } | Phase::Probing { deadline_us, .. }
+                if self.run.probed && !self.run.reopened =>
+            {
+                self.reopen(Opening::Initialize, deadline_us);
+            }
+            Phase::Initializing { .. } | Phase::Probing { .. } => {
+                self.phase = Phase::Closed;
+                // what was learned may be wrong by now
+                self.learned = None;
+                self.down(reason.to_owned(), now);
+            }
+            Phase::Draining(_) => self.phase = Phase::Closed,
+            Phase::Gathering { .. } | Phase::Ready { .. } | Phase::Surveying { .. } => {
+                if let Phase::Ready { since_us, .. } = self.phase
+                    && now.mono_us.saturating_sub(since_us) > limits::LINK_BACKOFF_MS.1 * 1000
+                {
+                    self.failures = 0;
+                }
+                self.phase = Phase::Closed;
+                self.down(reason.to_owned(), now);
+            }
+        }
+    }
+
+    fn wake(&mut self, now: &Now) {
+        match &self.phase {
+            Phase::Closed | Phase::Draining(_) => {}
+            Phase::Gathering { era, until_us } => {
+                if now.mono_us >= *until_us {
+                    let era = *era;
+                    self.start_survey(era, now);
+                }
+            }
+            Phase::Initializing { deadline_us } => {
+                if now.mono_us >= *deadline_us {
+                    self.fail(overdue("initialize"), now);
+                }
+            }
+            Phase::Probing {
+                deadline_us,
+                until_us,
+            } => {
+                // silence is an answer of the handshake era; the pipe stays
+                if now.mono_us >= *until_us {
+                    let deadline_us = *deadline_us;
+                    self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
+                }
+            }
+            Phase::Ready { idle_at_us, .. } => {
+                if idle_at_us.is_some_and(|at| now.mono_us >= at) {
+                    self.out
+                        .push_back(LinkOutput::Note("idle", "stopped: no calls".to_owned()));
+                    self.close();
+                }
+            }
+            Phase::Starting { deadline_us } => {
+                if now.mono_us >= *deadline_us {
+                    self.fail(overdue("starting"), now);
+                }
+            }
+            Phase::Surveying { deadline_us, .. } => {
+                if now.mono_us >= *deadline_us {
+                    let open = self.asks.values().find_map(|ask| match ask {
+                        Ask::List(kind) => Some(survey::method(*kind)),
+                        Ask::Discover | Ask::Initialize | Ask::Listen => None,
+                    });
+                    let phrase = overdue(open.unwrap_or("lists"));
+                    self.fail(phrase, now);
+                }
+            }
+        }
+    }
+
+    fn idle_at(&self, now: &Now) -> Option<u64> {
+        let stops = self.busy == 0 && !self.server.stateful && !self.survey;
+        stops.then(|| {
+            let idle_ms = self.server.limits.idle_ms;
+            now.mono_us.saturating_add(idle_ms.saturating_mul(1000))
+        })
+    }
+
+    /// Gives up the transport with this phrase.
+    fn fail(&mut self, phrase: String, now: &Now) {
+        // what was learned may be wrong by now
+        self.learned = None;
+        self.down(phrase, now);
+        self.close();
+    }
+
+    fn down(&mut self, phrase: String, now: &Now) {
+        self.out.push_back(LinkOutput::Note("down", phrase.clone()));
+        self.back_off(LinkFailure::Down(phrase), now);
+    }
+
+    /// The first failure is tried again at once; later ones after pauses that double.
+    fn back_off(&mut self, failure: LinkFailure, now: &Now) {
+        let (first_ms, longest_ms) = limits::LINK_BACKOFF_MS;
+        let pause_ms = match self.failures {
+            0 => 0,
+            earlier => first_ms
+                .saturating_mul(1 << (earlier - 1).min(16))
+                .min(longest_ms),
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.not_before_us = now.mono_us + pause_ms * 1000;
+        self.last_failure = Some(failure.clone());
+        self.out.push_back(LinkOutput::Failed(failure));
+    }
+
+    fn close(&mut self) {
+        self.asks.clear();
+        self.phase = Phase::Closed;
+        self.out.push_back(LinkOutput::Close);
+    }
+
+    // ---- sending
+
+    /// Sends a request of the link's own; `members` are raw JSON, each followed by a comma.
+    fn request(&mut self, ask: Ask, method: &str, members: &str, era: Era) {
+        let id = self.next_id();
+        self.asks.insert(id, ask);
+        let params = match era {
+            Era::Handshake(_) => members.trim_end_matches(',').to_owned(),
+            // MCP 2026-07-28, basic: every request carries these
+            Era::Stateless => format!(
+                r#"{members}"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientInfo":{CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{CLIENT_CAPABILITIES}}}"#,
+                version = Revision::V2026_07_28.as_str(),
+            ),
+        };
+        self.send(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{{params}}}}}"#
+        ));
+    }
+
+    fn send(&mut self, line: String) {
+        let mut line = line.into_bytes();
+        line.push(b'\n');
+        self.out.push_back(LinkOutput::Send(line));
+    }
+}
+
+fn is_same_surface(a: &Surface, b: &Surface) -> bool {
+    let raw = |value: &Option<Box<RawValue>>| value.as_ref().map(|raw| raw.get().to_owned());
+    a.protocol == b.protocol
+        && a.instructions == b.instructions
+        && raw(&a.capabilities) == raw(&b.capabilities)
+        && Kind::ALL.into_iter().all(|kind| {
+            let digests = |surface| {
+                Kind::of(kind, surface)
+                    .iter()
+                    .map(|pinned| pinned.digest)
+                    .collect::<Vec<_>>()
+            };
+            digests(a) == digests(b)
+        })
+}
+
+fn without_lists(surface: Surface) -> Surface {
+    Surface {
+        tools: Vec::new(),
+        prompts: Vec::new(),
+        templates: Vec::new(),
+        resources: Vec::new(),
+        ..surface
+    }
+}
+
+/// The versions of an `UnsupportedProtocolVersion` error (MCP 2026-07-28, -32022).
+fn unsupported(answer: &Answer<'_>) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Data {
+        supported: Vec<String>,
+    }
+    let Answer::Error {
+        code: -32022, data, ..
+    } = answer
+    else {
+        return None;
+    };
+    let data: Option<Data> = data.and_then(|data| serde_json::from_str(data).ok());
+    Some(data.map(|data| data.supported).unwrap_or_default())
+}
+
+fn newest_handshake(versions: &[String]) -> Option<Revision> {
+    versions
+        .iter()
+        .filter_map(|version| Revision::parse(version))
+        .filter(|revision| *revision <= Revision::NEWEST_HANDSHAKE)
+        .max()
+}
+
+fn no_common(versions: &[String]) -> String {
+    let versions: Vec<_> = versions.iter().take(8).map(|v| printable(v)).collect();
+    format!(
+        "speaks no protocol version that mcpshim knows (it speaks: {})",
+        versions.join(", ")
+    )
+}
+
+fn overdue(what: &str) -> String {
+    format!("did not answer {what} in time")
+}
+
+fn printable(text: &str) -> String {
+    pin::printable(text)
 }

@@ -1,0 +1,816 @@
+//! Exchanges as text. `»` goes upstream, `«` comes from it; lines that begin with `»`, `!` are
+//! what the link must do after the inputs above them, nothing more and nothing less.
+//!
+//! ```text
+//! want                          a call needs the link
+//! opened | closed REASON        the transport's life
+//! « 1 result {…}                an answer     « 1 error -32601 words {data}
+//! « changed | « ping 7 | « fault
+//! busy N | +3000                open calls; milliseconds passing, then a wake
+//! ```
+
+use super::*;
+use crate::registry::doc::Transport;
+
+const TOOL: &str = r#"{"name":"add","inputSchema":{"type":"object"}}"#;
+const OTHER: &str = r#"{"name":"add","inputSchema":{"type":"object","required":["x"]}}"#;
+
+fn doc(pin: &str, protocol: &str, more: &str) -> Arc<ServerDoc> {
+    let entry = pin::entry(Kind::Tool, &RawValue::from_string(TOOL.to_owned()).unwrap()).unwrap();
+    let surface = match protocol {
+        "" => String::new(),
+        _ => format!(
+            r#","surface":{{"protocol":"{protocol}","capabilities":{{"tools":{{}}}},"tools":[{}]}}"#,
+            serde_json::to_string(&entry).unwrap()
+        ),
+    };
+    let text = format!(
+        r#"{{"format":1,"min_reader":1,"id":"s","key":"s","owner":"o","oncall":"c","purpose":"p",
+        "hosted":"self","environment":"dev","zone":"z","pin":"{pin}"{more}{surface},
+        "transport":{{"type":"stdio","command":"x"}}}}"#
+    );
+    Arc::new(serde_json::from_str(&text).unwrap())
+}
+
+fn strict() -> Link {
+    Link::new(LinkId(1), doc("strict", "2025-11-25", ""), false)
+}
+
+fn render(output: &LinkOutput) -> String {
+    match output {
+        LinkOutput::Close => "! close".to_owned(),
+        LinkOutput::Failed(LinkFailure::Down(phrase)) => format!("! failed: {phrase}"),
+        LinkOutput::Failed(LinkFailure::Drift(sentence)) => format!("! drift: {sentence}"),
+        LinkOutput::Note(code, _) => format!("! note {code}"),
+        LinkOutput::Open => "! open".to_owned(),
+        LinkOutput::Ready(era) => format!("! ready {}", era.revision().as_str()),
+        LinkOutput::Send(line) => {
+            assert_eq!(line.last(), Some(&b'\n'));
+            let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let word = |pointer: &str| match line.pointer(pointer) {
+                None => String::new(),
+                Some(serde_json::Value::String(text)) => format!(" {text}"),
+                Some(other) => format!(" {other}"),
+            };
+            format!(
+                "»{}{}{}{}{}",
+                word("/id"),
+                word("/method"),
+                word("/params/protocolVersion"),
+                word("/params/cursor"),
+                word("/result")
+            )
+        }
+        LinkOutput::Surface(surface) => {
+            let names = |kind| {
+                Kind::of(kind, surface)
+                    .iter()
+                    .map(|pinned| pinned.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            format!(
+                "! surface {} [{}]",
+                surface.protocol,
+                Kind::ALL.map(names).join("|")
+            )
+        }
+    }
+}
+
+fn input(link: &mut Link, line: &str, now: &mut Now) {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    match word {
+        "want" => link.want(now),
+        "opened" => link.handle(LinkInput::Opened, now),
+        "closed" => link.handle(LinkInput::Closed(rest), now),
+        "busy" => link.set_busy(rest.parse().unwrap(), now),
+        "stop" => link.stop(),
+        "«" => upstream(link, rest, now),
+        _ => {
+            let ms: u64 = word.strip_prefix('+').expect(line).parse().unwrap();
+            now.mono_us += ms * 1000;
+            link.handle(LinkInput::Wake, now);
+        }
+    }
+}
+
+fn upstream(link: &mut Link, line: &str, now: &Now) {
+    if line == "changed" {
+        return link.handle(LinkInput::Changed, now);
+    }
+    if line == "fault" {
+        return link.handle(LinkInput::Fault(None), now);
+    }
+    if let Some(id) = line.strip_prefix("ping ") {
+        return link.handle(LinkInput::Ping(id), now);
+    }
+    let mut words = line.splitn(3, ' ');
+    let id = words.next().unwrap().parse().unwrap();
+    assert!(link.owns(id), "the link does not own {id}: {line}");
+    let answer = match (words.next().unwrap(), words.next().unwrap()) {
+        ("result", text) => Answer::Result(text),
+        ("error", rest) => {
+            let mut words = rest.splitn(3, ' ');
+            Answer::Error {
+                code: words.next().unwrap().parse().unwrap(),
+                message: words.next().unwrap(),
+                data: words.next(),
+            }
+        }
+        _ => panic!("{line}"),
+    };
+    link.handle(LinkInput::Answer { id, answer }, now);
+}
+
+/// Plays the inputs of a script; what the link does must be what the script says.
+fn play(link: &mut Link, now: &mut Now, script: &str) {
+    let script = script
+        .replace(
+            "$ABOUT",
+            r#""capabilities":{"tools":{}},"serverInfo":{"name":"x"}"#,
+        )
+        .replace("$TOOLS", &format!(r#"{{"tools":[{TOOL}]}}"#))
+        .replace("$OTHER", &format!(r#"{{"tools":[{OTHER}]}}"#));
+    let mut played = String::new();
+    let drain = |link: &mut Link, played: &mut String| {
+        while let Some(output) = link.poll() {
+            played.push_str(&render(&output));
+            played.push('\n');
+        }
+    };
+    for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        if line.starts_with('»') || line.starts_with('!') {
+            continue;
+        }
+        input(link, line, now);
+        played.push_str(line);
+        played.push('\n');
+        drain(link, &mut played);
+    }
+    let wanted: String = script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(played, wanted, "\nplayed:\n{played}\nwanted:\n{wanted}");
+}
+
+fn check(mut link: Link, script: &str) -> Link {
+    play(&mut link, &mut Now::default(), script);
+    link
+}
+
+const READY: &str = r#"
+    want
+    ! open
+    opened
+    » 1 initialize 2025-11-25
+    « 1 result {"protocolVersion":"2025-11-25",$ABOUT}
+    » notifications/initialized
+    » 2 tools/list
+    « 2 result $TOOLS
+    ! ready 2025-11-25
+"#;
+
+#[test]
+fn a_pinned_handshake_server_is_compared_before_it_is_ready() {
+    let link = check(strict(), READY);
+    assert_eq!(
+        link.state(),
+        LinkState::Ready(Era::Handshake(Revision::V2025_11_25))
+    );
+}
+
+#[test]
+fn the_bytes_of_both_openings_are_those_of_the_specification() {
+    let sent = |mut link: Link| {
+        let now = Now::default();
+        link.want(&now);
+        link.handle(LinkInput::Opened, &now);
+        assert!(matches!(link.poll(), Some(LinkOutput::Open)));
+        match link.poll() {
+            Some(LinkOutput::Send(line)) => String::from_utf8(line).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        sent(strict()),
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2025-11-25","capabilities":{{}},"clientInfo":{{"name":"mcpshim","version":"{version}"}}}}}}"#
+        ) + "\n"
+    );
+    assert_eq!(
+        sent(Link::new(LinkId(1), doc("strict", "2026-07-28", ""), false)),
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"mcpshim","version":"{version}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+        ) + "\n"
+    );
+}
+
+#[test]
+fn an_older_answer_to_initialize_is_accepted_and_an_unknown_one_is_not() {
+    for (version, outcome) in [
+        ("2025-06-18", "» notifications/initialized\n» 2 tools/list"),
+        ("2024-11-05", "» notifications/initialized\n» 2 tools/list"),
+        (
+            "1999-01-01",
+            "! note down
+             ! failed: speaks no protocol version that mcpshim knows (it speaks: 1999-01-01)
+             ! close",
+        ),
+    ] {
+        check(
+            strict(),
+            &format!(
+                r#"want
+                   ! open
+                   opened
+                   » 1 initialize 2025-11-25
+                   « 1 result {{"protocolVersion":"{version}",$ABOUT}}
+                   {outcome}"#
+            ),
+        );
+    }
+}
+
+#[test]
+fn drift_is_refused_before_the_call_goes() {
+    let link = check(
+        strict(),
+        r#"
+        want
+        ! open
+        opened
+        » 1 initialize 2025-11-25
+        « 1 result {"protocolVersion":"2025-11-25",$ABOUT}
+        » notifications/initialized
+        » 2 tools/list
+        « 2 result $OTHER
+        ! note drift
+        ! drift: DRIFT
+        ! close
+    "#
+        .replace(
+            "DRIFT",
+            &pin::compare(
+                doc("strict", "2025-11-25", "").surface.as_ref().unwrap(),
+                &live(OTHER),
+                PinMode::Strict,
+            )
+            .unwrap_err()
+            .sentence,
+        )
+        .as_str(),
+    );
+    assert!(matches!(link.state(), LinkState::Closed { .. }));
+}
+
+fn live(tool: &str) -> Surface {
+    let raw = RawValue::from_string(tool.to_owned()).unwrap();
+    Surface {
+        protocol: "2025-11-25".to_owned(),
+        capabilities: Some(RawValue::from_string(r#"{"tools":{}}"#.to_owned()).unwrap()),
+        tools: vec![pin::entry(Kind::Tool, &raw).unwrap()],
+        ..Surface::default()
+    }
+}
+
+#[test]
+fn mode_names_lets_a_definition_change_but_not_a_name() {
+    check(
+        Link::new(LinkId(1), doc("names", "2025-11-25", ""), false),
+        &READY.replace("$TOOLS", "$OTHER"),
+    );
+    let mut link = Link::new(LinkId(1), doc("names", "2025-11-25", ""), false);
+    let now = Now::default();
+    link.want(&now);
+    link.handle(LinkInput::Opened, &now);
+    upstream(
+        &mut link,
+        r#"1 result {"protocolVersion":"2025-11-25","capabilities":{"tools":{}}}"#,
+        &now,
+    );
+    upstream(&mut link, r#"2 result {"tools":[]}"#, &now);
+    let failed = std::iter::from_fn(|| link.poll())
+        .any(|o| matches!(o, LinkOutput::Failed(LinkFailure::Drift(_))));
+    assert!(failed, "a tool is gone");
+}
+
+#[test]
+fn mode_off_hands_the_live_lists_over() {
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 error -32601 no
+        » 2 initialize 2025-11-25
+        « 2 result {"protocolVersion":"2025-06-18","capabilities":{"tools":{},"resources":{}}}
+        » notifications/initialized
+        » 3 tools/list
+        » 4 resources/list
+        » 5 resources/templates/list
+        « 3 result {"tools":[],"nextCursor":"p2"}
+        » 6 tools/list p2
+        « 5 error -32601 no
+        « 6 result $TOOLS
+        « 4 result {"resources":[{"uri":"a:b","name":"n"}]}
+        ! surface 2025-06-18 [add|||a:b]
+        ! ready 2025-06-18
+    "#,
+    );
+}
+
+#[test]
+fn a_strict_server_without_a_pin_is_refused() {
+    let script = READY
+        .replace(
+            "» 1 initialize 2025-11-25\n",
+            "» 1 server/discover\n« 1 error -32601 no\n» 2 initialize 2025-11-25\n",
+        )
+        .replace("« 1 result", "« 2 result")
+        .replace("» 2 tools", "» 3 tools")
+        .replace("« 2 result $T", "« 3 result $T")
+        .replace(
+            "! ready 2025-11-25",
+            "! note drift\n! drift: server s has no pinned surface to compare with\n! close",
+        );
+    check(Link::new(LinkId(1), doc("strict", "", ""), false), &script);
+}
+
+#[test]
+fn silence_on_the_probe_means_initialize_on_the_same_pipe() {
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        +2999
+        +1
+        » 2 initialize 2025-11-25
+        « 2 result {"protocolVersion":"2025-11-25"}
+        » notifications/initialized
+        ! surface 2025-11-25 [|||]
+        ! ready 2025-11-25
+    "#,
+    );
+}
+
+#[test]
+fn a_late_discover_answer_counts_when_initialize_is_refused() {
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        +3000
+        » 2 initialize 2025-11-25
+        « 1 result {"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}
+        « 2 error -32022 unsupported {"supported":["2026-07-28"],"requested":"2025-11-25"}
+        » 3 tools/list
+        « 3 result $TOOLS
+        ! surface 2026-07-28 [add|||]
+        ! ready 2026-07-28
+    "#,
+    );
+}
+
+#[test]
+fn a_server_that_ends_on_the_probe_is_started_again_with_initialize_and_remembered() {
+    let mut now = Now::default();
+    let mut link = Link::new(LinkId(1), doc("off", "", ""), false);
+    play(
+        &mut link,
+        &mut now,
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        closed ended: exit status: 1
+        ! open
+        opened
+        » 2 initialize 2025-11-25
+        « 2 result {"protocolVersion":"2025-11-25"}
+        » notifications/initialized
+        ! surface 2025-11-25 [|||]
+        ! ready 2025-11-25
+        stop
+        ! close
+        want
+        ! open
+        opened
+        » 3 initialize 2025-11-25
+    "#,
+    );
+}
+
+#[test]
+fn a_server_that_always_ends_fails_once_per_try_with_growing_pauses() {
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        closed ended: exit status: 1
+        ! open
+        opened
+        » 2 initialize 2025-11-25
+        closed ended: exit status: 1
+        ! note down
+        ! failed: ended: exit status: 1
+        want
+        ! open
+        closed could not be started: no such file
+        ! note down
+        ! failed: could not be started: no such file
+        want
+        ! failed: could not be started: no such file (it is tried again in 1 s)
+        +500
+        want
+        ! open
+        closed could not be started: no such file
+        ! note down
+        ! failed: could not be started: no such file
+        +500
+        want
+        ! failed: could not be started: no such file (it is tried again in 1 s)
+        +500
+        want
+        ! open
+    "#,
+    );
+}
+
+#[test]
+fn a_stateless_server_is_listened_to_and_stays_stateless() {
+    let mut now = Now::default();
+    let mut link = Link::new(LinkId(1), doc("off", "", ""), false);
+    play(
+        &mut link,
+        &mut now,
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 result {"supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}}}
+        » 2 subscriptions/listen
+        » 3 tools/list
+        « 3 result $TOOLS
+        ! surface 2026-07-28 [add|||]
+        ! ready 2026-07-28
+        closed ended: exit status: 0
+        ! note down
+        ! failed: ended: exit status: 0
+        want
+        ! open
+        opened
+        » 4 server/discover
+        +3000
+        +26999
+        +1
+        » 5 initialize 2025-11-25
+    "#,
+    );
+}
+
+#[test]
+fn discover_that_names_only_older_versions_starts_the_process_anew() {
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 result {"supportedVersions":["2025-11-25"],"capabilities":{}}
+        ! close
+        ! open
+        opened
+        » 2 initialize 2025-11-25
+    "#,
+    );
+}
+
+#[test]
+fn an_unsupported_version_error_leads_to_the_newest_common_one() {
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 error -32022 unsupported {"supported":["2024-11-05","2025-06-18","2099-01-01"]}
+        » 2 initialize 2025-06-18
+    "#,
+    );
+    check(
+        Link::new(LinkId(1), doc("off", "", ""), false),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 error -32022 unsupported {"supported":["2099-01-01"]}
+        ! note down
+        ! failed: speaks no protocol version that mcpshim knows (it speaks: 2099-01-01)
+        ! close
+    "#,
+    );
+    check(
+        strict(),
+        r#"
+        want
+        ! open
+        opened
+        » 1 initialize 2025-11-25
+        « 1 error -32022 unsupported {"supported":["2026-07-28"]}
+        » 2 server/discover
+        « 2 error -32022 unsupported {"supported":["2026-07-28"]}
+        ! note down
+        ! failed: speaks no protocol version that mcpshim knows (it speaks: 2026-07-28)
+        ! close
+    "#,
+    );
+}
+
+#[test]
+fn list_changed_makes_calls_wait_for_one_comparison_of_the_burst() {
+    let mut now = Now::default();
+    let mut link = strict();
+    play(&mut link, &mut now, READY);
+    play(
+        &mut link,
+        &mut now,
+        r#"
+        « changed
+        « changed
+        +249
+        « changed
+        +1
+        » 3 tools/list
+    "#,
+    );
+    assert_eq!(link.state(), LinkState::Opening);
+    play(
+        &mut link,
+        &mut now,
+        r#"
+        « changed
+        « 3 result $TOOLS
+        ! ready 2025-11-25
+        +250
+        » 4 tools/list
+        busy 1
+        « 4 result $OTHER
+        ! note drift
+        ! drift: DRIFT
+        want
+        » 5 tools/list
+        « 5 result $TOOLS
+        ! ready 2025-11-25
+    "#
+        .replace(
+            "DRIFT",
+            &pin::compare(
+                doc("strict", "2025-11-25", "").surface.as_ref().unwrap(),
+                &live(OTHER),
+                PinMode::Strict,
+            )
+            .unwrap_err()
+            .sentence,
+        )
+        .as_str(),
+    );
+}
+
+#[test]
+fn calls_in_flight_outlive_a_drift_and_the_transport_ends_with_them() {
+    let mut now = Now::default();
+    let mut link = strict();
+    play(&mut link, &mut now, READY);
+    input(&mut link, "busy 1", &mut now);
+    input(&mut link, "« changed", &mut now);
+    input(&mut link, "+250", &mut now);
+    let other = format!(r#"« 3 result {{"tools":[{OTHER}]}}"#);
+    input(&mut link, &other, &mut now);
+    let outputs: Vec<_> = std::iter::from_fn(|| link.poll()).collect();
+    assert!(!outputs.iter().any(|o| matches!(o, LinkOutput::Close)));
+    assert!(matches!(link.state(), LinkState::Closed { .. }));
+    play(&mut link, &mut now, "busy 0\n! close");
+}
+
+#[test]
+fn an_idle_link_stops_unless_it_is_stateful_or_busy() {
+    let idle = r#","limits":{"idle_ms":1000}"#;
+    let mut now = Now::default();
+    let mut link = Link::new(LinkId(1), doc("strict", "2025-11-25", idle), false);
+    play(&mut link, &mut now, READY);
+    play(
+        &mut link,
+        &mut now,
+        "+900
+         busy 1
+         +5000
+         busy 0
+         +999
+         +1
+         ! note idle
+         ! close",
+    );
+    let stateful = r#","stateful":true,"limits":{"idle_ms":1000}"#;
+    let mut link = Link::new(LinkId(1), doc("strict", "2025-11-25", stateful), false);
+    play(&mut link, &mut now, READY);
+    assert_eq!(link.next_wakeup(), None);
+}
+
+#[test]
+fn a_server_that_hangs_is_given_up_at_each_step() {
+    let overdue =
+        |what: &str| format!("! note down\n! failed: did not answer {what} in time\n! close");
+    check(
+        strict(),
+        &format!(
+            "want\n! open\nopened\n» 1 initialize 2025-11-25\n+119999\n+1\n{}",
+            overdue("initialize")
+        ),
+    );
+    check(
+        strict(),
+        &format!("want\n! open\n+120000\n{}", overdue("starting")),
+    );
+    let lists = READY
+        .lines()
+        .take_while(|line| !line.contains("« 2"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    check(
+        strict(),
+        &format!("{lists}\n+120000\n{}", overdue("tools/list")),
+    );
+}
+
+#[test]
+fn a_list_without_end_is_refused() {
+    let mut now = Now::default();
+    let mut link = strict();
+    let lists = READY
+        .lines()
+        .take_while(|line| !line.contains("« 2"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    play(&mut link, &mut now, &lists);
+    for id in 2..2 + limits::LIST_PAGES as u64 {
+        upstream(
+            &mut link,
+            &format!(r#"{id} result {{"tools":[],"nextCursor":"x"}}"#),
+            &now,
+        );
+        assert!(
+            matches!(link.poll(), Some(LinkOutput::Send(_))),
+            "page {id}"
+        );
+    }
+    let id = 2 + limits::LIST_PAGES;
+    play(
+        &mut link,
+        &mut now,
+        &format!(
+            "« {id} result {{\"tools\":[],\"nextCursor\":\"x\"}}
+             ! note down
+             ! failed: has lists of more than 200 pages
+             ! close"
+        ),
+    );
+}
+
+#[test]
+fn garbage_while_opening_is_tolerated_up_to_a_bound() {
+    let mut now = Now::default();
+    let mut link = strict();
+    play(
+        &mut link,
+        &mut now,
+        "want\n! open\nopened\n» 1 initialize 2025-11-25\n« fault\n! note fault",
+    );
+    for _ in 1..FAULTS {
+        upstream(&mut link, "fault", &now);
+        assert!(link.poll().is_none());
+    }
+    play(
+        &mut link,
+        &mut now,
+        "« fault
+         ! note down
+         ! failed: prints text that is not MCP on its output
+         ! close",
+    );
+}
+
+#[test]
+fn a_ping_is_answered_with_the_id_it_had() {
+    let mut now = Now::default();
+    let mut link = strict();
+    play(&mut link, &mut now, READY);
+    play(&mut link, &mut now, "« ping 77\n» 77 {}");
+}
+
+#[test]
+fn a_new_pin_is_compared_before_the_next_call_and_a_new_transport_needs_a_new_link() {
+    let mut now = Now::default();
+    let mut link = strict();
+    play(&mut link, &mut now, READY);
+    assert!(link.set_server(doc("strict", "2025-11-25", ""), &now));
+    assert!(matches!(link.state(), LinkState::Ready(_)), "nothing moved");
+    assert!(link.set_server(doc("names", "2025-11-25", ""), &now));
+    assert_eq!(link.state(), LinkState::Opening);
+    play(
+        &mut link,
+        &mut now,
+        "+0\n» 3 tools/list\n« 3 result $TOOLS\n! ready 2025-11-25",
+    );
+    let mut other = ServerDoc::clone(&doc("strict", "2025-11-25", ""));
+    other.transport = Transport::Http {
+        url: "https://h/".to_owned(),
+    };
+    assert!(!link.set_server(Arc::new(other), &now));
+}
+
+#[test]
+fn survey_reads_everything_and_compares_with_nothing() {
+    check(
+        Link::new(LinkId(1), doc("strict", "", ""), true),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 error -32601 no
+        » 2 initialize 2025-11-25
+        « 2 result {"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{}},"instructions":"i"}
+        » notifications/initialized
+        » 3 tools/list
+        » 4 prompts/list
+        « 3 result $OTHER
+        « 4 result {"prompts":[{"name":"p"}]}
+        ! surface 2025-11-25 [add|p||]
+        ! ready 2025-11-25
+    "#,
+    );
+}
+
+#[test]
+fn unusable_lists_are_named() {
+    for (result, words) in [
+        ("{}", "answered tools/list without a list"),
+        (
+            r#"{"tools":[{}]}"#,
+            "answered tools/list with an unusable entry",
+        ),
+        (
+            r#"{"tools":[{"name":"a","name":"b"}]}"#,
+            "answered tools/list with an unusable entry",
+        ),
+        (
+            r#"{"tools":7}"#,
+            "answered tools/list with an unusable result",
+        ),
+    ] {
+        let mut now = Now::default();
+        let mut link = strict();
+        let lists = READY
+            .lines()
+            .take_while(|line| !line.contains("« 2"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        play(&mut link, &mut now, &lists);
+        upstream(&mut link, &format!("2 result {result}"), &now);
+        let failed = std::iter::from_fn(|| link.poll()).find_map(|output| match output {
+            LinkOutput::Failed(LinkFailure::Down(phrase)) => Some(phrase),
+            LinkOutput::Close
+            | LinkOutput::Failed(LinkFailure::Drift(_))
+            | LinkOutput::Note(..)
+            | LinkOutput::Open
+            | LinkOutput::Ready(_)
+            | LinkOutput::Send(_)
+            | LinkOutput::Surface(_) => None,
+        });
+        assert!(
+            failed.as_ref().is_some_and(|f| f.starts_with(words)),
+            "{failed:?}"
+        );
+    }
+}

@@ -26,7 +26,13 @@ pub(crate) fn laptop() -> &'static Path {
         let target = root.join("target/laptop");
         let status = Command::new(env!("CARGO"))
             .current_dir(root)
-            .args(["build", "--quiet", "--no-default-features", "--bin", "mcpshim"])
+            .args([
+                "build",
+                "--quiet",
+                "--no-default-features",
+                "--bin",
+                "mcpshim",
+            ])
             .arg("--target-dir")
             .arg(&target)
             .status()
@@ -66,7 +72,10 @@ impl Ended {
     #[track_caller]
     pub(crate) fn refused(self, code: i32, complaint: &str) -> Self {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
-        assert!(self.stderr.contains(complaint), "no {complaint:?} in {self:#?}");
+        assert!(
+            self.stderr.contains(complaint),
+            "no {complaint:?} in {self:#?}"
+        );
         self
     }
 
@@ -196,14 +205,19 @@ impl Running {
 
     /// Everything it wrote to standard error; waits for its end.
     pub(crate) fn stderr(&mut self) -> String {
-        self.stderr.take().map_or_else(String::new, |s| s.join().unwrap())
+        self.stderr
+            .take()
+            .map_or_else(String::new, |s| s.join().unwrap())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        drop(rustix::process::kill_process_group(pid, rustix::process::Signal::KILL));
+        drop(rustix::process::kill_process_group(
+            pid,
+            rustix::process::Signal::KILL,
+        ));
         drop(self.child.wait());
     }
 }
@@ -216,14 +230,22 @@ impl Answer {
     /// The result; fails the test on an error.
     #[track_caller]
     pub(crate) fn result(&self) -> &Value {
-        self.0.get("result").unwrap_or_else(|| panic!("no result: {}", self.0))
+        self.0
+            .get("result")
+            .unwrap_or_else(|| panic!("no result: {}", self.0))
     }
 
     /// The error's code and message; fails the test on a result.
     #[track_caller]
     pub(crate) fn error(&self) -> (i64, &str) {
-        let error = self.0.get("error").unwrap_or_else(|| panic!("no error: {}", self.0));
-        (error["code"].as_i64().unwrap(), error["message"].as_str().unwrap())
+        let error = self
+            .0
+            .get("error")
+            .unwrap_or_else(|| panic!("no error: {}", self.0));
+        (
+            error["code"].as_i64().unwrap(),
+            error["message"].as_str().unwrap(),
+        )
     }
 
     /// The text of a tool result's first content block.
@@ -407,13 +429,20 @@ impl Shim {
     #[track_caller]
     pub(crate) fn names(&mut self, list: &str) -> Vec<String> {
         let (method, member, key) = match list {
-            "templates" => ("resources/templates/list", "resourceTemplates", "uriTemplate"),
+            "templates" => (
+                "resources/templates/list",
+                "resourceTemplates",
+                "uriTemplate",
+            ),
             "resources" => ("resources/list", "resources", "uri"),
             other => (&*format!("{other}/list"), other, "name"),
         };
         let answer = self.request(method, json!({}));
         let entries = answer.result()[member].as_array().unwrap().clone();
-        entries.iter().map(|e| e[key].as_str().unwrap().to_owned()).collect()
+        entries
+            .iter()
+            .map(|e| e[key].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Closes its input, as clients do to end a server.
@@ -452,12 +481,20 @@ fn writer(mut stdin: ChildStdin) -> std::sync::mpsc::Sender<Vec<u8>> {
 #[track_caller]
 fn protocol(line: &[u8]) -> Value {
     let shown = || String::from_utf8_lossy(&line[..line.len().min(400)]).into_owned();
-    assert!(line.ends_with(b"\n"), "a line that does not end: {}", shown());
+    assert!(
+        line.ends_with(b"\n"),
+        "a line that does not end: {}",
+        shown()
+    );
     let message: Value = serde_json::from_slice(line)
         .unwrap_or_else(|e| panic!("standard output carries something else ({e}): {}", shown()));
     assert_eq!(message["jsonrpc"], json!("2.0"), "{}", shown());
     let request = message["method"].is_string();
     let response = message.get("result").is_some() != message.get("error").is_some();
-    assert!(request != response, "neither a request nor a response: {}", shown());
+    assert!(
+        request != response,
+        "neither a request nor a response: {}",
+        shown()
+    );
     message
 }

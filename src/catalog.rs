@@ -1,6 +1,369 @@
 //! Merged lists and names: what one caller sees, and what a name means.
+//!
+//! Everything here is built once per snapshot, in the order of the registry (servers by key, then
+//! each server's own order), so that the same registry and caller give the same bytes. An entry is
+//! listed when [`crate::policy::decide`] would allow it for some arguments, and for no other reason.
 #![warn(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::ids::{Digest, ExposedName, ServerKey};
+use crate::limits;
+use crate::policy::pattern::Pattern;
+use crate::policy::{Access, Snapshot, allows};
+use crate::registry::Verified;
+use crate::registry::doc::{Pinned, Registry, Surface};
+use crate::wire::raw;
+
+/// The tool that is always there, whoever calls and whatever is wrong.
+pub const STATUS_TOOL: &str = "mcpshim_status";
+
+/// Its list entry.
+pub const STATUS_DEFINITION: &str = concat!(
+    r#"{"name":"mcpshim_status","title":"mcpshim status","#,
+    r#""description":"Says who you are to the organisation, which servers and tools you may use, "#,
+    r#"and why something is missing or refused. Call it when an expected tool is not there.","#,
+    r#""inputSchema":{"type":"object","properties":{},"additionalProperties":false},"#,
+    r#""annotations":{"title":"mcpshim status","readOnlyHint":true,"destructiveHint":false,"#,
+    r#""idempotentHint":true,"openWorldHint":false}}"#,
+);
 
 /// What one caller sees of a registry.
 #[derive(Debug, Default)]
-pub struct Catalog {}
+pub struct Catalog {
+    tools: Names,
+    prompts: Names,
+    resources: String,
+    templates: String,
+    /// Static URIs and who serves them.
+    fixed: BTreeMap<Box<str>, ServerKey>,
+    /// Templates in registry order.
+    shapes: Vec<(Pattern, ServerKey)>,
+    instructions: String,
+    /// URIs that a server earlier in the order already has: server and URI.
+    shadowed: Vec<(ServerKey, String)>,
+    registry: Option<Arc<Verified<Registry>>>,
+}
+
+/// A tool or prompt the caller sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub server: ServerKey,
+    /// The upstream's own name.
+    pub name: String,
+    /// The name the client sees.
+    pub exposed: ExposedName,
+    /// The pinned definition's digest.
+    pub digest: Digest,
+}
+
+/// A tool the caller sees.
+pub type ToolEntry = Entry;
+/// A prompt the caller sees.
+pub type PromptEntry = Entry;
+
+/// Tools or prompts: the list, and the way back from names.
+#[derive(Debug, Default)]
+struct Names {
+    entries: Vec<Entry>,
+    exposed: BTreeMap<ExposedName, usize>,
+    /// Original names; `None` once a second entry has the same.
+    bare: BTreeMap<Box<str>, Option<usize>>,
+    list: String,
+}
+
+impl Names {
+    /// Takes an entry in, unless its exposed name is taken: the first in the order keeps it.
+    fn add(&mut self, server: &ServerKey, pinned: &Pinned) {
+        let (Some(exposed), Some(definition)) = (&pinned.exposed, renamed(pinned)) else {
+            return;
+        };
+        if exposed.as_str() == STATUS_TOOL || self.exposed.contains_key(exposed) {
+            return;
+        }
+        push(&mut self.list, &definition);
+        let at = self.entries.len();
+        self.exposed.insert(exposed.clone(), at);
+        self.bare
+            .entry(pinned.name.as_str().into())
+            .and_modify(|one| *one = None)
+            .or_insert(Some(at));
+        self.entries.push(Entry {
+            server: server.clone(),
+            name: pinned.name.clone(),
+            exposed: exposed.clone(),
+            digest: pinned.digest,
+        });
+    }
+
+    fn get(&self, name: &str) -> Option<&Entry> {
+        let at = self
+            .exposed
+            .get(name)
+            .copied()
+            .or_else(|| self.bare.get(name).copied().flatten())?;
+        self.entries.get(at)
+    }
+}
+
+impl Catalog {
+    /// Builds what the caller of the snapshot sees at `now`.
+    pub(crate) fn build(snapshot: &Snapshot, now: &Now) -> Self {
+        let mut catalog = Self {
+            registry: snapshot.shared_registry(),
+            resources: "[".to_owned(),
+            templates: "[".to_owned(),
+            ..Self::default()
+        };
+        catalog.tools.list.push('[');
+        catalog.prompts.list.push('[');
+        push(&mut catalog.tools.list, STATUS_DEFINITION);
+        let mut visible = Vec::new();
+        for key in snapshot
+            .registry()
+            .into_iter()
+            .flat_map(|r| r.servers.keys())
+        {
+            if let Some(surface) = snapshot.surface(key)
+                && catalog.add_surface(snapshot, key, surface, now)
+            {
+                visible.push((key, surface));
+            }
+        }
+        for list in [
+            &mut catalog.tools.list,
+            &mut catalog.prompts.list,
+            &mut catalog.resources,
+            &mut catalog.templates,
+        ] {
+            list.push(']');
+        }
+        catalog.instructions = instructions(snapshot, &visible);
+        catalog
+    }
+
+    /// Adds what the caller may use of one server; says whether that is anything.
+    fn add_surface(
+        &mut self,
+        snapshot: &Snapshot,
+        key: &ServerKey,
+        surface: &Surface,
+        now: &Now,
+    ) -> bool {
+        let mut any = false;
+        let mut access = Access::Tool {
+            server: key.clone(),
+            name: String::new(),
+        };
+        for tool in &surface.tools {
+            if let Access::Tool { name, .. } = &mut access {
+                name.clone_from(&tool.name);
+            }
+            if allows(snapshot, &access, now) {
+                self.tools.add(key, tool);
+                any = true;
+            }
+        }
+        for prompt in &surface.prompts {
+            let (server, name) = (key.clone(), prompt.name.clone());
+            if allows(snapshot, &Access::Prompt { server, name }, now) {
+                self.prompts.add(key, prompt);
+                any = true;
+            }
+        }
+        for resource in &surface.resources {
+            let (server, uri) = (key.clone(), resource.name.clone());
+            if !allows(snapshot, &Access::Resource { server, uri }, now) {
+                continue;
+            }
+            any = true;
+            match self.fixed.entry(resource.name.as_str().into()) {
+                std::collections::btree_map::Entry::Occupied(_) => {
+                    self.shadowed.push((key.clone(), resource.name.clone()));
+                }
+                std::collections::btree_map::Entry::Vacant(vacant) => {
+                    vacant.insert(key.clone());
+                    push(&mut self.resources, resource.definition.get());
+                }
+            }
+        }
+        for template in &surface.templates {
+            if !snapshot.allows_some(key, &template.name, now) {
+                continue;
+            }
+            any = true;
+            let shape = Pattern::template(&template.name);
+            if self.shapes.iter().any(|(other, _)| *other == shape) {
+                self.shadowed.push((key.clone(), template.name.clone()));
+            } else {
+                push(&mut self.templates, template.definition.get());
+                self.shapes.push((shape, key.clone()));
+            }
+        }
+        any
+    }
+
+    /// The tool a client means: its exposed name, or its original name while exactly one visible
+    /// tool has that. MCP Apps call tools by the original name.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<&ToolEntry> {
+        self.tools.get(name)
+    }
+
+    /// The prompt a client means, by the same rule.
+    #[must_use]
+    pub fn prompt(&self, name: &str) -> Option<&PromptEntry> {
+        self.prompts.get(name)
+    }
+
+    /// Who serves a URI: a static resource, else the first template in the order that matches.
+    #[must_use]
+    pub fn route(&self, uri: &str) -> Option<ServerKey> {
+        if uri.len() > limits::URI_BYTES {
+            return None;
+        }
+        let by_shape = || self.shapes.iter().find(|(shape, _)| shape.matches(uri));
+        self.fixed
+            .get(uri)
+            .or_else(|| by_shape().map(|(_, key)| key))
+            .cloned()
+    }
+
+    /// A tool of the registry that this caller does not see: for the record only, the client is
+    /// told that there is no such tool. Linear in the registry; asked for refused names only.
+    #[must_use]
+    pub fn hidden_tool(&self, name: &str) -> Option<(ServerKey, String)> {
+        let registry = self.registry.as_ref()?;
+        let tools = || {
+            registry.servers.iter().flat_map(|(key, doc)| {
+                let surface = doc.surface.as_ref();
+                surface
+                    .into_iter()
+                    .flat_map(move |s| s.tools.iter().map(move |t| (key, t)))
+            })
+        };
+        let exposed = |tool: &Pinned| tool.exposed.as_ref().is_some_and(|e| e.as_str() == name);
+        tools()
+            .find(|(_, tool)| exposed(tool))
+            .or_else(|| tools().find(|(_, tool)| tool.name == name))
+            .map(|(key, tool)| (key.clone(), tool.name.clone()))
+    }
+
+    /// The tools, in order.
+    #[must_use]
+    pub fn tool_entries(&self) -> &[ToolEntry] {
+        &self.tools.entries
+    }
+
+    /// The prompts, in order.
+    #[must_use]
+    pub fn prompt_entries(&self) -> &[PromptEntry] {
+        &self.prompts.entries
+    }
+
+    /// URIs and templates that are not listed because an earlier server has the same.
+    #[must_use]
+    pub fn shadowed(&self) -> &[(ServerKey, String)] {
+        &self.shadowed
+    }
+
+    /// The value of `tools` in a `tools/list` result: a JSON array, [`STATUS_TOOL`] first.
+    #[must_use]
+    pub fn tools(&self) -> &str {
+        or_empty(&self.tools.list)
+    }
+
+    /// The value of `prompts` in a `prompts/list` result.
+    #[must_use]
+    pub fn prompts(&self) -> &str {
+        or_empty(&self.prompts.list)
+    }
+
+    /// The value of `resources` in a `resources/list` result.
+    #[must_use]
+    pub fn resources(&self) -> &str {
+        or_empty(&self.resources)
+    }
+
+    /// The value of `resourceTemplates` in a `resources/templates/list` result.
+    #[must_use]
+    pub fn templates(&self) -> &str {
+        or_empty(&self.templates)
+    }
+
+    /// The merged `instructions`, at most [`limits::INSTRUCTIONS_BYTES`].
+    #[must_use]
+    pub fn instructions(&self) -> String {
+        self.instructions.clone()
+    }
+}
+
+fn or_empty(list: &str) -> &str {
+    if list.is_empty() { "[]" } else { list }
+}
+
+/// Adds an element to an array that is being written.
+fn push(list: &mut String, entry: &str) {
+    if list.len() > 1 {
+        list.push(',');
+    }
+    list.push_str(entry);
+}
+
+/// The definition with the exposed name in place of the original; every other byte stays.
+fn renamed(pinned: &Pinned) -> Option<String> {
+    let definition = pinned.definition.get();
+    let span = raw::Object::parse(definition).ok()?.value_span("name")?;
+    let exposed = pinned.exposed.as_ref()?.as_str();
+    let (before, after) = (definition.get(..span.start)?, definition.get(span.end..)?);
+    // an exposed name needs no escapes
+    Some(format!("{before}\"{exposed}\"{after}"))
+}
+
+const CUT: &str = "\n[cut here: the instructions of all servers together are too long]";
+
+/// What is wrong first, then how refusals read, then each visible server's own words.
+fn instructions(snapshot: &Snapshot, visible: &[(&ServerKey, &Surface)]) -> String {
+    let mut text = String::new();
+    if let Some(trouble) = snapshot.trouble() {
+        text.push_str("mcpshim cannot offer tools now: ");
+        text.push_str(trouble);
+        text.push_str(".\nCall ");
+        text.push_str(STATUS_TOOL);
+        text.push_str(" for details and tell the user what to do.\n");
+    } else if let Some(registry) = snapshot.registry() {
+        text.push_str("Tools of several servers, approved by ");
+        text.push_str(&registry.org.name);
+        text.push_str(
+            ". A result that begins \"Policy denial, do not retry:\" is final: tell the user what \
+             it says. If an expected tool is missing, call ",
+        );
+        text.push_str(STATUS_TOOL);
+        text.push_str(".\n");
+    }
+    for (key, surface) in visible {
+        if let Some(own) = surface
+            .instructions
+            .as_deref()
+            .filter(|own| !own.is_empty())
+        {
+            text.push_str("\n## ");
+            text.push_str(key.as_str());
+            text.push('\n');
+            text.push_str(own.trim());
+            text.push('\n');
+        }
+    }
+    if text.len() > limits::INSTRUCTIONS_BYTES {
+        let mut end = limits::INSTRUCTIONS_BYTES - CUT.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(CUT);
+    }
+    text
+}

@@ -1,7 +1,22 @@
 //! Who calls: an agent by its key, a person by an ID token, or nobody.
+//!
+//! Pure: key bytes, token text, the registry and `now` come in. An agent proves possession of the
+//! private half of the key the registry names. A person's ID token (OpenID Connect Core §3.1.3.7)
+//! is verified against the issuer's keys as the registry holds them, never as the network or the
+//! token offers them. Neither ever becomes the other.
 #![warn(missing_docs)]
 
-use crate::ids::{AgentName, KeyId, RoleName};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serde_json::{Map, Value};
+
+use crate::clock::{Now, Utc};
+use crate::ids::{AgentName, Digest, KeyId, RoleName};
+use crate::limits;
+use crate::registry::doc::{IssuerDoc, Registry};
 
 /// Who calls. Made only by verification; the roles are those the registry gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,4 +43,487 @@ pub enum Caller {
         /// `exp`, in Unix seconds.
         expires: u64,
     },
+}
+
+impl Caller {
+    /// Its roles, sorted.
+    #[must_use]
+    pub fn roles(&self) -> &[RoleName] {
+        match self {
+            Self::Agent { roles, .. } | Self::Person { roles, .. } => roles,
+        }
+    }
+}
+
+/// Why nobody was recognised. Each says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The agent's time is over.
+    #[error("the time of agent {name} ended at {}; ask {owner} to renew it", Utc(*.at))]
+    AgentExpired {
+        /// The agent.
+        name: AgentName,
+        /// When.
+        at: u64,
+        /// Who answers for it.
+        owner: String,
+    },
+    /// The registry denies the agent.
+    #[error("agent {name} is revoked; ask {owner}")]
+    AgentRevoked {
+        /// The agent.
+        name: AgentName,
+        /// Who answers for it.
+        owner: String,
+    },
+    /// Another key than the registry's.
+    #[error(
+        "the key at hand is {found}, but the registry names {expected} for agent {name}; use the \
+         right key file, or ask {owner}"
+    )]
+    AgentKey {
+        /// The agent.
+        name: AgentName,
+        /// The key that was offered.
+        found: KeyId,
+        /// The key the registry names.
+        expected: String,
+        /// Who answers for it.
+        owner: String,
+    },
+    /// The registry does not name the agent.
+    #[error(
+        "the registry of {org} has no agent {name}; run `mcpshim registry refresh`, or ask {help}"
+    )]
+    AgentUnknown {
+        /// The agent.
+        name: AgentName,
+        /// The organisation.
+        org: String,
+        /// Whom to ask.
+        help: String,
+    },
+    /// A claim that must hold does not.
+    #[error("the ID token is refused: {why}; sign in again")]
+    Claim {
+        /// Which, and how.
+        why: String,
+    },
+    /// The token's time is over.
+    #[error("the sign-in ended at {}; sign in again", Utc(*.at))]
+    Ended {
+        /// `exp`.
+        at: u64,
+    },
+    /// The identity provider cut the list of groups, so that roles cannot be known.
+    #[error(
+        "the identity provider did not put all groups into the ID token ({why}); ask {help} to \
+         limit the claim to the groups that mcpshim uses"
+    )]
+    GroupsCut {
+        /// What shows it.
+        why: String,
+        /// Whom to ask.
+        help: String,
+    },
+    /// No key of the issuer fits, or the signature is wrong.
+    #[error(
+        "the ID token is not signed by a key of {issuer} that the registry names ({why}); sign in again, or ask {help}"
+    )]
+    Signature {
+        /// `iss`.
+        issuer: String,
+        /// What is wrong.
+        why: String,
+        /// Whom to ask.
+        help: String,
+    },
+    /// Not an Ed25519 private key.
+    #[error("the agent key is not an Ed25519 private key (PKCS#8, PEM or DER); ask for a new one")]
+    UnreadableKey,
+    /// Not an ID token.
+    #[error("the sign-in file holds no ID token ({why}); sign in again")]
+    UnreadableToken {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// No issuer of the registry.
+    #[error(
+        "the ID token comes from {issuer:?}, which the registry does not name; sign in at {known}"
+    )]
+    UnknownIssuer {
+        /// `iss`, cut.
+        issuer: String,
+        /// The registry's issuers.
+        known: String,
+    },
+}
+
+/// Recognises an agent by possession of its private key.
+///
+/// # Errors
+/// [`IdentityError`] when the registry does not name it, revokes it, has let it expire, or names
+/// another key.
+pub fn agent(
+    registry: &Registry,
+    name: &AgentName,
+    private_key: &[u8],
+    now: &Now,
+) -> Result<Caller, IdentityError> {
+    let pair = signing_key(private_key)?;
+    let Some(doc) = registry.policy.agents.get(name) else {
+        return Err(IdentityError::AgentUnknown {
+            name: name.clone(),
+            org: registry.org.name.clone(),
+            help: registry.org.help.clone(),
+        });
+    };
+    let owner = || doc.owner.clone();
+    if registry.revocations.agents.contains(name) {
+        return Err(IdentityError::AgentRevoked {
+            name: name.clone(),
+            owner: owner(),
+        });
+    }
+    if let Some(at) = doc.not_after.filter(|at| *at <= now.unix_s()) {
+        return Err(IdentityError::AgentExpired {
+            name: name.clone(),
+            at,
+            owner: owner(),
+        });
+    }
+    let expected = key_id(&doc.public_key);
+    match key_id_of(pair.public_key().as_ref()) {
+        Some(found) if expected.as_ref() == Some(&found) => {
+            let mut roles = doc.roles.clone();
+            roles.sort_unstable();
+            roles.dedup();
+            Ok(Caller::Agent {
+                name: name.clone(),
+                key: found,
+                roles,
+            })
+        }
+        Some(found) => Err(IdentityError::AgentKey {
+            name: name.clone(),
+            found,
+            expected: expected.map_or_else(|| "no readable key".to_owned(), |id| id.to_string()),
+            owner: owner(),
+        }),
+        None => Err(IdentityError::UnreadableKey),
+    }
+}
+
+/// Reads an Ed25519 private key: PKCS#8 as PEM, as base64 or as DER.
+///
+/// # Errors
+/// [`IdentityError::UnreadableKey`].
+pub fn signing_key(bytes: &[u8]) -> Result<Ed25519KeyPair, IdentityError> {
+    let pair = |der: &[u8]| Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok();
+    let from_text = || {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let body: String = text
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .flat_map(str::chars)
+            .filter(|ch| !ch.is_whitespace())
+            .collect();
+        let body = zeroize::Zeroizing::new(body);
+        let der = data_encoding::BASE64.decode(body.as_bytes()).ok()?;
+        pair(&zeroize::Zeroizing::new(der))
+    };
+    pair(bytes)
+        .or_else(from_text)
+        .ok_or(IdentityError::UnreadableKey)
+}
+
+/// The id of a public key that stands in a document as base64.
+#[must_use]
+pub fn key_id(public_key: &str) -> Option<KeyId> {
+    key_id_of(&data_encoding::BASE64.decode(public_key.as_bytes()).ok()?)
+}
+
+fn key_id_of(public_key: &[u8]) -> Option<KeyId> {
+    KeyId::parse(&Digest::of(public_key).to_string()).ok()
+}
+
+/// Recognises a person by an ID token.
+///
+/// # Errors
+/// [`IdentityError`] for every token that is not exactly what the registry's issuer would give
+/// this program's user now.
+pub fn person(registry: &Registry, id_token: &str, now: &Now) -> Result<Caller, IdentityError> {
+    let help = &registry.org.help;
+    let id_token = id_token.trim();
+    if id_token.len() > limits::ID_TOKEN_BYTES {
+        return Err(IdentityError::UnreadableToken { why: "too long" });
+    }
+    let (header, unverified) = parts(id_token)?;
+    let issuer = registry.org.issuers.iter().find(|issuer| {
+        unverified.get("iss").and_then(Value::as_str) == Some(issuer.issuer.as_str())
+    });
+    let Some(issuer) = issuer else {
+        let named = unverified.get("iss").and_then(Value::as_str);
+        let known: Vec<&str> = registry
+            .org
+            .issuers
+            .iter()
+            .map(|i| i.issuer.as_str())
+            .collect();
+        return Err(IdentityError::UnknownIssuer {
+            issuer: named.unwrap_or_default().chars().take(120).collect(),
+            known: if known.is_empty() {
+                format!("no issuer yet: ask {help}")
+            } else {
+                known.join(" or ")
+            },
+        });
+    };
+    let claims = verify(id_token, &header, issuer).map_err(|why| IdentityError::Signature {
+        issuer: issuer.issuer.clone(),
+        why,
+        help: help.clone(),
+    })?;
+    let expires = check(&claims, issuer, now)?;
+    let groups = groups(&claims, issuer, help)?;
+    let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
+    let subject = text("sub")
+        .filter(|sub| !sub.is_empty() && sub.len() <= 255)
+        .ok_or_else(|| IdentityError::Claim {
+            why: "`sub` is missing".to_owned(),
+        })?;
+    let mut names = ["name", "preferred_username", "email"].into_iter();
+    let display = names
+        .find_map(|claim| text(claim).filter(|name| !name.is_empty()))
+        .unwrap_or(subject);
+    Ok(Caller::Person {
+        issuer: issuer.issuer.clone(),
+        subject: subject.to_owned(),
+        display: display
+            .chars()
+            .filter(|ch| !ch.is_control())
+            .take(120)
+            .collect(),
+        // the map is sorted by name, and so are the roles
+        roles: registry
+            .policy
+            .roles
+            .iter()
+            .filter(|(_, role)| {
+                role.groups
+                    .iter()
+                    .any(|group| groups.contains(&group.as_str()))
+            })
+            .map(|(name, _)| name.clone())
+            .collect(),
+        expires,
+    })
+}
+
+type Claims = Map<String, Value>;
+
+/// Header and claims, before anything is proved.
+fn parts(token: &str) -> Result<(Claims, Claims), IdentityError> {
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        let why = "it does not have three parts";
+        return Err(IdentityError::UnreadableToken { why });
+    };
+    let read = |part: &str, why| {
+        data_encoding::BASE64URL_NOPAD
+            .decode(part.as_bytes())
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .ok_or(IdentityError::UnreadableToken { why })
+    };
+    let header = read(header, "its header is not readable")?;
+    let claims = read(claims, "its claims are not readable")?;
+    Ok((header, claims))
+}
+
+/// The claims, once a key of the issuer has signed them.
+fn verify(token: &str, header: &Claims, issuer: &IssuerDoc) -> Result<Claims, String> {
+    if header.contains_key("crit") {
+        return Err("it asks for an extension that is not known".to_owned());
+    }
+    let typ = header.get("typ").and_then(Value::as_str);
+    if typ.is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
+        return Err(format!(
+            "its type is {}, not an ID token",
+            typ.unwrap_or_default()
+        ));
+    }
+    let alg = header
+        .get("alg")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let kid = header.get("kid").and_then(Value::as_str);
+    // read one by one: a key of a kind we do not know must not hide the others
+    let keys: Vec<Jwk> = issuer
+        .jwks
+        .get("keys")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok())
+        .collect();
+    let mut fitting = keys.iter().filter_map(|key| {
+        let algorithm = algorithm(key)?;
+        let same_kid = kid.is_none() || key.common.key_id.as_deref() == kid;
+        (same_kid && name_of(algorithm) == alg).then_some((key, algorithm))
+    });
+    let Some((key, algorithm)) = fitting.next() else {
+        return Err(match kid {
+            Some(kid) => format!("no key {kid:.80} for {alg:.20}"),
+            None => format!("no key for {alg:.20}"),
+        });
+    };
+    if fitting.next().is_some() {
+        return Err("it does not say which of several keys signed it".to_owned());
+    }
+    let key = DecodingKey::from_jwk(key).map_err(|error| error.to_string())?;
+    let mut validation = Validation::new(algorithm);
+    // the claims are ours to check: the library would read the system clock
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    jsonwebtoken::decode::<Claims>(token, &key, &validation)
+        .map(|token| token.claims)
+        .map_err(|error| error.to_string())
+}
+
+/// The one algorithm a key may be used with: never what the token wishes.
+fn algorithm(key: &Jwk) -> Option<Algorithm> {
+    let (algorithm, own) = match &key.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        AlgorithmParameters::EllipticCurve(_)
+        | AlgorithmParameters::OctetKey(_)
+        | AlgorithmParameters::OctetKeyPair(_) => return None,
+    };
+    let common = &key.common;
+    let for_signatures = common
+        .public_key_use
+        .as_ref()
+        .is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
+    let may_verify = common
+        .key_operations
+        .as_ref()
+        .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    let agrees = common.key_algorithm.is_none_or(|named| named == own);
+    (for_signatures && may_verify && agrees).then_some(algorithm)
+}
+
+fn name_of(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::EdDSA => "EdDSA",
+        Algorithm::ES256 => "ES256",
+        Algorithm::RS256 => "RS256",
+        _ => "",
+    }
+}
+
+/// OpenID Connect Core §3.1.3.7, steps 2 to 5 and 9 to 10; returns `exp`.
+fn check(claims: &Claims, issuer: &IssuerDoc, now: &Now) -> Result<u64, IdentityError> {
+    let refuse = |why: String| Err(IdentityError::Claim { why });
+    if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
+        return refuse("`iss` is another".to_owned());
+    }
+    let audience: Vec<&str> = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one.as_str()],
+        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let ours = issuer.client_id.as_str();
+    if !audience.contains(&ours) {
+        return refuse(format!("it is meant for {audience:?}, not for {ours}"));
+    }
+    match claims.get("azp").map(Value::as_str) {
+        Some(Some(azp)) if azp == ours => {}
+        Some(azp) => {
+            let azp = azp.unwrap_or_default();
+            return refuse(format!("it was issued to {azp:?}, not to {ours}"));
+        }
+        None if audience.len() > 1 => {
+            return refuse("it has several audiences and no `azp`".to_owned());
+        }
+        None => {}
+    }
+    let Some(expires) = seconds(claims.get("exp")) else {
+        return refuse("`exp` is missing".to_owned());
+    };
+    if expires.saturating_add(limits::TOKEN_LEEWAY_S) <= now.unix_s() {
+        return Err(IdentityError::Ended { at: expires });
+    }
+    let latest = now.unix_s().saturating_add(limits::TOKEN_LEEWAY_S);
+    let Some(issued) = seconds(claims.get("iat")) else {
+        return refuse("`iat` is missing".to_owned());
+    };
+    if issued > latest {
+        return refuse(format!("it was issued at {}, in the future", Utc(issued)));
+    }
+    match (claims.get("nbf"), seconds(claims.get("nbf"))) {
+        (None, _) => {}
+        (Some(_), Some(from)) if from <= latest => {}
+        (Some(_), Some(from)) => return refuse(format!("it holds only from {} on", Utc(from))),
+        (Some(_), None) => return refuse("`nbf` is not a time".to_owned()),
+    }
+    Ok(expires)
+}
+
+/// A `NumericDate` (RFC 7519 §2): whole seconds, or a fraction that is cut.
+fn seconds(value: Option<&Value>) -> Option<u64> {
+    let value = value?;
+    value.as_u64().or_else(|| {
+        let text = value.as_f64().filter(|n| n.is_finite() && *n >= 0.0)?;
+        // by way of its digits: a cast would saturate in silence
+        format!("{:.0}", text.floor()).parse().ok()
+    })
+}
+
+/// The groups, when the token surely holds all of them.
+fn groups<'c>(
+    claims: &'c Claims,
+    issuer: &IssuerDoc,
+    help: &str,
+) -> Result<Vec<&'c str>, IdentityError> {
+    let cut = |why: String| {
+        Err(IdentityError::GroupsCut {
+            why,
+            help: help.to_owned(),
+        })
+    };
+    let claim = issuer.groups_claim.as_str();
+    // Entra ID: above 200 groups the claim is left out and this pointer put in its place
+    let pointer = claims.get("_claim_names").and_then(Value::as_object);
+    if pointer.is_some_and(|names| names.contains_key(claim) || names.contains_key("groups")) {
+        return cut("`_claim_names` points elsewhere for them".to_owned());
+    }
+    if claims
+        .get("hasgroups")
+        .is_some_and(|has| has != &Value::Bool(false))
+    {
+        return cut("`hasgroups` stands for them".to_owned());
+    }
+    let groups: Vec<&str> = match claims.get(claim) {
+        None => Vec::new(),
+        Some(Value::String(one)) => vec![one.as_str()],
+        Some(Value::Array(many)) => match many.iter().map(Value::as_str).collect() {
+            Some(names) => names,
+            None => return cut(format!("`{claim}` holds something that is not a name")),
+        },
+        Some(_) => return cut(format!("`{claim}` is not a list of names")),
+    };
+    // Okta cuts at 100 without a word
+    if groups.len() == 100 {
+        return cut("it holds exactly 100, where some providers stop".to_owned());
+    }
+    Ok(groups)
 }

@@ -89,5 +89,9 @@ pub const ROOT_ROTATIONS: u64 = 256;
 pub const TIMESTAMP_LIFE_S: u64 = 7 * 86_400;
 /// A wall clock that steps back by up to this is tolerated with a warning, in seconds.
 pub const CLOCK_STEP_S: u64 = 86_400;
+/// How far the clock of an identity provider may differ from ours, in seconds.
+pub const TOKEN_LEEWAY_S: u64 = 60;
+/// Longest ID token accepted, in bytes; 200 groups of 36 characters are about 11 KiB encoded.
+pub const ID_TOKEN_BYTES: usize = 64 << 10;
 /// How often one process of a device asks for a new timestamp, in seconds.
 pub const POLL_S: u64 = 30;

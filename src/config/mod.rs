@@ -22,8 +22,24 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The agent this process runs as, and the file that holds its key.
     pub agent: Option<(AgentName, PathBuf)>,
+    /// This machine, as a digest of its machine id: names no one and differs per machine.
+    pub machine_id: String,
+    /// What goes to the local log.
+    pub log_level: LogLevel,
     /// Whether managed configuration is in force: the environment is then not read.
     pub managed: bool,
     /// Client session claims from the environment (`CLAUDE_CODE_SESSION_ID`), for the record only.
     pub client_session: Option<String>,
+}
+
+/// What goes to the local log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[expect(missing_docs, reason = "the usual names")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
 }

@@ -1,43 +1,95 @@
 //! Decides whether a call may go upstream.
 //!
 //! Nothing here reads a clock, a file or the network: `now` and the snapshot are arguments.
+//! [`decide`] is the only function that allows, for lists and for calls alike; every `match` on
+//! the way ends in a refusal unless something signed says otherwise.
+//!
+//! The order of the questions, first refusal wins:
+//!
+//! 1. is there a verified registry, is it not lapsed, may this version of mcpshim use it;
+//! 2. is the server, the tool or the agent revoked;
+//! 3. is there a caller, and is the proof of who it is still good;
+//! 4. is the thing part of the server's pinned surface;
+//! 5. does a table of one of the caller's roles hold it, under a rule that has not expired;
+//! 6. in grace (an expired timestamp, see `docs/decisions/0007`): does it only read.
 #![warn(missing_docs)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use std::sync::Arc;
+mod denial;
+mod explain;
+#[cfg(test)]
+mod laws;
+pub(crate) mod pattern;
+mod snapshot;
+mod status;
 
-use crate::catalog::Catalog;
+pub use denial::{Denial, DenialCode};
+pub use explain::{Explanation, Reason, Verdict, explain};
+pub use snapshot::{Snapshot, SnapshotId};
+pub use status::{ServerStatus, Status, status};
+
 use crate::clock::Now;
-use crate::identity::Caller;
 use crate::ids::{RoleName, ServerKey};
-use crate::registry::doc::{AuditRule, Registry};
-use crate::registry::{Freshness, Verified};
-
-/// The number of a snapshot within a process; a [`Permit`] is bound to one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SnapshotId(pub u64);
-
-/// Everything a decision depends on, frozen: the registry, the caller, the freshness.
-#[derive(Debug)]
-pub struct Snapshot {
-    id: SnapshotId,
-    registry: Option<Arc<Verified<Registry>>>,
-    freshness: Freshness,
-    caller: Option<Caller>,
-    /// Why there is no registry or no caller, and what to do: for `mcpshim_status`.
-    trouble: Option<String>,
-    catalog: Catalog,
-}
+use crate::registry::doc::{AuditRule, RuleDoc};
 
 /// What is asked for, after names were resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// `prompts/get`, or completion of one of its arguments.
-    Prompt { server: ServerKey, name: String },
+    Prompt {
+        /// The server.
+        server: ServerKey,
+        /// The upstream's own name.
+        name: String,
+    },
     /// `resources/read`, subscribe, or completion of a template: the URI.
-    Resource { server: ServerKey, uri: String },
+    Resource {
+        /// The server.
+        server: ServerKey,
+        /// The URI, as the client wrote it.
+        uri: String,
+    },
     /// `tools/call`.
-    Tool { server: ServerKey, name: String },
+    Tool {
+        /// The server.
+        server: ServerKey,
+        /// The upstream's own name.
+        name: String,
+    },
+}
+
+impl Access {
+    /// The server it is aimed at.
+    #[must_use]
+    pub fn server(&self) -> &ServerKey {
+        match self {
+            Self::Prompt { server, .. }
+            | Self::Resource { server, .. }
+            | Self::Tool { server, .. } => server,
+        }
+    }
+
+    /// The upstream's own name, or the URI.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Prompt { name, .. } | Self::Tool { name, .. } => name,
+            Self::Resource { uri, .. } => uri,
+        }
+    }
+}
+
+/// `server/tool`, as people write it everywhere. Names of strangers are cut and made printable.
+impl std::fmt::Display for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Prompt { server, name } => write!(f, "prompt {server}/{}", denial::shown(name)),
+            Self::Resource { server, uri } => {
+                write!(f, "resource {} of {server}", denial::shown(uri))
+            }
+            Self::Tool { server, name } => write!(f, "{server}/{}", denial::shown(name)),
+        }
+    }
 }
 
 /// The answer to [`decide`].
@@ -56,7 +108,38 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Question(std::convert::Infallible);
 
+impl Question {
+    /// Proves to a `match` that nothing asks yet.
+    #[must_use]
+    pub fn absurd(self) -> Denial {
+        match self.0 {}
+    }
+}
+
 /// Leave to send one call: not `Clone`, fields private, bound to a snapshot.
+///
+/// Only [`decide`] makes one:
+///
+/// ```compile_fail,E0451
+/// use mcpshim::policy::{Permit, SnapshotId};
+/// let permit = Permit { snapshot: SnapshotId(1), ..todo!() };
+/// ```
+///
+/// and it is spent once, because [`Permit::start`] takes it and it cannot be copied:
+///
+/// ```compile_fail,E0599
+/// fn twice(permit: mcpshim::policy::Permit) -> mcpshim::policy::Permit {
+///     permit.clone()
+/// }
+/// ```
+///
+/// ```compile_fail,E0382
+/// use mcpshim::policy::{Permit, Snapshot};
+/// fn twice(permit: Permit, snapshot: &Snapshot) {
+///     let _first = permit.start(snapshot);
+///     let _second = permit.start(snapshot);
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Permit {
@@ -67,35 +150,77 @@ pub struct Permit {
     audit: AuditRule,
 }
 
-/// Why a call is refused. One value feeds the client, the record and `explain`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// A short stable code for the record and `_meta`, e.g. `not-granted`.
-    pub code: DenialCode,
-    /// One sentence for the person and the model: what, why, whom to ask.
-    pub sentence: String,
+/// A spent permit: what may be sent, by which rule, recorded how.
+#[derive(Debug)]
+pub struct Started<'s> {
+    /// What may be sent.
+    pub access: Access,
+    /// The role that allows it.
+    pub role: RoleName,
+    /// The rule that allows it.
+    pub rule: &'s RuleDoc,
+    /// How it is recorded.
+    pub audit: AuditRule,
 }
 
-/// The kinds of refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the sentences are in Denial")]
-pub enum DenialCode {
-    Drift,
-    Hidden,
-    Lapsed,
-    NoCaller,
-    NoRecord,
-    NoRegistry,
-    NotGranted,
-    Overloaded,
-    Revoked,
-    RuleExpired,
-    StaleSnapshot,
-    Unavailable,
+impl Permit {
+    /// What was allowed.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// How the call will be recorded.
+    #[must_use]
+    pub fn audit(&self) -> AuditRule {
+        self.audit
+    }
+
+    /// Spends the permit.
+    ///
+    /// # Errors
+    /// [`DenialCode::StaleSnapshot`] when it was given under another snapshot: registry, login or
+    /// freshness moved in between, and the question must be asked again.
+    pub fn start(self, snapshot: &Snapshot) -> Result<Started<'_>, Denial> {
+        let rule = snapshot
+            .registry()
+            .filter(|_| snapshot.id() == self.snapshot)
+            .and_then(|registry| registry.policy.rules.get(usize::try_from(self.rule).ok()?));
+        match rule {
+            Some(rule) => Ok(Started {
+                access: self.access,
+                role: self.role,
+                rule,
+                audit: self.audit,
+            }),
+            None => Err(Denial::new(
+                DenialCode::StaleSnapshot,
+                format!(
+                    "the rules changed while {} was waiting; call it again",
+                    self.access
+                ),
+            )),
+        }
+    }
 }
 
 /// The one decision function, for lists and calls.
+///
+/// A function of its arguments: the same snapshot, access and second give the same answer.
 pub fn decide(snapshot: &Snapshot, access: &Access, now: &Now) -> Decision {
-    let (_, _, _) = (snapshot, access, now);
-    todo!()
+    match snapshot.judge(access, now) {
+        Ok(grant) => Decision::Allow(Permit {
+            snapshot: snapshot.id(),
+            access: access.clone(),
+            role: grant.role.clone(),
+            rule: grant.rule,
+            audit: grant.audit,
+        }),
+        Err(refusal) => Decision::Deny(denial::describe(snapshot, access, refusal)),
+    }
+}
+
+/// Whether [`decide`] would allow, without building the sentence: what lists ask.
+pub(crate) fn allows(snapshot: &Snapshot, access: &Access, now: &Now) -> bool {
+    snapshot.judge(access, now).is_ok()
 }

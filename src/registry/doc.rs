@@ -324,6 +324,17 @@ impl AuditDoc {
         Capture::Full
     }
 
+    /// The settings for prompts and resources, which have none of their own.
+    #[must_use]
+    pub fn for_others(&self) -> AuditRule {
+        AuditRule {
+            class: self.class,
+            arguments: self.arguments,
+            results: self.results,
+            fail_mode: self.fail_mode,
+        }
+    }
+
     /// The settings for one tool.
     #[must_use]
     pub fn for_tool(&self, tool: &str) -> AuditRule {

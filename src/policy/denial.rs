@@ -1,0 +1,320 @@
+//! Refusals: one value for the client, the record and `explain`.
+
+use std::fmt;
+
+use super::snapshot::Refusal;
+use super::{Access, Snapshot};
+use crate::clock::Utc;
+use crate::identity::Caller;
+use crate::ids::RoleName;
+use crate::registry::doc::{Registry, RoleDoc};
+
+/// Why a call is refused. One value feeds the client, the record and `explain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// A short stable code for the record and `_meta`, e.g. `not-granted`.
+    pub code: DenialCode,
+    /// One sentence for the person and the model: what, why, whom to ask.
+    pub sentence: String,
+}
+
+/// The kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DenialCode {
+    /// The live server is not the pinned one.
+    Drift,
+    /// Not part of any surface this caller may know of.
+    Hidden,
+    /// The registry expired and its grace is over.
+    Lapsed,
+    /// Nobody is signed in, or the proof of who calls no longer holds.
+    NoCaller,
+    /// The call could not be recorded.
+    NoRecord,
+    /// There is no verified registry.
+    NoRegistry,
+    /// No role of the caller has it.
+    NotGranted,
+    /// The organisation asks for a newer mcpshim.
+    OldClient,
+    /// Too much at once.
+    Overloaded,
+    /// Server, tool or agent is denied everywhere.
+    Revoked,
+    /// The rule that gave it has ended.
+    RuleExpired,
+    /// The registry's timestamp expired; until it is renewed only reading is allowed.
+    Stale,
+    /// The permit was given under another snapshot.
+    StaleSnapshot,
+    /// The server cannot be reached.
+    Unavailable,
+}
+
+impl DenialCode {
+    /// The stable text of the code.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Drift => "drift",
+            Self::Hidden => "hidden",
+            Self::Lapsed => "lapsed",
+            Self::NoCaller => "no-caller",
+            Self::NoRecord => "no-record",
+            Self::NoRegistry => "no-registry",
+            Self::NotGranted => "not-granted",
+            Self::OldClient => "old-client",
+            Self::Overloaded => "overloaded",
+            Self::Revoked => "revoked",
+            Self::RuleExpired => "rule-expired",
+            Self::Stale => "stale",
+            Self::StaleSnapshot => "stale-snapshot",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the same call may succeed soon without anyone changing a rule.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        match self {
+            Self::NoRecord | Self::Overloaded | Self::StaleSnapshot | Self::Unavailable => true,
+            Self::Drift
+            | Self::Hidden
+            | Self::Lapsed
+            | Self::NoCaller
+            | Self::NoRegistry
+            | Self::NotGranted
+            | Self::OldClient
+            | Self::Revoked
+            | Self::RuleExpired
+            | Self::Stale => false,
+        }
+    }
+}
+
+impl fmt::Display for DenialCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Denial {
+    /// Makes one. A refusal needs no proof; only leave does.
+    #[must_use]
+    pub fn new(code: DenialCode, sentence: impl Into<String>) -> Self {
+        Self {
+            code,
+            sentence: sentence.into(),
+        }
+    }
+
+    /// What the model reads. A refusal by a rule says that trying again is useless; one by
+    /// circumstance says that nothing was sent.
+    #[must_use]
+    pub fn client_text(&self) -> String {
+        if self.code.passes() {
+            format!("Refused, nothing was sent: {}.", self.sentence)
+        } else {
+            format!("Policy denial, do not retry: {}.", self.sentence)
+        }
+    }
+}
+
+/// Makes a stranger's text fit for a sentence: printable, at most 120 characters.
+pub(super) fn shown(text: &str) -> String {
+    let mut out: String = text
+        .chars()
+        .take(120)
+        .map(|ch| if ch.is_control() { '\u{fffd}' } else { ch })
+        .collect();
+    if text.chars().nth(120).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// The refusal as a sentence.
+pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -> Denial {
+    let trouble = |otherwise: &str| snapshot.trouble().unwrap_or(otherwise).to_owned();
+    let Some(registry) = snapshot.registry() else {
+        return Denial::new(
+            DenialCode::NoRegistry,
+            format!(
+                "there is no verified registry here, so nothing may be called: {}",
+                trouble("run `mcpshim registry refresh`")
+            ),
+        );
+    };
+    let org = shown(&registry.org.name);
+    let help = &registry.org.help;
+    let ends = |second: Option<u64>| Utc(second.unwrap_or_default());
+    let owner = registry
+        .servers
+        .get(access.server())
+        .map_or_else(|| help.clone(), |s| format!("{} or {}", s.owner, s.oncall));
+    let (code, sentence) = match refusal {
+        Refusal::AgentExpired => (
+            DenialCode::NoCaller,
+            format!(
+                "the time of {} ended at {}; ask {}",
+                who(snapshot),
+                ends(agent(snapshot, registry).and_then(|doc| doc.not_after)),
+                agent(snapshot, registry).map_or(help, |doc| &doc.owner),
+            ),
+        ),
+        Refusal::AgentRevoked => (
+            DenialCode::Revoked,
+            format!("{org} has revoked {}; ask {help}", who(snapshot)),
+        ),
+        Refusal::AgentUnknown => (
+            DenialCode::NoCaller,
+            format!(
+                "the registry of {org} does not name {} with this key; ask {help}",
+                who(snapshot)
+            ),
+        ),
+        Refusal::Expired { role, rule } => {
+            let rule = usize::try_from(rule)
+                .ok()
+                .and_then(|rule| registry.policy.rules.get(rule));
+            let role = snapshot.roles().get(role);
+            let (id, source, end) = rule.map_or(("", "", None), |rule| {
+                (rule.id.as_str(), rule.source.as_str(), rule.not_after)
+            });
+            let name = role.map_or("", RoleName::as_str);
+            let ask = role
+                .and_then(|role| registry.policy.roles.get(role))
+                .map_or(help, |doc| &doc.ask);
+            (
+                DenialCode::RuleExpired,
+                format!(
+                    "rule {id} ({source}), which gave {access} to role {name}, ended at {}; ask {ask}",
+                    ends(end)
+                ),
+            )
+        }
+        Refusal::Hidden => (
+            DenialCode::Hidden,
+            format!(
+                "the registry of {org} has no {access}; call mcpshim_status to see what there is"
+            ),
+        ),
+        Refusal::Lapsed => (
+            DenialCode::Lapsed,
+            format!(
+                "the registry of {org} expired at {} and its grace of {} hours is over; run \
+                 `mcpshim registry refresh`, or ask {help}",
+                Utc(registry.expires),
+                registry.org.grace_hours
+            ),
+        ),
+        Refusal::NoCaller => (DenialCode::NoCaller, trouble("nobody is signed in")),
+        Refusal::NoRegistry => (DenialCode::NoRegistry, trouble("there is no registry")),
+        Refusal::NotGranted => (
+            DenialCode::NotGranted,
+            not_granted(snapshot, registry, access),
+        ),
+        Refusal::NotReadOnly => (
+            DenialCode::Stale,
+            format!(
+                "the registry of {org} expired at {}, and until it is renewed only reading is \
+                 allowed; the signed definition of {access} does not say readOnlyHint: true; run \
+                 `mcpshim registry refresh`, or ask {help}",
+                Utc(registry.expires)
+            ),
+        ),
+        Refusal::OddUri => (
+            DenialCode::NotGranted,
+            format!(
+                "{access} is not a plain URI (dot segments, backslashes, spaces); write it plainly"
+            ),
+        ),
+        Refusal::OldClient => (
+            DenialCode::OldClient,
+            format!(
+                "{org} accepts mcpshim from {} on and this is {}; update it, or ask {help}",
+                shown(registry.org.min_client.as_deref().unwrap_or_default()),
+                env!("CARGO_PKG_VERSION")
+            ),
+        ),
+        Refusal::PersonExpired => (
+            DenialCode::NoCaller,
+            match snapshot.caller() {
+                Some(Caller::Person { expires, .. }) => format!(
+                    "the sign-in of {} ended at {}; sign in again",
+                    who(snapshot),
+                    Utc(*expires)
+                ),
+                Some(Caller::Agent { .. }) | None => "the sign-in ended; sign in again".to_owned(),
+            },
+        ),
+        Refusal::ServerRevoked => (
+            DenialCode::Revoked,
+            format!("{org} has revoked server {}; ask {owner}", access.server()),
+        ),
+        Refusal::ToolRevoked => (
+            DenialCode::Revoked,
+            format!("{org} has revoked {access}; ask {owner}"),
+        ),
+    };
+    Denial::new(code, sentence)
+}
+
+fn agent<'r>(
+    snapshot: &Snapshot,
+    registry: &'r Registry,
+) -> Option<&'r crate::registry::doc::AgentDoc> {
+    match snapshot.caller()? {
+        Caller::Agent { name, .. } => registry.policy.agents.get(name),
+        Caller::Person { .. } => None,
+    }
+}
+
+/// The caller, as a sentence names it.
+pub(super) fn who(snapshot: &Snapshot) -> String {
+    match snapshot.caller() {
+        Some(Caller::Agent { name, .. }) => format!("agent {name}"),
+        Some(Caller::Person { display, .. }) => shown(display),
+        None => "nobody".to_owned(),
+    }
+}
+
+fn not_granted(snapshot: &Snapshot, registry: &Registry, access: &Access) -> String {
+    let who = who(snapshot);
+    let missing = match snapshot.roles() {
+        [] => format!("{who} has no role in {}", shown(&registry.org.name)),
+        [role] => format!("role {role} of {who} does not include {access}"),
+        roles => {
+            let names: Vec<&str> = roles.iter().map(RoleName::as_str).collect();
+            format!(
+                "roles {} of {who} do not include {access}",
+                names.join(", ")
+            )
+        }
+    };
+    match super::explain::role_with(registry, access) {
+        Some((role, doc)) => format!("{missing}; role {role} does: ask {}", ask(doc, registry)),
+        None => {
+            let own = snapshot
+                .roles()
+                .iter()
+                .find_map(|role| registry.policy.roles.get(role))
+                .filter(|doc| !doc.ask.is_empty());
+            let server = registry.servers.get(access.server());
+            let contact = match (own, server) {
+                (Some(doc), _) => doc.ask.clone(),
+                (None, Some(server)) => format!("{} or {}", server.owner, server.oncall),
+                (None, None) => registry.org.help.clone(),
+            };
+            format!("{missing}; ask {contact}")
+        }
+    }
+}
+
+fn ask<'r>(role: &'r RoleDoc, registry: &'r Registry) -> &'r str {
+    if role.ask.is_empty() {
+        &registry.org.help
+    } else {
+        &role.ask
+    }
+}

@@ -1,0 +1,1 @@
+//! The laws of `decide`, against a naive oracle.

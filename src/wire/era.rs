@@ -1,4 +1,33 @@
 //! Differences between protocol revisions live here only.
+//!
+//! Two ways of speaking meet in a session: the client's [`Era`] and, per link, the upstream's.
+//! The functions here say which bytes of a message differ between them; everything they change
+//! is listed in `docs/formats/edits.md`, and they change nothing else.
+
+use std::borrow::Cow;
+
+use super::msg::{Params, Request};
+use super::raw::{self, Change, Edits, Object};
+
+/// `_meta` key of a request: the revision it is written in.
+pub const META_PROTOCOL: &str = "io.modelcontextprotocol/protocolVersion";
+/// `_meta` key of a request: who sends it.
+pub const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
+/// `_meta` key of a request: what its sender can do.
+pub const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// `_meta` key of a request: log messages wanted for it.
+pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// `_meta` key of a result: who answers.
+pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// `_meta` key of a notification: the `subscriptions/listen` it belongs to.
+pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// Extensions a client may declare to an upstream, because their traffic is carried.
+const EXTENSIONS: [&str; 1] = ["io.modelcontextprotocol/ui"];
+
+/// Longest time a client may keep a result of a cacheable method, in milliseconds: a revoked
+/// grant must not outlive it by more.
+pub const CACHE_MS: u64 = crate::limits::POLL_S * 1000;
 
 /// A protocol revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,3 +91,364 @@ impl Era {
         }
     }
 }
+
+/// The revision to answer to an `initialize` that asks for `asked`: the same where it is known
+/// (clients leave on an older one), else our newest with a handshake.
+#[must_use]
+pub fn negotiate(asked: &str) -> Revision {
+    match Revision::parse(asked) {
+        Some(Revision::V2026_07_28) | None => Revision::NEWEST_HANDSHAKE,
+        Some(known) => known,
+    }
+}
+
+/// What a request of the stateless era says of its sender. All text is raw JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// `clientInfo`.
+    pub info: Option<&'a str>,
+    /// `clientCapabilities`.
+    pub capabilities: &'a str,
+    /// `logLevel`.
+    pub log_level: Option<&'a str>,
+}
+
+/// Why a request of the stateless era is refused before it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// A required `_meta` key is missing or another type.
+    #[error("params._meta[{key:?}] must be {wanted} (MCP 2026-07-28, basic: _meta)")]
+    Field {
+        /// Which.
+        key: &'static str,
+        /// What it must be.
+        wanted: &'static str,
+    },
+    /// The revision is not spoken here.
+    #[error("Unsupported protocol version: {requested}")]
+    Version {
+        /// What was asked for.
+        requested: String,
+    },
+}
+
+impl ClaimError {
+    /// The JSON-RPC error code.
+    #[must_use]
+    pub fn rpc_code(&self) -> i64 {
+        match self {
+            Self::Field { .. } => -32602,
+            Self::Version { .. } => -32022,
+        }
+    }
+
+    /// The JSON-RPC error data, raw JSON.
+    #[must_use]
+    pub fn data(&self) -> Option<String> {
+        match self {
+            Self::Field { .. } => None,
+            Self::Version { requested } => Some(unsupported(requested)),
+        }
+    }
+}
+
+/// The data of an `UnsupportedProtocolVersion` error (-32022), raw JSON.
+#[must_use]
+pub fn unsupported(requested: &str) -> String {
+    format!(
+        r#"{{"supported":["{}"],"requested":{}}}"#,
+        Revision::V2026_07_28.as_str(),
+        raw::quoted(requested)
+    )
+}
+
+/// Reads what a request of the stateless era says of its sender; `None` when it does not claim
+/// to be of that era.
+///
+/// # Errors
+/// [`ClaimError`] when it claims so and something required is missing.
+pub fn claim<'a>(params: Option<&Params<'a>>) -> Result<Option<Claim<'a>>, ClaimError> {
+    let Some(meta) = params.and_then(|params| params.meta.as_ref()) else {
+        return Ok(None);
+    };
+    let Some(protocol) = meta.get(META_PROTOCOL) else {
+        return Ok(None);
+    };
+    match raw::string(protocol) {
+        Some(text) if text == Revision::V2026_07_28.as_str() => {}
+        Some(text) => {
+            return Err(ClaimError::Version {
+                requested: text.chars().take(80).collect(),
+            });
+        }
+        None => {
+            return Err(ClaimError::Field {
+                key: META_PROTOCOL,
+                wanted: "a string",
+            });
+        }
+    }
+    let object = |text: &&str| text.starts_with('{');
+    let Some(capabilities) = meta.get(META_CAPABILITIES).filter(object) else {
+        return Err(ClaimError::Field {
+            key: META_CAPABILITIES,
+            wanted: "an object",
+        });
+    };
+    Ok(Some(Claim {
+        info: meta.get(META_CLIENT_INFO).filter(object),
+        capabilities,
+        log_level: meta.get(META_LOG_LEVEL),
+    }))
+}
+
+/// What an upstream of the stateless era is told of a client of the handshake era. Raw JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// The client's `clientInfo`, as it gave it.
+    pub info: String,
+    /// What of its capabilities can be carried to such an upstream.
+    pub capabilities: String,
+    /// The level of its last `logging/setLevel`.
+    pub log_level: Option<String>,
+}
+
+/// What of a handshake client's capabilities an upstream of the stateless era may count on:
+/// the extensions that are carried. Roots, sampling and elicitation would come back as
+/// `input_required`, which such a client cannot read.
+#[must_use]
+pub fn carried(capabilities: &Object<'_>) -> String {
+    let mut kept = String::new();
+    if let Ok(Some(extensions)) = capabilities.object("extensions") {
+        for (name, value) in extensions.members() {
+            if EXTENSIONS.contains(&name.as_ref()) {
+                let comma = if kept.is_empty() { "" } else { "," };
+                kept.push_str(&format!("{comma}{}:{value}", raw::quoted(&name)));
+            }
+        }
+    }
+    if kept.is_empty() {
+        return "{}".to_owned();
+    }
+    format!(r#"{{"extensions":{{{kept}}}}}"#)
+}
+
+/// Changes what differs in a request between the client's era and the upstream's. `introduction`
+/// is there for a client of the handshake era; `progress` is the token that stands for the
+/// client's, where it gave one.
+pub fn request(
+    edits: &mut Edits,
+    request: &Request<'_>,
+    introduction: Option<&Introduction>,
+    to: Era,
+    progress: &str,
+) {
+    let params = request.params.as_ref();
+    let meta = params.and_then(|params| params.meta.as_ref());
+    let (strip, append): (bool, Vec<(&str, &str)>) = match (introduction, to) {
+        (None, Era::Handshake(_)) => (true, Vec::new()),
+        (None, Era::Stateless) => {
+            if let Some(meta) = meta {
+                declare(edits, meta);
+            }
+            (false, Vec::new())
+        }
+        (Some(_), Era::Handshake(_)) => (false, Vec::new()),
+        (Some(own), Era::Stateless) => {
+            let mut append = vec![
+                (META_PROTOCOL, "\"2026-07-28\""),
+                (META_CLIENT_INFO, own.info.as_str()),
+                (META_CAPABILITIES, own.capabilities.as_str()),
+            ];
+            append.extend(
+                own.log_level
+                    .as_deref()
+                    .map(|level| (META_LOG_LEVEL, level)),
+            );
+            (true, append)
+        }
+    };
+    if let Some(meta) = meta {
+        let change = |key: &str| match key {
+            "progressToken" => Change::Value(progress),
+            META_PROTOCOL | META_CLIENT_INFO | META_CAPABILITIES | META_LOG_LEVEL if strip => {
+                Change::Remove
+            }
+            _ => Change::Keep,
+        };
+        edits.object(meta, change, &append);
+    }
+    // a legacy task asked for by a client that was not offered tasks: the call is made plainly
+    let task = |key: &str| match (key, to) {
+        ("task", Era::Handshake(_)) => Change::Remove,
+        _ => Change::Keep,
+    };
+    let mut fresh = String::new();
+    if meta.is_none() && !append.is_empty() {
+        let body: Vec<String> = append.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
+        fresh = format!("{{{}}}", body.join(","));
+    }
+    let fresh_meta = [("_meta", fresh.as_str())];
+    let fresh_meta = if fresh.is_empty() {
+        &[][..]
+    } else {
+        &fresh_meta[..]
+    };
+    match params {
+        Some(params) => edits.object(&params.object, task, fresh_meta),
+        None if !fresh.is_empty() => {
+            let params = format!("{{\"_meta\":{fresh}}}");
+            edits.object(&request.envelope, |_| Change::Keep, &[("params", &params)]);
+        }
+        None => {}
+    }
+}
+
+/// Takes extensions out of `clientCapabilities` whose traffic is not carried.
+fn declare(edits: &mut Edits, meta: &Object<'_>) {
+    let Ok(Some(capabilities)) = meta.object(META_CAPABILITIES) else {
+        return;
+    };
+    if let Ok(Some(extensions)) = capabilities.object("extensions") {
+        let change = |key: &str| match EXTENSIONS.contains(&key) {
+            true => Change::Keep,
+            false => Change::Remove,
+        };
+        edits.object(&extensions, change, &[]);
+    }
+}
+
+/// A result that has no form in the client's era.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untranslatable {
+    /// `resultType: input_required`.
+    #[error("it asks for input, which a client of this protocol version cannot give")]
+    InputRequired,
+    /// Another `resultType` than those of the protocol.
+    #[error("its result is of a type that is not carried: {0}")]
+    Type(String),
+}
+
+/// Changes what differs in a result between the upstream's era and the client's. `cacheable` is
+/// for methods whose results carry `ttlMs` and `cacheScope`; `server_info` is the upstream's.
+///
+/// # Errors
+/// [`Untranslatable`] when the client could not read it.
+pub fn result(
+    edits: &mut Edits,
+    result: &Object<'_>,
+    from: Era,
+    to: Era,
+    cacheable: bool,
+    server_info: Option<&str>,
+) -> Result<(), Untranslatable> {
+    if from == Era::Stateless {
+        let kind = result
+            .get("resultType")
+            .map(|kind| raw::string(kind).unwrap_or_default());
+        match (kind.as_deref().unwrap_or("complete"), to) {
+            ("complete", _) | ("input_required", Era::Stateless) => {}
+            ("input_required", Era::Handshake(_)) => return Err(Untranslatable::InputRequired),
+            (other, _) => {
+                return Err(Untranslatable::Type(other.chars().take(40).collect()));
+            }
+        }
+    }
+    match (from, to) {
+        (Era::Handshake(_), Era::Handshake(_)) => {}
+        (Era::Stateless, Era::Handshake(_)) => {
+            let change = |key: &str| match key {
+                "resultType" => Change::Remove,
+                "ttlMs" | "cacheScope" if cacheable => Change::Remove,
+                _ => Change::Keep,
+            };
+            edits.object(result, change, &[]);
+        }
+        (Era::Handshake(_), Era::Stateless) => {
+            let missing = |key| result.get(key).is_none();
+            let mut append: Vec<(&str, &str)> = Vec::with_capacity(4);
+            append.extend(missing("resultType").then_some(("resultType", "\"complete\"")));
+            if cacheable {
+                append.extend(missing("ttlMs").then_some(("ttlMs", "0")));
+                append.extend(missing("cacheScope").then_some(("cacheScope", "\"private\"")));
+            }
+            let meta = result.object("_meta").ok().flatten();
+            let mut fresh = String::new();
+            match (server_info, meta) {
+                (Some(info), Some(meta)) if meta.get(META_SERVER_INFO).is_none() => {
+                    edits.object(&meta, |_| Change::Keep, &[(META_SERVER_INFO, info)]);
+                }
+                (Some(info), None) if missing("_meta") => {
+                    fresh = format!("{{\"{META_SERVER_INFO}\":{info}}}");
+                }
+                _ => {}
+            }
+            append.extend((!fresh.is_empty()).then_some(("_meta", fresh.as_str())));
+            keep_private(edits, result, cacheable, &append);
+        }
+        (Era::Stateless, Era::Stateless) => keep_private(edits, result, cacheable, &[]),
+    }
+    Ok(())
+}
+
+/// Appends members; a cacheable result may be kept by one client only, and not for long.
+fn keep_private(edits: &mut Edits, result: &Object<'_>, cacheable: bool, append: &[(&str, &str)]) {
+    let ttl = result.get("ttlMs").and_then(|ttl| ttl.parse::<u64>().ok());
+    let longest = CACHE_MS.to_string();
+    let change = |key: &str| match key {
+        "cacheScope" if cacheable => Change::Value("\"private\""),
+        "ttlMs" if cacheable && ttl.is_none_or(|ttl| ttl > CACHE_MS) => Change::Value(&longest),
+        _ => Change::Keep,
+    };
+    edits.object(result, change, append);
+}
+
+/// What an upstream's error becomes for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorAs {
+    /// The same, with this code.
+    Code(i64),
+    /// For `tools/call`: a result with `isError` and this text, because no error code of the
+    /// client's era says it. For other methods: `InternalError` with the same data.
+    Text(String),
+}
+
+/// Maps an upstream's error to the client's era. `data` is the error's, raw JSON.
+#[must_use]
+pub fn error(code: i64, message: &str, data: Option<&str>, from: Era, to: Era) -> ErrorAs {
+    match (from, to, code) {
+        // ResourceNotFound became InvalidParams
+        (Era::Handshake(_), Era::Stateless, -32002) => ErrorAs::Code(-32602),
+        // UrlElicitationRequired: 2025-11-25 only
+        (Era::Handshake(_), Era::Handshake(Revision::V2025_11_25), -32042) => ErrorAs::Code(code),
+        (Era::Handshake(_), _, -32042) => {
+            let urls = urls(data).join(" ");
+            ErrorAs::Text(format!(
+                "{message}. Open this address, then call again: {urls}"
+            ))
+        }
+        // MissingRequiredClientCapability: the client's own affair in its own era
+        (Era::Stateless, Era::Handshake(_), -32021) => ErrorAs::Text(format!(
+            "The server needs something of the client that this connection cannot carry: {message}"
+        )),
+        // HeaderMismatch, UnsupportedProtocolVersion: between mcpshim and the upstream
+        (Era::Stateless, _, -32020 | -32022) => ErrorAs::Code(-32603),
+        _ => ErrorAs::Code(code),
+    }
+}
+
+/// The addresses in the data of a UrlElicitationRequired error.
+fn urls(data: Option<&str>) -> Vec<Cow<'_, str>> {
+    let Some(list) = data.and_then(|data| Object::parse(data).ok()?.get("elicitations")) else {
+        return Vec::new();
+    };
+    let entries = raw::elements(list).unwrap_or_default();
+    let url = |entry: &&str| {
+        let entry: &str = entry;
+        raw::string(Object::parse(entry).ok()?.get("url")?).map(|url| Cow::Owned(url.into_owned()))
+    };
+    entries.iter().filter_map(url).collect()
+}
+
+#[cfg(test)]
+mod tests;

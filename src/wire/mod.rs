@@ -1,10 +1,12 @@
 //! JSON-RPC as bytes: lines, envelopes, surgical edits. What is not ours passes unchanged.
 //!
 //! [`line`] cuts a stream into lines, [`msg`] reads one line as a message, [`raw`] finds and
-//! edits spans of JSON text, [`era`] holds every difference between protocol revisions.
+//! edits spans of JSON text, [`era`] holds every difference between protocol revisions, and
+//! [`meta`] reads the ids by which a client's own logs are joined with the record.
 #![warn(missing_docs)]
 
 pub mod era;
 pub mod line;
+pub mod meta;
 pub mod msg;
 pub mod raw;

@@ -17,7 +17,7 @@ use crate::secret::Content;
 pub struct ContextId(pub u32);
 
 /// Something many calls share.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Context {
     /// Who calls.
     Caller(CallerContext),
@@ -67,8 +67,8 @@ pub enum Context {
     Target {
         /// What kind it is.
         kind: TargetKind,
-        /// The server's context.
-        server: ContextId,
+        /// The server's context; `None` where the name leads to none.
+        server: Option<ContextId>,
         /// The upstream's own name (tools, prompts) — empty for URIs, which travel as content.
         name: String,
         /// The name the client saw.
@@ -79,7 +79,7 @@ pub enum Context {
 }
 
 /// Who calls, for the record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CallerContext {
     /// An agent.
     Agent {

@@ -482,7 +482,7 @@ pub struct Pinned {
 }
 
 /// Which metadata a registry was read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RegistryVersion {
     /// Version of the root metadata.
     pub root: u64,

@@ -29,7 +29,7 @@ impl<T> std::ops::Deref for Verified<T> {
 }
 
 /// How current a registry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Freshness {
     /// The timestamp has not expired.
     Fresh,

@@ -437,7 +437,7 @@ pub fn error(code: i64, message: &str, data: Option<&str>, from: Era, to: Era) -
     }
 }
 
-/// The addresses in the data of a UrlElicitationRequired error.
+/// The addresses in the data of a `UrlElicitationRequired` error.
 fn urls(data: Option<&str>) -> Vec<Cow<'_, str>> {
     let Some(list) = data.and_then(|data| Object::parse(data).ok()?.get("elicitations")) else {
         return Vec::new();

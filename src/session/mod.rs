@@ -10,6 +10,8 @@ pub mod link;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::audit::entry::Entry;
 use crate::ids::LinkId;
 use crate::policy::Snapshot;
@@ -86,7 +88,7 @@ pub enum Output {
     /// Start this link's transport for this server.
     OpenLink(LinkId, Arc<ServerDoc>),
     /// Write this line to the client. The newline is included.
-    ToClient(Vec<u8>),
+    ToClient(Bytes),
     /// Write this line to a link. The newline is included.
-    ToLink(LinkId, Vec<u8>),
+    ToLink(LinkId, Bytes),
 }

@@ -83,10 +83,23 @@ pub const SHIP_REQUEST_MS: u64 = 60_000;
 pub const METADATA_BYTES: usize = 1 << 20;
 /// TUF: largest targets metadata and largest single target, in bytes.
 pub const TARGET_BYTES: usize = 16 << 20;
+/// TUF: all documents of one registry together, in bytes.
+pub const REGISTRY_BYTES: usize = 256 << 20;
 /// TUF: most root updates followed in one refresh.
 pub const ROOT_ROTATIONS: u64 = 256;
 /// Life of the timestamp metadata, in seconds; an alarm is raised at half.
 pub const TIMESTAMP_LIFE_S: u64 = 7 * 86_400;
+/// Life of the snapshot metadata, in seconds; `refresh` renews it at half.
+pub const SNAPSHOT_LIFE_S: u64 = 30 * 86_400;
+/// Life of the targets metadata, in seconds: signed by hand, so a publication every half year.
+pub const TARGETS_LIFE_S: u64 = 180 * 86_400;
+/// Life of the root metadata, in seconds.
+pub const ROOT_LIFE_S: u64 = 730 * 86_400;
+/// One refresh of the registry may take this long, in milliseconds.
+pub const FETCH_MS: u64 = 60_000;
+/// A download that brings fewer bytes than the first in so many milliseconds as the second has
+/// stalled.
+pub const FETCH_STALL: (usize, u64) = (4096, 10_000);
 /// A wall clock that steps back by up to this is tolerated with a warning, in seconds.
 pub const CLOCK_STEP_S: u64 = 86_400;
 /// How far the clock of an identity provider may differ from ours, in seconds.

@@ -501,8 +501,10 @@ pub struct Registry {
     pub version: RegistryVersion,
     /// SHA-256 of the targets metadata.
     pub digest: Digest,
-    /// When the timestamp expires, in Unix seconds.
+    /// When the first of its metadata expires (in practice the timestamp), in Unix seconds.
     pub expires: u64,
+    /// When the source was last heard, in Unix seconds by this machine's clock.
+    pub checked: u64,
     /// The organisation.
     pub org: OrgDoc,
     /// Roles, agents, grants.

@@ -1,0 +1,146 @@
+//! The file that holds the trusted state, and its lock.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::limits;
+
+/// `<state_dir>/trust/registry.state`: replaced whole, read without a lock.
+#[derive(Debug, Clone)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// The right to replace the state; ends with the value.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    store: &'a Store,
+    _lock: File,
+}
+
+impl Store {
+    /// The store of this user.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            path: config.state_dir.join("trust").join("registry.state"),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the state; `None` when there is none.
+    ///
+    /// # Errors
+    /// What the file system says, and a file larger than any state of ours.
+    pub fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let most = limits::REGISTRY_BYTES as u64 * 2;
+        let size = file.metadata()?.len();
+        if size > most {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it has {size} bytes, the limit is {most}"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Replaces the state, waiting for the lock.
+    ///
+    /// # Errors
+    /// What the file system says; the old state is then still whole.
+    pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let lock = self.lock_file()?;
+        lock.lock()?;
+        Locked {
+            store: self,
+            _lock: lock,
+        }
+        .replace(bytes)
+    }
+
+    /// Takes the lock if nobody holds it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn try_lock(&self) -> io::Result<Option<Locked<'_>>> {
+        let lock = self.lock_file()?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Locked {
+                store: self,
+                _lock: lock,
+            })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        if let Some(dir) = self.path.parent() {
+            make_private_dir(dir)?;
+        }
+        // locks only on a sibling: the state itself is renamed over
+        private()
+            .create(true)
+            .truncate(false)
+            .open(self.path.with_extension("state.lock"))
+    }
+}
+
+impl Locked<'_> {
+    /// Replaces the state.
+    ///
+    /// A crash before the rename leaves the old state and a `.new` file that the next replacement
+    /// overwrites; after it, the new state.
+    ///
+    /// # Errors
+    /// What the file system says; the old state is then still whole.
+    pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let path = &self.store.path;
+        let temporary = path.with_extension("state.new");
+        let mut file = private().create(true).truncate(true).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        #[cfg(unix)]
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options
+}
+
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(0o700);
+    }
+    builder.create(dir)
+}

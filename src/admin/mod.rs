@@ -1,6 +1,9 @@
 //! Authoring: YAML in a git repository becomes documents, documents become a TUF repository.
 #![warn(missing_docs)]
 
+pub mod keys;
+pub mod publish;
+
 use std::collections::BTreeMap;
 
 use crate::ids::OrgId;

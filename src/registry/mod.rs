@@ -33,6 +33,8 @@ pub use self::workflow::{Answer, Ended, Update, Want};
 
 #[cfg(feature = "admin")]
 pub(crate) use self::assemble::check_documents;
+#[cfg(feature = "admin")]
+pub(crate) use self::workflow::newest_root;
 
 /// A value that was reached from the pinned root through every signature and digest.
 ///

@@ -371,6 +371,16 @@ fn follow_stored_roots<'s>(
     Ok((root, kept))
 }
 
+/// Follows roots from the first, which is trusted, to the last.
+#[cfg(feature = "admin")]
+pub(crate) fn newest_root(roots: &[Vec<u8>]) -> Result<Root, RegistryError> {
+    let first = Root::pinned("root", roots.first().map(Vec::as_slice).unwrap_or_default())?;
+    let rest: Vec<&[u8]> = roots.iter().skip(1).map(Vec::as_slice).collect();
+    follow_stored_roots(first, &rest)
+        .map(|(root, _)| root)
+        .map_err(|(_, _, error)| error)
+}
+
 // ---- loading what is stored ------------------------------------------------------------------
 
 /// Proves the stored state again from the pinned root; see [`super::load`].

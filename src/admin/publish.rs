@@ -1,0 +1,603 @@
+//! From compiled documents to a signed repository of static files.
+//!
+//! ```text
+//! REPO/metadata/1.root.json …      REPO/targets/<sha256>.org.json
+//!               N.targets.json                  <sha256>.policy.json
+//!               N.snapshot.json                 <sha256>.server-<id>.json …
+//!               timestamp.json     written last
+//! ```
+//!
+//! Every file but the timestamp has a name of its own for every content, so a machine that reads
+//! while this writes sees the old registry or the new one. Before anything is written, the client
+//! workflow is run over what would be there: what machines would refuse is not published.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::TargetSet;
+use super::keys::KeyRing;
+use crate::clock::Now;
+use crate::ids::{Digest, KeyId, OrgId};
+use crate::limits;
+use crate::registry::doc::RegistryVersion;
+use crate::registry::metadata::{Content, Envelope, Expiry, Root, Snapshot, Targets, Timestamp};
+use crate::registry::{self, Answer, Ended, RegistryError, Role, Trust, Update};
+
+/// The version of the TUF specification that the metadata follows.
+pub(super) const SPEC_VERSION: &str = "1.0.34";
+
+/// Why nothing was published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The file system refuses.
+    #[error("{} cannot be used", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The repository there was signed under another root, or is damaged.
+    #[error("repository {} does not continue from this root", path.display())]
+    Previous {
+        /// The repository.
+        path: PathBuf,
+        /// What its metadata says.
+        source: RegistryError,
+    },
+    /// Machines would refuse it.
+    #[error("registry would be refused by every machine")]
+    Refused(#[source] RegistryError),
+    /// The root cannot be used.
+    #[error("root metadata cannot be used")]
+    Root(#[source] RegistryError),
+    /// Not enough private keys at hand.
+    #[error("{have} of the {need} {role} keys that must sign are at hand")]
+    TooFewKeys {
+        /// Whose keys.
+        role: Role,
+        /// Keys at hand.
+        have: usize,
+        /// Keys needed.
+        need: u32,
+    },
+}
+
+impl PublishError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "check the directory, its owner and the free space",
+            Self::Previous { .. } => {
+                "compare --out with the repository you mean; an empty directory starts a new one, which machines that saw the old one refuse"
+            }
+            Self::Refused(RegistryError::OtherOrganisation { .. }) => {
+                "publish the sources of one organisation under its own root"
+            }
+            Self::Refused(_) => "run `mcpshim-admin check`, correct the sources and publish again",
+            Self::Root(RegistryError::Expired { .. }) => {
+                "sign a new root with the root keys; machines refuse this one"
+            }
+            Self::Root(_) => "compare the files in trust/ with what `mcpshim-admin key new` wrote",
+            Self::TooFewKeys { .. } => "name every key directory that is needed with --keys",
+        }
+    }
+}
+
+/// What a publication did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// The repository holds exactly this already.
+    Unchanged(RegistryVersion),
+    /// A new version is there.
+    Updated {
+        /// Its versions.
+        version: RegistryVersion,
+        /// The documents that are new or different, and those that are gone.
+        changed: Vec<String>,
+        /// When the timestamp expires, in Unix seconds: `refresh` before half of that.
+        expires: u64,
+    },
+}
+
+/// Signs the documents and writes them to `out`, the repository published before or an empty
+/// directory. `roots` are every root from the first on.
+///
+/// Does nothing when nothing has changed; a version of a role increases only with its content.
+///
+/// # Errors
+/// [`PublishError`]. Before the timestamp is written machines see the old registry; nobody sees
+/// half a new one.
+pub fn publish(
+    set: &TargetSet,
+    roots: &[Vec<u8>],
+    keys: &KeyRing,
+    out: &Path,
+    now: &Now,
+) -> Result<Published, PublishError> {
+    registry::check_documents(&set.files, &set.org).map_err(PublishError::Refused)?;
+    let now_s = now.unix_s();
+    let root = newest_root(roots)?;
+    if root.expires().0 <= now_s {
+        return Err(PublishError::Root(RegistryError::Expired {
+            file: format!("{}.root.json", root.version()),
+            cause: registry::Cause(format!("it expired at {}", root.expires().text())),
+        }));
+    }
+    let repository = Repository::open(out)?;
+    let previous = repository.previous(roots, &root)?;
+    let mut writes = Writes::default();
+
+    let entries: BTreeMap<&str, (u64, Digest)> = set
+        .files
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), (bytes.len() as u64, Digest::of(bytes))))
+        .collect();
+    let before: BTreeMap<&str, (u64, Digest)> = previous
+        .iter()
+        .flat_map(|previous| &previous.targets.content.targets)
+        .map(|(name, target)| (name.as_str(), (target.length, target.sha256())))
+        .collect();
+    let changed: Vec<String> = entries
+        .iter()
+        .filter(|(name, entry)| before.get(*name) != Some(entry))
+        .map(|(name, _)| name)
+        .chain(before.keys().filter(|name| !entries.contains_key(*name)))
+        .map(|name| (*name).to_owned())
+        .collect();
+    for (name, bytes) in &set.files {
+        writes.add(
+            format!("targets/{}.{name}", Digest::of(bytes)),
+            bytes.clone(),
+        );
+    }
+    for bytes in roots {
+        let version = root_version(bytes)?;
+        writes.add(format!("metadata/{version}.root.json"), bytes.clone());
+    }
+
+    let targets = match previous.as_ref().map(|previous| &previous.targets) {
+        Some(held) if changed.is_empty() && held.stands(limits::TARGETS_LIFE_S, now_s) => None,
+        held => {
+            let version = repository.next_version(Role::Targets, held.map(Held::version));
+            let expires = now_s + limits::TARGETS_LIFE_S;
+            let list: serde_json::Map<String, Value> = entries
+                .iter()
+                .map(|(name, (length, digest))| {
+                    let entry = json!({ "length": length, "hashes": { "sha256": digest } });
+                    ((*name).to_owned(), entry)
+                })
+                .collect();
+            let signed = json!({
+                "_type": "targets",
+                "spec_version": SPEC_VERSION,
+                "version": version,
+                "expires": Expiry(expires).text(),
+                "targets": list,
+            });
+            let bytes = sign(keys, &root, Role::Targets, &signed)?;
+            writes.add(format!("metadata/{version}.targets.json"), bytes.clone());
+            Some((version, bytes))
+        }
+    };
+
+    let snapshot = match (
+        previous.as_ref().map(|previous| &previous.snapshot),
+        &targets,
+    ) {
+        (Some(held), None) if held.stands(limits::SNAPSHOT_LIFE_S, now_s) => None,
+        (held, targets) => {
+            let listed = match (targets, &previous) {
+                (Some((version, bytes)), _) => (*version, bytes.as_slice()),
+                (None, Some(previous)) => (
+                    previous.targets.version(),
+                    previous.targets.bytes.as_slice(),
+                ),
+                // without a previous repository the targets are new
+                (None, None) => (0, [].as_slice()),
+            };
+            let version = repository.next_version(Role::Snapshot, held.map(Held::version));
+            let signed = snapshot_content(version, listed, now_s);
+            let bytes = sign(keys, &root, Role::Snapshot, &signed)?;
+            writes.add(format!("metadata/{version}.snapshot.json"), bytes.clone());
+            Some((version, bytes))
+        }
+    };
+
+    let timestamp = match (
+        previous.as_ref().map(|previous| &previous.timestamp),
+        &snapshot,
+    ) {
+        (Some(held), None) if held.confirmed => None,
+        (held, snapshot) => {
+            let listed = match (snapshot, &previous) {
+                (Some((version, bytes)), _) => (*version, bytes.as_slice()),
+                (None, Some(previous)) => (
+                    previous.snapshot.version(),
+                    previous.snapshot.bytes.as_slice(),
+                ),
+                (None, None) => (0, [].as_slice()),
+            };
+            let version = held.map_or(1, |held| held.version() + 1);
+            let signed = timestamp_content(version, listed, now_s);
+            Some(sign(keys, &root, Role::Timestamp, &signed)?)
+        }
+    };
+    let Some(timestamp) = timestamp else {
+        // a repository that lost files is made whole; what is there is not touched
+        repository.write(&writes)?;
+        let previous = previous.as_ref();
+        return Ok(Published::Unchanged(RegistryVersion {
+            root: root.version(),
+            timestamp: previous.map_or(0, |previous| previous.timestamp.version()),
+            snapshot: previous.map_or(0, |previous| previous.snapshot.version()),
+            targets: previous.map_or(0, |previous| previous.targets.version()),
+        }));
+    };
+    writes.timestamp = Some(timestamp);
+    let version = repository.rehearse(&writes, roots, &set.org, now)?;
+    repository.write(&writes)?;
+    Ok(Published::Updated {
+        version,
+        changed,
+        expires: now_s + limits::TIMESTAMP_LIFE_S,
+    })
+}
+
+/// Signs the timestamp again, and the snapshot once half of its life is over: the daily work of
+/// the online keys. Says nothing new about the documents.
+///
+/// The repository is believed as far as the keys at hand signed it: the timestamp, and the
+/// snapshot whose digest it holds. What else lies there is the machines' to verify.
+///
+/// # Errors
+/// [`PublishError`]; the old timestamp then stays.
+pub fn refresh(keys: &KeyRing, out: &Path, now: &Now) -> Result<Published, PublishError> {
+    let now_s = now.unix_s();
+    let repository = Repository::open(out)?;
+    let roots = repository.roots()?;
+    let root = newest_root(&roots)?;
+    for role in [Role::Timestamp, Role::Snapshot] {
+        enough(keys, &root, role)?;
+    }
+    let Some(previous) = repository.previous(&roots, &root)? else {
+        return Err(PublishError::Io {
+            path: out.join("metadata/timestamp.json"),
+            source: io::ErrorKind::NotFound.into(),
+        });
+    };
+    let mut writes = Writes::default();
+    let (mut version, mut snapshot) =
+        (previous.snapshot.version(), previous.snapshot.bytes.clone());
+    if !previous.snapshot.stands(limits::SNAPSHOT_LIFE_S, now_s) {
+        version = repository.next_version(Role::Snapshot, Some(version));
+        let listed = (
+            previous.targets.version(),
+            previous.targets.bytes.as_slice(),
+        );
+        let signed = snapshot_content(version, listed, now_s);
+        snapshot = sign(keys, &root, Role::Snapshot, &signed)?;
+        writes.add(
+            format!("metadata/{version}.snapshot.json"),
+            snapshot.clone(),
+        );
+    }
+    let timestamp = previous.timestamp.version() + 1;
+    let signed = timestamp_content(timestamp, (version, &snapshot), now_s);
+    writes.timestamp = Some(sign(keys, &root, Role::Timestamp, &signed)?);
+    repository.write(&writes)?;
+    Ok(Published::Updated {
+        version: RegistryVersion {
+            root: root.version(),
+            timestamp,
+            snapshot: version,
+            targets: previous.targets.version(),
+        },
+        changed: Vec::new(),
+        expires: now_s + limits::TIMESTAMP_LIFE_S,
+    })
+}
+
+fn snapshot_content(version: u64, (targets, bytes): (u64, &[u8]), now_s: u64) -> Value {
+    json!({
+        "_type": "snapshot",
+        "spec_version": SPEC_VERSION,
+        "version": version,
+        "expires": Expiry(now_s + limits::SNAPSHOT_LIFE_S).text(),
+        "meta": { "targets.json": file_entry(targets, bytes) },
+    })
+}
+
+fn timestamp_content(version: u64, (snapshot, bytes): (u64, &[u8]), now_s: u64) -> Value {
+    json!({
+        "_type": "timestamp",
+        "spec_version": SPEC_VERSION,
+        "version": version,
+        "expires": Expiry(now_s + limits::TIMESTAMP_LIFE_S).text(),
+        "meta": { "snapshot.json": file_entry(snapshot, bytes) },
+    })
+}
+
+fn file_entry(version: u64, bytes: &[u8]) -> Value {
+    json!({
+        "version": version,
+        "length": bytes.len(),
+        "hashes": { "sha256": Digest::of(bytes) },
+    })
+}
+
+fn enough(keys: &KeyRing, root: &Root, role: Role) -> Result<Vec<KeyId>, PublishError> {
+    let (ids, need) = root.keys_of(role);
+    let have = keys.count(ids.keys());
+    if u32::try_from(have).is_ok_and(|have| have >= need) {
+        return Ok(ids.into_keys().collect());
+    }
+    Err(PublishError::TooFewKeys { role, have, need })
+}
+
+fn sign(keys: &KeyRing, root: &Root, role: Role, signed: &Value) -> Result<Vec<u8>, PublishError> {
+    let ids = enough(keys, root, role)?;
+    Ok(keys.sign(signed, &ids))
+}
+
+fn newest_root(roots: &[Vec<u8>]) -> Result<Root, PublishError> {
+    registry::newest_root(roots).map_err(PublishError::Root)
+}
+
+fn root_version(bytes: &[u8]) -> Result<u64, PublishError> {
+    Envelope::parse("root", bytes, Role::Root)
+        .and_then(|envelope| Root::unverified(&envelope))
+        .map(|root| root.version())
+        .map_err(PublishError::Root)
+}
+
+/// A role's metadata as it was published before.
+struct Held<T> {
+    content: T,
+    bytes: Vec<u8>,
+    /// The newest root confirms its signatures, too.
+    confirmed: bool,
+}
+
+impl<T: Content> Held<T> {
+    fn version(&self) -> u64 {
+        self.content.version()
+    }
+
+    /// Whether it need not be signed again: confirmed, and less than half of its life is over.
+    fn stands(&self, life_s: u64, now_s: u64) -> bool {
+        self.confirmed && self.content.expires().0 > now_s + life_s / 2
+    }
+}
+
+struct Previous {
+    timestamp: Held<Timestamp>,
+    snapshot: Held<Snapshot>,
+    targets: Held<Targets>,
+}
+
+/// Files to write, by path below the repository; the timestamp apart, since it comes last.
+#[derive(Default)]
+struct Writes {
+    files: BTreeMap<String, Vec<u8>>,
+    timestamp: Option<Vec<u8>>,
+}
+
+impl Writes {
+    fn add(&mut self, path: String, bytes: Vec<u8>) {
+        self.files.insert(path, bytes);
+    }
+}
+
+/// The directory of one repository, locked against other publishers.
+struct Repository<'p> {
+    dir: &'p Path,
+    _lock: File,
+}
+
+impl<'p> Repository<'p> {
+    fn open(dir: &'p Path) -> Result<Self, PublishError> {
+        let io = |source| PublishError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        fs::create_dir_all(dir.join("metadata")).map_err(io)?;
+        fs::create_dir_all(dir.join("targets")).map_err(io)?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let lock = options.open(dir.join(".lock")).map_err(io)?;
+        lock.lock().map_err(io)?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, PublishError> {
+        let path = self.dir.join(path);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(PublishError::Io { path, source }),
+        }
+    }
+
+    /// Every root the repository holds, from the lowest version on.
+    fn roots(&self) -> Result<Vec<Vec<u8>>, PublishError> {
+        let path = self.dir.join("metadata");
+        let io = |source| PublishError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut versions = Vec::new();
+        for entry in fs::read_dir(&path).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let name = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".root.json"));
+            versions.extend(name.and_then(|version| version.parse::<u64>().ok()));
+        }
+        versions.sort_unstable();
+        let mut roots = Vec::new();
+        for version in versions {
+            roots.extend(self.read(&format!("metadata/{version}.root.json"))?);
+        }
+        Ok(roots)
+    }
+
+    /// What was published before; signed under the newest root or one before it.
+    fn previous(&self, roots: &[Vec<u8>], newest: &Root) -> Result<Option<Previous>, PublishError> {
+        let Some(timestamp) = self.read("metadata/timestamp.json")? else {
+            return Ok(None);
+        };
+        let wrong = |source| PublishError::Previous {
+            path: self.dir.to_owned(),
+            source,
+        };
+        let missing = |file: &str| {
+            wrong(RegistryError::Damaged {
+                cause: registry::Cause(format!("{file} is missing")),
+            })
+        };
+        let timestamp: Held<Timestamp> =
+            held("timestamp.json", timestamp, roots, newest).map_err(wrong)?;
+        let listed = timestamp.content.snapshot();
+        let file = format!("{}.snapshot.json", listed.version);
+        let bytes = self
+            .read(&format!("metadata/{file}"))?
+            .ok_or_else(|| missing(&file))?;
+        listed.check(&file, &bytes).map_err(wrong)?;
+        let snapshot: Held<Snapshot> = held(&file, bytes, roots, newest).map_err(wrong)?;
+        let listed = snapshot.content.meta.get("targets.json");
+        let listed = listed.ok_or_else(|| missing("targets.json"))?;
+        let file = format!("{}.targets.json", listed.version);
+        let bytes = self
+            .read(&format!("metadata/{file}"))?
+            .ok_or_else(|| missing(&file))?;
+        listed.check(&file, &bytes).map_err(wrong)?;
+        let targets = held(&file, bytes, roots, newest).map_err(wrong)?;
+        Ok(Some(Previous {
+            timestamp,
+            snapshot,
+            targets,
+        }))
+    }
+
+    /// The version after the published one that has no file yet: a publication that died may have
+    /// left one, and somebody may have cached it.
+    fn next_version(&self, role: Role, published: Option<u64>) -> u64 {
+        let mut version = published.unwrap_or(0) + 1;
+        while self
+            .dir
+            .join(format!("metadata/{version}.{role}.json"))
+            .exists()
+        {
+            version += 1;
+        }
+        version
+    }
+
+    /// Runs a client that knows only the first root over the repository as it would be.
+    fn rehearse(
+        &self,
+        writes: &Writes,
+        roots: &[Vec<u8>],
+        org: &OrgId,
+        now: &Now,
+    ) -> Result<RegistryVersion, PublishError> {
+        let trust = Trust {
+            root: roots.first().map(Vec::as_slice).unwrap_or_default(),
+            org,
+            min_root_version: 0,
+            min_timestamp_version: 0,
+        };
+        let refused = PublishError::Refused;
+        let mut update = Update::new(None, &trust, now).map_err(refused)?;
+        while let Some(want) = update.next() {
+            let written = match want.path.as_str() {
+                "metadata/timestamp.json" => writes.timestamp.as_ref(),
+                path => writes.files.get(path),
+            };
+            let bytes = match written {
+                Some(bytes) => Some(bytes.clone()),
+                None => self.read(&want.path)?,
+            };
+            let answer = match bytes {
+                Some(bytes) => Answer::Body { bytes, etag: None },
+                None => Answer::NotFound,
+            };
+            update.give(answer).map_err(refused)?;
+        }
+        match update.finish().map_err(refused)? {
+            Ended::Updated(state) => registry::load(&state, &trust, now)
+                .map(|loaded| loaded.registry.version)
+                .map_err(refused),
+            // a client without state has nothing that could be unchanged
+            Ended::Unchanged(_) => Ok(RegistryVersion::default()),
+        }
+    }
+
+    /// Writes what is not there yet; the timestamp last.
+    fn write(&self, writes: &Writes) -> Result<(), PublishError> {
+        for (path, bytes) in &writes.files {
+            if self.read(path)?.as_ref() != Some(bytes) {
+                self.replace(path, bytes)?;
+            }
+        }
+        // a crash before this line leaves files that nothing names
+        if let Some(timestamp) = &writes.timestamp {
+            self.replace("metadata/timestamp.json", timestamp)?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), PublishError> {
+        let target = self.dir.join(path);
+        let temporary = self.dir.join(".new");
+        let replaced = File::create(&temporary).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &target)?;
+            match target.parent() {
+                Some(dir) if cfg!(unix) => File::open(dir)?.sync_all(),
+                Some(_) | None => Ok(()),
+            }
+        });
+        replaced.map_err(|source| PublishError::Io {
+            path: target,
+            source,
+        })
+    }
+}
+
+fn held<T: Content>(
+    file: &str,
+    bytes: Vec<u8>,
+    roots: &[Vec<u8>],
+    newest: &Root,
+) -> Result<Held<T>, RegistryError> {
+    let envelope = Envelope::parse(file, &bytes, T::ROLE)?;
+    let error = match newest.verify(&envelope) {
+        Ok(content) => {
+            return Ok(Held {
+                content,
+                bytes,
+                confirmed: true,
+            });
+        }
+        Err(error) => error,
+    };
+    for end in (1..roots.len()).rev() {
+        let older = registry::newest_root(roots.get(..end).unwrap_or_default())?;
+        if let Ok(content) = older.verify(&envelope) {
+            return Ok(Held {
+                content,
+                bytes,
+                confirmed: false,
+            });
+        }
+    }
+    Err(error)
+}

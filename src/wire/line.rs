@@ -141,7 +141,10 @@ impl LineBuffer {
                 len -= 1;
             }
             if len > self.bound {
-                return Some(Err(LineFault::TooLong { bytes: len }));
+                // the carriage return counts, as it does in a line that was dropped in pieces
+                return Some(Err(LineFault::TooLong {
+                    bytes: newline - start,
+                }));
             }
             if len > 0 {
                 return self.buf.get(start..start + len).map(Ok);

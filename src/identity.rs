@@ -527,3 +527,310 @@ fn groups<'c>(
     }
     Ok(groups)
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use ring::rand::SystemRandom;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::fixture::{NOW, at, registry};
+    use crate::registry::doc::AgentDoc;
+
+    const ISSUER: &str = "https://idp.example";
+
+    /// A fresh Ed25519 key: PKCS#8, and its public half as base64url.
+    fn ed25519() -> (Vec<u8>, String) {
+        let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
+        let public = data_encoding::BASE64URL_NOPAD.encode(pair.public_key().as_ref());
+        (der.as_ref().to_vec(), public)
+    }
+
+    struct Idp {
+        registry: Registry,
+        key: EncodingKey,
+    }
+
+    fn idp() -> Idp {
+        let (der, x) = ed25519();
+        let mut registry = registry();
+        registry
+            .put_role("eng", &["g-eng", "g-all"])
+            .put_role("ops", &["g-ops"]);
+        registry.org.issuers = vec![IssuerDoc {
+            issuer: ISSUER.to_owned(),
+            client_id: "mcpshim".to_owned(),
+            groups_claim: "groups".to_owned(),
+            jwks: json!({"keys": [
+                {"kty": "weird", "kid": "future"},
+                {"kty": "oct", "kid": "mac", "k": "c2VjcmV0"},
+                {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": x},
+            ]}),
+        }];
+        let key = EncodingKey::from_ed_der(&der);
+        Idp { registry, key }
+    }
+
+    fn claims() -> Value {
+        json!({
+            "iss": ISSUER, "sub": "ann", "aud": "mcpshim", "name": "Ann\u{1b} Lee",
+            "iat": NOW - 10, "exp": NOW + 600, "groups": ["g-eng", "x"],
+        })
+    }
+
+    fn header(alg: Algorithm, kid: &str) -> Header {
+        let mut header = Header::new(alg);
+        header.kid = Some(kid.to_owned());
+        header
+    }
+
+    impl Idp {
+        fn token(&self, claims: &Value) -> String {
+            jsonwebtoken::encode(&header(Algorithm::EdDSA, "k1"), claims, &self.key).unwrap()
+        }
+
+        fn check(&self, claims: &Value) -> Result<Caller, IdentityError> {
+            person(&self.registry, &self.token(claims), &at(NOW))
+        }
+
+        /// The refusal of the usual claims with one of them changed.
+        fn refusal(&self, claim: &str, value: Value) -> String {
+            let mut claims = claims();
+            claims[claim] = value;
+            self.check(&claims).unwrap_err().to_string()
+        }
+    }
+
+    #[test]
+    fn a_person_has_the_roles_of_the_groups() {
+        let idp = idp();
+        let Ok(Caller::Person {
+            subject,
+            display,
+            roles,
+            expires,
+            ..
+        }) = idp.check(&claims())
+        else {
+            panic!("a good token");
+        };
+        assert_eq!((subject.as_str(), display.as_str()), ("ann", "Ann Lee"));
+        assert_eq!(roles, [RoleName::parse("eng").unwrap()]);
+        assert_eq!(expires, NOW + 600);
+        let mut many = claims();
+        many["aud"] = json!(["other", "mcpshim"]);
+        many["azp"] = json!("mcpshim");
+        many["groups"] = json!("g-ops");
+        many["exp"] = json!(NOW as f64 + 0.5);
+        let caller = idp.check(&many).unwrap();
+        assert_eq!(caller.roles(), [RoleName::parse("ops").unwrap()]);
+    }
+
+    #[test]
+    fn a_person_without_groups_has_no_role() {
+        let idp = idp();
+        let mut bare = claims();
+        bare.as_object_mut().unwrap().remove("groups");
+        assert_eq!(idp.check(&bare).unwrap().roles(), []);
+    }
+
+    #[test]
+    fn every_claim_is_checked() {
+        let idp = idp();
+        insta::assert_snapshot!(idp.refusal("iss", json!("https://idp.example/")), @r#"the ID token comes from "https://idp.example/", which the registry does not name; sign in at https://idp.example"#);
+        insta::assert_snapshot!(idp.refusal("aud", json!("other")), @r#"the ID token is refused: it is meant for ["other"], not for mcpshim; sign in again"#);
+        insta::assert_snapshot!(idp.refusal("aud", json!(["mcpshim", "other"])), @"the ID token is refused: it has several audiences and no `azp`; sign in again");
+        insta::assert_snapshot!(idp.refusal("azp", json!("other")), @r#"the ID token is refused: it was issued to "other", not to mcpshim; sign in again"#);
+        insta::assert_snapshot!(idp.refusal("exp", json!(NOW - 61)), @"the sign-in ended at 2027-01-15T07:58:59Z; sign in again");
+        insta::assert_snapshot!(idp.refusal("exp", json!("soon")), @"the ID token is refused: `exp` is missing; sign in again");
+        insta::assert_snapshot!(idp.refusal("iat", json!(NOW + 61)), @"the ID token is refused: it was issued at 2027-01-15T08:01:01Z, in the future; sign in again");
+        insta::assert_snapshot!(idp.refusal("iat", json!(null)), @"the ID token is refused: `iat` is missing; sign in again");
+        insta::assert_snapshot!(idp.refusal("nbf", json!(NOW + 61)), @"the ID token is refused: it holds only from 2027-01-15T08:01:01Z on; sign in again");
+        insta::assert_snapshot!(idp.refusal("sub", json!("")), @"the ID token is refused: `sub` is missing; sign in again");
+        // the leeway, and not a second more
+        let mut late = claims();
+        late["exp"] = json!(NOW - 59);
+        assert!(idp.check(&late).is_ok());
+        late["exp"] = json!(NOW - 60);
+        assert!(idp.check(&late).is_err());
+    }
+
+    #[test]
+    fn groups_that_were_cut_are_refused() {
+        let idp = idp();
+        insta::assert_snapshot!(idp.refusal("_claim_names", json!({"groups": "src1"})), @"the identity provider did not put all groups into the ID token (`_claim_names` points elsewhere for them); ask #mcp-help to limit the claim to the groups that mcpshim uses");
+        let groups = |n: usize| json!((0..n).map(|i| format!("g{i}")).collect::<Vec<_>>());
+        assert!(
+            idp.refusal("hasgroups", json!(true))
+                .contains("`hasgroups`")
+        );
+        assert!(idp.refusal("groups", groups(100)).contains("exactly 100"));
+        assert!(
+            idp.refusal("groups", json!(["g-eng", 7]))
+                .contains("not a name")
+        );
+        assert!(
+            idp.refusal("groups", json!({"g-eng": 1}))
+                .contains("not a list")
+        );
+        let mut fine = claims();
+        fine["groups"] = groups(99);
+        assert!(idp.check(&fine).is_ok());
+    }
+
+    #[test]
+    fn only_a_key_of_the_registry_signs() {
+        let idp = idp();
+        let stranger = EncodingKey::from_ed_der(&ed25519().0);
+        let check = |header: &Header, key: &EncodingKey| {
+            let token = jsonwebtoken::encode(header, &claims(), key).unwrap();
+            person(&idp.registry, &token, &at(NOW))
+                .unwrap_err()
+                .to_string()
+        };
+        let ed = Algorithm::EdDSA;
+        assert!(check(&header(ed, "k1"), &stranger).contains("InvalidSignature"));
+        assert!(check(&header(ed, "k2"), &idp.key).contains("no key k2 for EdDSA"));
+        // a MAC over a secret that the set publishes
+        let mac = EncodingKey::from_secret(b"secret");
+        let refused = check(&header(Algorithm::HS256, "mac"), &mac);
+        assert!(refused.contains("no key mac for HS256"), "{refused}");
+        let mut other = header(ed, "k1");
+        other.typ = Some("at+jwt".to_owned());
+        assert!(check(&other, &idp.key).contains("not an ID token"));
+    }
+
+    #[test]
+    fn unsigned_and_mangled_tokens_are_refused() {
+        let idp = idp();
+        let token = idp.token(&claims());
+        let (head, signature) = token.rsplit_once('.').unwrap();
+        let (_, body) = head.split_once('.').unwrap();
+        let encode = |json: &str| data_encoding::BASE64URL_NOPAD.encode(json.as_bytes());
+        let none = encode(r#"{"alg":"none"}"#);
+        let crit = encode(r#"{"alg":"EdDSA","kid":"k1","crit":["b64"],"b64":false}"#);
+        for bad in [
+            format!("{none}.{body}."),
+            format!("{none}.{body}.{signature}"),
+            format!("{crit}.{body}.{signature}"),
+            format!("{head}."),
+            format!("{head}.{signature}.x"),
+            String::new(),
+            "a.b.c".to_owned(),
+            "x".repeat(limits::ID_TOKEN_BYTES + 1),
+        ] {
+            assert!(person(&idp.registry, &bad, &at(NOW)).is_err(), "{bad}");
+        }
+        assert!(person(&idp.registry, &format!("{token}\n"), &at(NOW)).is_ok());
+    }
+
+    #[test]
+    fn a_key_is_used_for_its_own_algorithm_only() {
+        let mut idp = idp();
+        let rng = SystemRandom::new();
+        let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.as_ref(), &rng).unwrap();
+        let point = pair.public_key().as_ref();
+        let part = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
+        let mut jwk = json!({
+            "kty": "EC", "crv": "P-256", "kid": "e1", "use": "sig", "alg": "ES256",
+            "x": part(&point[1..33]), "y": part(&point[33..]),
+        });
+        let token = jsonwebtoken::encode(
+            &header(Algorithm::ES256, "e1"),
+            &claims(),
+            &EncodingKey::from_ec_der(der.as_ref()),
+        )
+        .unwrap();
+        let mut check = |jwk: &Value| {
+            idp.registry.org.issuers[0].jwks = json!({"keys": [jwk]});
+            person(&idp.registry, &token, &at(NOW))
+        };
+        assert!(check(&jwk).is_ok());
+        jwk["use"] = json!("enc");
+        assert!(check(&jwk).is_err());
+        jwk["use"] = json!("sig");
+        jwk["alg"] = json!("ES384");
+        assert!(check(&jwk).is_err());
+    }
+
+    #[test]
+    fn rs256_of_rfc_7515_is_read() {
+        // RFC 7515 appendix A.2: the signature holds, the claims are not ours
+        let mut idp = idp();
+        let issuer = &mut idp.registry.org.issuers[0];
+        issuer.issuer = "joe".to_owned();
+        issuer.jwks = json!({"keys": [{"kty": "RSA", "e": "AQAB", "n": concat!(
+            "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1P",
+            "t0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSX",
+            "ndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5I",
+            "hlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
+        )}]});
+        let token = concat!(
+            "eyJhbGciOiJSUzI1NiJ9.",
+            "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFt",
+            "cGxlLmNvbS9pc19yb290Ijp0cnVlfQ.",
+            "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7",
+            "AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4",
+            "BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K",
+            "0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqv",
+            "hJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB",
+            "p0igcN_IoypGlUPQGe77Rw",
+        );
+        let error = person(&idp.registry, token, &at(NOW)).unwrap_err();
+        assert!(matches!(error, IdentityError::Claim { .. }), "{error}");
+        let forged = token.replacen("p0igcN", "p0igcM", 1);
+        let error = person(&idp.registry, &forged, &at(NOW)).unwrap_err();
+        assert!(matches!(error, IdentityError::Signature { .. }), "{error}");
+    }
+
+    fn agent_registry(public: &[u8]) -> (Registry, AgentName) {
+        let name = AgentName::parse("ci").unwrap();
+        let mut registry = registry();
+        registry.put_role("ci", &[]);
+        let doc = AgentDoc {
+            owner: "build team".to_owned(),
+            public_key: data_encoding::BASE64.encode(public),
+            roles: vec![RoleName::parse("ci").unwrap()],
+            not_after: Some(NOW + 10),
+        };
+        registry.policy.agents.insert(name.clone(), doc);
+        (registry, name)
+    }
+
+    #[test]
+    fn an_agent_is_who_holds_its_key() {
+        let (der, public) = ed25519();
+        let public = data_encoding::BASE64URL_NOPAD
+            .decode(public.as_bytes())
+            .unwrap();
+        let (mut registry, name) = agent_registry(&public);
+        let base64 = data_encoding::BASE64.encode(&der);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n");
+        for form in [der.as_slice(), base64.as_bytes(), pem.as_bytes()] {
+            let caller = agent(&registry, &name, form, &at(NOW)).unwrap();
+            assert_eq!(caller.roles(), [RoleName::parse("ci").unwrap()]);
+        }
+        let refusal = |registry: &Registry, key: &[u8], second| {
+            agent(registry, &name, key, &at(second)).unwrap_err()
+        };
+        let (other, _) = ed25519();
+        assert!(matches!(
+            refusal(&registry, &other, NOW),
+            IdentityError::AgentKey { .. }
+        ));
+        assert_eq!(
+            refusal(&registry, b"junk", NOW),
+            IdentityError::UnreadableKey
+        );
+        insta::assert_snapshot!(refusal(&registry, &der, NOW + 10), @"the time of agent ci ended at 2027-01-15T08:00:10Z; ask build team to renew it");
+        registry.revocations.agents.push(name.clone());
+        insta::assert_snapshot!(refusal(&registry, &der, NOW), @"agent ci is revoked; ask build team");
+        registry.policy.agents.clear();
+        insta::assert_snapshot!(refusal(&registry, &der, NOW), @"the registry of Acme has no agent ci; run `mcpshim registry refresh`, or ask #mcp-help");
+    }
+}

@@ -318,3 +318,63 @@ fn ask<'r>(role: &'r RoleDoc, registry: &'r Registry) -> &'r str {
         &role.ask
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::fixture::{
+        NOW, ann, at, prompt, registry, resource, server, snapshot, tool,
+    };
+    use crate::policy::{Access, Decision, decide};
+    use crate::registry::doc::Registry;
+
+    fn world() -> Registry {
+        let mut registry = registry();
+        registry
+            .put(server(
+                "gh",
+                "strict",
+                &[("get", true), ("drop", false)],
+                &["p"],
+                &[],
+                &["gh://{+r}"],
+            ))
+            .put_role("eng", &[])
+            .put_role("release", &[])
+            .grant("eng", "gh", "get")
+            .grant("release", "gh", "drop");
+        registry
+    }
+
+    fn check(registry: &Registry, roles: &[&str], access: &Access) -> String {
+        let snapshot = snapshot(registry, Some(ann(roles)), &at(NOW));
+        match decide(&snapshot, access, &at(NOW)) {
+            Decision::Allow(_) => "allow".to_owned(),
+            Decision::Ask(question) => question.absurd().sentence,
+            Decision::Deny(denial) => format!("{}: {}", denial.code, denial.client_text()),
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_role_tool_and_whom_to_ask() {
+        let mut registry = world();
+        assert_eq!(check(&registry, &["eng"], &tool("gh", "get")), "allow");
+        insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "drop")), @"not-granted: Policy denial, do not retry: role eng of Ann does not include gh/drop; role release does: ask release-owners.");
+        insta::assert_snapshot!(check(&registry, &[], &tool("gh", "get")), @"not-granted: Policy denial, do not retry: Ann has no role in Acme; role eng does: ask eng-owners.");
+        insta::assert_snapshot!(check(&registry, &["eng", "release"], &prompt("gh", "p")), @"not-granted: Policy denial, do not retry: roles eng, release of Ann do not include prompt gh/p; ask eng-owners.");
+        insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "gone\u{7}")), @"hidden: Policy denial, do not retry: the registry of Acme has no gh/gone�; call mcpshim_status to see what there is.");
+        insta::assert_snapshot!(check(&registry, &["eng"], &resource("gh", "gh://a/../b")), @"not-granted: Policy denial, do not retry: resource gh://a/../b of gh is not a plain URI (dot segments, backslashes, spaces); write it plainly.");
+        let rule = registry.rule(Some(NOW));
+        registry
+            .table("eng", "gh")
+            .tools
+            .insert("get".to_owned(), rule);
+        insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "get")), @"rule-expired: Policy denial, do not retry: rule rule#2 (roles/r.yaml:2), which gave gh/get to role eng, ended at 2027-01-15T08:00:00Z; ask eng-owners.");
+        registry
+            .revocations
+            .tools
+            .push((crate::policy::fixture::key("gh"), "drop".to_owned()));
+        insta::assert_snapshot!(check(&registry, &["release"], &tool("gh", "drop")), @"revoked: Policy denial, do not retry: Acme has revoked gh/drop; ask team-x or #team-x.");
+        registry.org.min_client = Some("9.0.0".to_owned());
+        insta::assert_snapshot!(check(&registry, &["release"], &tool("gh", "get")), @"old-client: Policy denial, do not retry: Acme accepts mcpshim from 9.0.0 on and this is 0.1.0; update it, or ask #mcp-help.");
+    }
+}

@@ -18,6 +18,8 @@
 mod denial;
 mod explain;
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod laws;
 pub(crate) mod pattern;
 mod snapshot;

@@ -35,8 +35,6 @@ pub enum DenialCode {
     NoRegistry,
     /// No role of the caller has it.
     NotGranted,
-    /// The organisation asks for a newer mcpshim.
-    OldClient,
     /// Too much at once.
     Overloaded,
     /// Server, tool or agent is denied everywhere.
@@ -63,7 +61,6 @@ impl DenialCode {
             Self::NoRecord => "no-record",
             Self::NoRegistry => "no-registry",
             Self::NotGranted => "not-granted",
-            Self::OldClient => "old-client",
             Self::Overloaded => "overloaded",
             Self::Revoked => "revoked",
             Self::RuleExpired => "rule-expired",
@@ -84,7 +81,6 @@ impl DenialCode {
             | Self::NoCaller
             | Self::NoRegistry
             | Self::NotGranted
-            | Self::OldClient
             | Self::Revoked
             | Self::RuleExpired
             | Self::Stale => false,
@@ -229,14 +225,6 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
                 "{access} is not a plain URI (dot segments, backslashes, spaces); write it plainly"
             ),
         ),
-        Refusal::OldClient => (
-            DenialCode::OldClient,
-            format!(
-                "{org} accepts mcpshim from {} on and this is {}; update it, or ask {help}",
-                shown(registry.org.min_client.as_deref().unwrap_or_default()),
-                env!("CARGO_PKG_VERSION")
-            ),
-        ),
         Refusal::PersonExpired => (
             DenialCode::NoCaller,
             match snapshot.caller() {
@@ -374,7 +362,5 @@ mod tests {
             .tools
             .push((crate::policy::fixture::key("gh"), "drop".to_owned()));
         insta::assert_snapshot!(check(&registry, &["release"], &tool("gh", "drop")), @"revoked: Policy denial, do not retry: Acme has revoked gh/drop; ask team-x or #team-x.");
-        registry.org.min_client = Some("9.0.0".to_owned());
-        insta::assert_snapshot!(check(&registry, &["release"], &tool("gh", "get")), @"old-client: Policy denial, do not retry: Acme accepts mcpshim from 9.0.0 on and this is 0.1.0; update it, or ask #mcp-help.");
     }
 }

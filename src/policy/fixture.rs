@@ -42,6 +42,7 @@ pub(crate) fn registry() -> Registry {
         },
         digest: Digest::default(),
         expires: NOW + 3600,
+        checked: NOW - 60,
         org,
         policy,
         revocations: RevocationsDoc::default(),

@@ -46,7 +46,7 @@ impl World {
                     &tools[from..],
                     &TOOLS[..from],
                     &URIS[..u.int_in_range(0..=4)?],
-                    *u.choose(&[&["m://{x}", "f://z"][..], &["m://p/{x}"], &[]])?,
+                    u.choose(&[&["m://{x}", "f://z"][..], &["m://p/{x}"], &[]])?,
                 ));
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! The order of the questions, first refusal wins:
 //!
-//! 1. is there a verified registry, is it not lapsed, may this version of mcpshim use it;
+//! 1. is there a verified registry, and is it not lapsed;
 //! 2. is the server, the tool or the agent revoked;
 //! 3. is there a caller, and is the proof of who it is still good;
 //! 4. is the thing part of the server's pinned surface;

@@ -11,7 +11,7 @@ use crate::identity::Caller;
 use crate::ids::{RoleName, ServerKey};
 use crate::limits;
 use crate::registry::doc::{AuditRule, GrantTable, PinMode, Pinned, Registry, ServerDoc, Surface};
-use crate::registry::{Freshness, Verified};
+use crate::registry::{self, Freshness, Verified};
 
 /// The number of a snapshot within a process; a [`super::Permit`] is bound to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,8 +32,6 @@ pub struct Snapshot {
     /// The caller's roles that the registry knows, sorted.
     roles: Vec<RoleName>,
     rows: BTreeMap<ServerKey, Row>,
-    /// The organisation asks for a newer mcpshim.
-    too_old: bool,
     catalog: Catalog,
 }
 
@@ -108,7 +106,6 @@ pub(super) enum Refusal {
     NoRegistry,
     NotGranted,
     NotReadOnly,
-    OldClient,
     OddUri,
     PersonExpired,
     ServerRevoked,
@@ -186,13 +183,11 @@ impl Snapshot {
             standing: Standing::Nobody,
             roles: Vec::new(),
             rows: BTreeMap::new(),
-            too_old: false,
             catalog: Catalog::default(),
         };
         if let Some(registry) = snapshot.registry.clone() {
             snapshot.standing = standing(snapshot.caller.as_ref(), &registry);
             snapshot.roles = roles(snapshot.caller.as_ref(), &registry);
-            snapshot.too_old = too_old(registry.org.min_client.as_deref());
             snapshot.rows = registry
                 .servers
                 .iter()
@@ -228,15 +223,9 @@ impl Snapshot {
     /// How current the registry is at `now`: never better than when the snapshot was made.
     #[must_use]
     pub fn freshness_at(&self, now: &Now) -> Freshness {
-        let Some((expires, lapses)) = self.expiry() else {
-            return self.freshness;
-        };
-        let by_time = match now.unix_s() {
-            second if second < expires => Freshness::Fresh,
-            second if second < lapses => Freshness::Grace,
-            _ => Freshness::Lapsed,
-        };
-        self.freshness.max(by_time)
+        self.registry().map_or(self.freshness, |registry| {
+            self.freshness.max(registry::freshness(registry, now))
+        })
     }
 
     /// Who calls.
@@ -378,9 +367,6 @@ impl Snapshot {
         let freshness = self.freshness_at(now);
         if freshness == Freshness::Lapsed {
             return Err(Refusal::Lapsed);
-        }
-        if self.too_old {
-            return Err(Refusal::OldClient);
         }
         let row = self.rows.get(server);
         if row.is_some_and(|row| row.revoked) {
@@ -645,17 +631,4 @@ fn says_read_only(tool: &Pinned) -> bool {
     }
     serde_json::from_str(tool.definition.get())
         .is_ok_and(|definition: Definition| definition.annotations.read_only_hint)
-}
-
-/// Whether the organisation asks for a newer mcpshim than this one. A version that cannot be read
-/// asks for one.
-fn too_old(min_client: Option<&str>) -> bool {
-    let parse = |text: &str| -> Option<Vec<u64>> {
-        text.split('.').map(|part| part.parse().ok()).collect()
-    };
-    match min_client.map(parse) {
-        None => false,
-        Some(None) => true,
-        Some(Some(wanted)) => parse(env!("CARGO_PKG_VERSION")).is_none_or(|own| own < wanted),
-    }
 }

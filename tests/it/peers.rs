@@ -1,1 +1,294 @@
-//! peers
+//! Real clients against real servers: what a client sees through mcpshim is what it sees direct,
+//! after the edits of `docs/formats/edits.md`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{Org, Server, program, run};
+
+/// Where `scripts/peers` installed them.
+fn installed(path: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
+    let path = target.join("peers").join(path);
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/peers",
+        path.display()
+    );
+    path
+}
+
+fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/peers")
+        .join(path)
+}
+
+fn on_path(program: &str) -> PathBuf {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|dir| dir.join(program))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{program} is not installed: run scripts/peers"))
+}
+
+/// The clients, each with the way it opens.
+fn client(name: &str) -> Command {
+    let (kind, mode) = name.split_once('-').unwrap();
+    let mut command = match kind {
+        "typescript" => {
+            let mut command = Command::new(on_path("node"));
+            command.arg(installed("npm/client.mjs"));
+            command
+        }
+        "python" => {
+            let mut command = Command::new(installed("python/bin/python"));
+            command.arg(source("client.py"));
+            command
+        }
+        "rmcp" => Command::new(installed("rmcp/debug/peer-rmcp")),
+        other => panic!("no client {other}"),
+    };
+    command.arg(mode);
+    command
+}
+
+/// The servers: the command that starts one, given a directory it may use.
+fn server(name: &str, sandbox: &Path) -> (PathBuf, Vec<String>) {
+    let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+    let npm = |package: &str| {
+        let path = format!("npm/node_modules/@modelcontextprotocol/{package}/dist/index.js");
+        text(installed(&path))
+    };
+    match name {
+        "everything" => (on_path("node"), vec![npm("server-everything")]),
+        "filesystem" => {
+            let sandbox = sandbox.canonicalize().unwrap();
+            (
+                on_path("node"),
+                vec![npm("server-filesystem"), text(sandbox)],
+            )
+        }
+        "typescript" => (on_path("node"), vec![text(installed("npm/upstream.mjs"))]),
+        "python" => (
+            installed("python/bin/python"),
+            vec![text(source("upstream.py"))],
+        ),
+        other => panic!("no server {other}"),
+    }
+}
+
+/// Runs a client's script against a command and gives what it printed, a value a step.
+fn walk(
+    mut client: Command,
+    script: &str,
+    prefix: &str,
+    command: &Path,
+    args: &[String],
+) -> Vec<Value> {
+    client
+        .arg(source(&format!("scripts/{script}.json")))
+        .arg(prefix)
+        .arg("--")
+        .arg(command)
+        .args(args);
+    run(&mut client).ok().json_lines()
+}
+
+/// Takes back the documented edits, so that what is left must be equal.
+fn plain(step: &Value, script: &Value, prefix: &str) -> Value {
+    let mut step = step.clone();
+    if let Some(error) = step.get_mut("error") {
+        // a name that leads nowhere is answered by mcpshim, in its own words and for every era
+        // alike; elsewhere the server's words and code must come through
+        if unknown(script) {
+            return json!({"do": script["do"], "unknown": true});
+        }
+        drop(error.as_object_mut().unwrap().remove("data"));
+        return step;
+    }
+    let Some(result) = step.get_mut("result").and_then(Value::as_object_mut) else {
+        return step;
+    };
+    if unknown(script) && result.get("isError") == Some(&json!(true)) {
+        // servers of the handshake era say it in the result
+        return json!({"do": script["do"], "unknown": true});
+    }
+    // eras and caches
+    for key in ["resultType", "ttlMs", "cacheScope"] {
+        result.remove(key);
+    }
+    if let Some(meta) = result.get_mut("_meta").and_then(Value::as_object_mut) {
+        meta.remove("io.modelcontextprotocol/serverInfo");
+        if meta.is_empty() {
+            result.remove("_meta");
+        }
+    }
+    // names
+    for list in ["tools", "prompts"] {
+        let Some(entries) = result.get_mut(list).and_then(Value::as_array_mut) else {
+            continue;
+        };
+        entries.retain(|entry| entry["name"] != json!("mcpshim_status"));
+        for entry in entries {
+            let name = entry["name"].as_str().unwrap();
+            entry["name"] = json!(name.strip_prefix(prefix).unwrap_or(name));
+        }
+    }
+    if script["volatile"] == json!(true) {
+        for entry in result["contents"].as_array_mut().into_iter().flatten() {
+            for key in ["text", "blob"] {
+                if let Some(value) = entry.get_mut(key) {
+                    *value = json!("…");
+                }
+            }
+        }
+    }
+    step
+}
+
+/// Whether a step names something that does not exist.
+fn unknown(script: &Value) -> bool {
+    script["name"]
+        .as_str()
+        .is_some_and(|name| name.starts_with("no-such"))
+        || script["uri"]
+            .as_str()
+            .is_some_and(|uri| uri.starts_with("elsewhere:"))
+}
+
+fn same_direct_and_through(client_name: &str, server_name: &str) {
+    let org = Org::new();
+    let sandbox = org.path().join("sandbox");
+    std::fs::create_dir(&sandbox).unwrap();
+    let (command, args) = server(server_name, &sandbox);
+    let org = {
+        let entry = Server::new(server_name, &command).args(&args);
+        org.server(&entry);
+        org.agent("ci");
+        org.role(
+            "tester",
+            &["ci"],
+            &[(server_name, crate::support::Grant::ALL)],
+        );
+        org.publish();
+        org
+    };
+
+    let script: Vec<Value> = serde_json::from_slice(
+        &std::fs::read(source(&format!("scripts/{server_name}.json"))).unwrap(),
+    )
+    .unwrap();
+    let mut direct = client(client_name);
+    org.environment(&mut direct);
+    direct.current_dir(&sandbox);
+    let direct = walk(direct, server_name, "", &command, &args);
+
+    let mut through = client(client_name);
+    org.environment_as(&mut through, "ci");
+    through.current_dir(&sandbox);
+    let prefix = format!("{server_name}_");
+    let through = walk(
+        through,
+        server_name,
+        &prefix,
+        program("mcpshim"),
+        &["serve".to_owned()],
+    );
+
+    assert_eq!(direct.len(), script.len(), "a step is missing, direct");
+    assert_eq!(
+        through.len(),
+        script.len(),
+        "a step is missing, through mcpshim"
+    );
+    let mut differ = BTreeMap::new();
+    for (at, step) in script.iter().enumerate() {
+        let seen = (
+            plain(&direct[at], step, ""),
+            plain(&through[at], step, &prefix),
+        );
+        if seen.0 != seen.1 {
+            differ.insert(
+                at,
+                format!("{step}\n  direct:  {}\n  through: {}", seen.0, seen.1),
+            );
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "{}",
+        differ.into_values().collect::<Vec<_>>().join("\n")
+    );
+    // the client is gone: nothing of the shim's may be left but the shipper, which lingers
+    crate::support::wait_for("the upstream to be gone", || {
+        let left = org.processes().into_iter().filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            !line.is_empty() && !line.windows(6).any(|w| w == b"__ship")
+        });
+        (left.count() == 0).then_some(())
+    });
+}
+
+macro_rules! pairs {
+    ($($client:ident: $name:literal;)*) => {
+        $(mod $client {
+            #[test]
+            fn everything() {
+                super::same_direct_and_through($name, "everything");
+            }
+            #[test]
+            fn filesystem() {
+                super::same_direct_and_through($name, "filesystem");
+            }
+            #[test]
+            fn python() {
+                super::same_direct_and_through($name, "python");
+            }
+            #[test]
+            fn typescript() {
+                super::same_direct_and_through($name, "typescript");
+            }
+        })*
+    };
+}
+
+pairs! {
+    python_auto: "python-auto";
+    python_legacy: "python-legacy";
+    rmcp_auto: "rmcp-auto";
+    rmcp_legacy: "rmcp-legacy";
+    typescript_auto: "typescript-auto";
+    typescript_legacy: "typescript-legacy";
+}
+
+/// Two comparisons that pass because they compare nothing would be worse than none.
+#[test]
+fn a_difference_is_seen() {
+    let script = json!({"do": "call", "name": "echo"});
+    let step = |text: &str| json!({"step": 0, "do": "call", "result": {"content": [{"type": "text", "text": text}]}});
+    assert_eq!(
+        plain(&step("a"), &script, ""),
+        plain(&step("a"), &script, "x_")
+    );
+    assert_ne!(
+        plain(&step("a"), &script, ""),
+        plain(&step("b"), &script, "x_")
+    );
+    let list =
+        |name: &str| json!({"result": {"tools": [{"name": name}, {"name": "mcpshim_status"}]}});
+    let script = json!({"do": "list", "what": "tools"});
+    assert_eq!(
+        plain(&list("echo"), &script, ""),
+        plain(&list("x_echo"), &script, "x_")
+    );
+    assert_ne!(
+        plain(&list("echo"), &script, ""),
+        plain(&list("y_echo"), &script, "x_")
+    );
+}

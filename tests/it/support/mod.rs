@@ -1,9 +1,12 @@
-//! What the integration tests share: the programs as built, and an MCP client that speaks lines.
+//! What the integration tests share: an organisation made with the programs as built, an MCP client
+//! that speaks lines, and a collector on loopback.
 //!
-//! Nothing outlives its owner: [`Running`] kills its process group when it is dropped. Every wait
-//! has a deadline.
+//! Nothing outlives its owner: [`Running`] kills its process group when it is dropped, and [`Org`]
+//! whatever still carries its directory in its environment. Every wait has a deadline.
 #![expect(dead_code, unused_imports, reason = "each subject uses its own part")]
 
+mod org;
 mod process;
 
+pub(crate) use org::{Collector, Grant, Org, Server};
 pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, wait_for};

@@ -175,6 +175,11 @@ impl Running {
         }
     }
 
+    /// Its standard output, once, where it was piped.
+    pub(crate) fn stdout(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().expect("piped and not taken")
+    }
+
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

@@ -41,6 +41,12 @@ pub enum PublishError {
         /// Why.
         source: io::Error,
     },
+    /// There is nothing to continue.
+    #[error("there is no repository in {}", path.display())]
+    Nothing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The repository there was signed under another root, or is damaged.
     #[error("repository {} does not continue from this root", path.display())]
     Previous {
@@ -73,6 +79,9 @@ impl PublishError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Io { .. } => "check the directory, its owner and the free space",
+            Self::Nothing { .. } => {
+                "name the directory that `mcpshim-admin publish` wrote with --out"
+            }
             Self::Previous { .. } => {
                 "compare --out with the repository you mean; an empty directory starts a new one, which machines that saw the old one refuse"
             }
@@ -87,6 +96,37 @@ impl PublishError {
             Self::TooFewKeys { .. } => "name every key directory that is needed with --keys",
         }
     }
+}
+
+/// Reads the roots of a registry's sources: `trust/root.json`, which machines pin, then
+/// `trust/2.root.json` and so on.
+///
+/// # Errors
+/// When there is no first root, or one cannot be read.
+pub fn read_roots(sources: &Path) -> Result<Vec<Vec<u8>>, PublishError> {
+    let trust = sources.join("trust");
+    let read = |path: PathBuf| match fs::read(&path) {
+        Ok(bytes) => Ok(bytes),
+        Err(source) => Err(PublishError::Io { path, source }),
+    };
+    let mut roots = vec![read(trust.join("root.json"))?];
+    let first = root_version(roots.first().map(Vec::as_slice).unwrap_or_default())?;
+    for version in first + 1.. {
+        match read(trust.join(format!("{version}.root.json"))) {
+            Ok(bytes) => roots.push(bytes),
+            Err(PublishError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(roots)
+}
+
+/// A Unix second as people read it, in UTC.
+#[must_use]
+pub fn utc(unix_s: u64) -> String {
+    Expiry(unix_s).text()
 }
 
 /// What a publication did.
@@ -259,18 +299,19 @@ pub fn publish(
 /// [`PublishError`]; the old timestamp then stays.
 pub fn refresh(keys: &KeyRing, out: &Path, now: &Now) -> Result<Published, PublishError> {
     let now_s = now.unix_s();
+    let nothing = || PublishError::Nothing {
+        path: out.to_owned(),
+    };
+    if !out.join("metadata/timestamp.json").exists() {
+        return Err(nothing());
+    }
     let repository = Repository::open(out)?;
     let roots = repository.roots()?;
     let root = newest_root(&roots)?;
     for role in [Role::Timestamp, Role::Snapshot] {
         enough(keys, &root, role)?;
     }
-    let Some(previous) = repository.previous(&roots, &root)? else {
-        return Err(PublishError::Io {
-            path: out.join("metadata/timestamp.json"),
-            source: io::ErrorKind::NotFound.into(),
-        });
-    };
+    let previous = repository.previous(&roots, &root)?.ok_or_else(nothing)?;
     let mut writes = Writes::default();
     let (mut version, mut snapshot) =
         (previous.snapshot.version(), previous.snapshot.bytes.clone());

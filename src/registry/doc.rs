@@ -300,7 +300,7 @@ impl Default for ServerLimits {
 }
 
 /// How a server's calls are recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditDoc {
     /// When a record counts as kept.
     #[serde(default)]
@@ -317,6 +317,18 @@ pub struct AuditDoc {
     /// Tools with settings of their own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tools: BTreeMap<String, ToolAuditDoc>,
+}
+
+impl Default for AuditDoc {
+    fn default() -> Self {
+        Self {
+            class: DurabilityClass::default(),
+            arguments: Self::arguments(),
+            results: Capture::default(),
+            fail_mode: FailMode::default(),
+            tools: BTreeMap::new(),
+        }
+    }
 }
 
 impl AuditDoc {

@@ -1,0 +1,461 @@
+//! Rules over the sources as a whole. One function per rule or family.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::problem::{At, Problems, Sink, Spot, nearest};
+use super::secrets;
+use super::source::{Server, Sources};
+use crate::clock::{Now, Utc};
+use crate::limits;
+use crate::pin::printable;
+use crate::registry::doc::{PinMode, Transport};
+
+/// The one who approves in the example of `init`: nobody.
+pub(super) const NOBODY: &str = "nobody yet";
+
+/// Runs every rule that does not depend on time.
+pub(super) fn all(sources: &mut Sources) {
+    let mut problems = std::mem::take(&mut sources.problems);
+    org(sources, &mut problems);
+    servers(sources, &mut problems);
+    roles(sources, &mut problems);
+    agents(sources, &mut problems);
+    revocations(sources, &mut problems);
+    sources.problems = problems;
+}
+
+/// Reports what only time tells.
+pub(super) fn by_time(sources: &mut Sources, now: &Now) {
+    let mut problems = std::mem::take(&mut sources.problems);
+    let today = now.unix_s();
+    for role in &sources.roles {
+        let mut sink = Sink {
+            file: &role.file,
+            problems: &mut problems,
+        };
+        for grant in &role.grants {
+            if let Some(expires) = &grant.expires
+                && expires.value <= today
+            {
+                let (server, at) = (&grant.server.value, Utc(expires.value));
+                let message = format!("the grant for `{server}` expired at {at}");
+                let fix = "delete it, or have it approved again";
+                sink.warning(expires.at, "expired", message, fix);
+            }
+            let approved = super::date::parse(&grant.approved_at.value);
+            // a day has begun somewhere up to 14 hours before it begins in UTC
+            if approved.is_some_and(|at| at > today + 14 * 3600) {
+                let message = format!("approved_at is in the future: {}", grant.approved_at.value);
+                let fix = "write the day it was approved";
+                sink.error(grant.approved_at.at, "date", message, fix);
+            }
+        }
+    }
+    for agent in &sources.agents {
+        if let Some(expires) = &agent.expires
+            && expires.value <= today
+        {
+            let message = format!("the agent expired at {}", Utc(expires.value));
+            let mut sink = Sink {
+                file: &agent.file,
+                problems: &mut problems,
+            };
+            let fix = "delete it, or set a later day";
+            sink.warning(expires.at, "expired", message, fix);
+        }
+    }
+    sources.problems = problems;
+}
+
+fn org(sources: &Sources, problems: &mut Problems) {
+    let Some(org) = &sources.org else { return };
+    let mut sink = Sink {
+        file: "org.yaml",
+        problems,
+    };
+    let top = At::default();
+    if org.doc.audit_keys.is_empty() {
+        sink.warning(
+            top,
+            "no-audit-key",
+            "there is no audit key: of arguments and results only the size is recorded",
+            "run `mcpshim-collector auditkey new`, put the public half into audit/ and name it \
+             in `audit_keys`",
+        );
+    }
+    if org.doc.collector.is_none() {
+        sink.warning(
+            top,
+            "no-collector",
+            "there is no collector: records stay on the machines they are made on",
+            "set `collector.url`",
+        );
+    }
+    for group in org.groups.iter().flatten() {
+        let mapped = |role: &super::source::Role| role.doc.groups.contains(&group.value);
+        if !sources.roles.iter().any(mapped) {
+            let message = format!("no role maps the group `{}`", group.value);
+            sink.warning(
+                group.at,
+                "unmapped-group",
+                message,
+                "name it in a role, or take it out",
+            );
+        }
+    }
+}
+
+fn servers(sources: &Sources, problems: &mut Problems) {
+    if sources.servers.len() > limits::SERVERS {
+        let mut sink = Sink {
+            file: "servers",
+            problems,
+        };
+        let (count, most) = (sources.servers.len(), limits::SERVERS);
+        let message = format!("there are {count} servers, expected at most {most}");
+        sink.error(
+            At::default(),
+            "too-large",
+            message,
+            "split the organisation's registry",
+        );
+    }
+    let mut ids = BTreeMap::new();
+    let mut keys = BTreeMap::new();
+    for server in &sources.servers {
+        let mut sink = Sink {
+            file: &server.file,
+            problems,
+        };
+        if let Some(other) = ids.insert(&server.doc.id, &server.file) {
+            let message = format!("the id `{}` is already that of {other}", server.doc.id);
+            sink.error(server.id_at, "duplicate-id", message, "choose another one");
+        }
+        if let Some(other) = keys.insert(&server.doc.key, &server.file) {
+            let message = format!("the key `{}` is already that of {other}", server.doc.key);
+            let fix = "choose another one: it begins every tool name";
+            sink.error(server.key_at, "duplicate-key-of-server", message, fix);
+        }
+        if server.doc.key.as_str() == "mcpshim" {
+            let fix = "choose another one: `mcpshim_…` are mcpshim's own tools";
+            sink.error(
+                server.key_at,
+                "reserved-key",
+                "the key `mcpshim` is reserved",
+                fix,
+            );
+        }
+        pin(server, &mut sink);
+        package(server, &mut sink);
+        secrets(server, &mut sink);
+        audit_tools(server, &mut sink);
+    }
+}
+
+fn pin(server: &Server, sink: &mut Sink<'_>) {
+    let doc = &server.doc;
+    match doc.pin {
+        PinMode::Off if doc.environment != "dev" => {
+            let message = format!("`pin: off` in environment `{}`", doc.environment);
+            let fix = "use `strict` or `names`; `off` is for environment `dev`";
+            sink.error(server.pin_at, "pin-off", message, fix);
+        }
+        PinMode::Off => {}
+        PinMode::Names | PinMode::Strict if server.pin.is_none() && !server.pin_broken => {
+            let message = format!(
+                "server `{}` has no pin: nothing is known of its tools",
+                doc.key
+            );
+            let fix = format!("run `mcpshim-admin pin DIR {}`", doc.key);
+            sink.error(At::default(), "no-pin", message, fix);
+        }
+        PinMode::Names | PinMode::Strict => {}
+    }
+}
+
+/// Programs that fetch what they run, and how their packages are written.
+fn runner(command: &str, args: &[Spot<String>]) -> Option<&'static str> {
+    let name = command.rsplit(['/', '\\']).next().unwrap_or(command);
+    let name = name.trim_end_matches(".cmd").trim_end_matches(".exe");
+    let first = args.first().map(|arg| arg.value.as_str());
+    match (name, first) {
+        ("npx" | "bunx" | "pnpx", _)
+        | ("npm" | "pnpm" | "yarn" | "bun", Some("exec" | "x" | "dlx")) => Some("npm"),
+        ("uvx", _) | ("uv", Some("tool" | "run")) | ("pipx", Some("run")) => Some("pypi"),
+        ("docker" | "podman" | "nerdctl", Some("run" | "container")) => Some("oci"),
+        _ => None,
+    }
+}
+
+/// The package is written once for people and once in the arguments; both must be one exact
+/// version. Outside `dev`, a program that fetches what it runs needs one.
+fn package(server: &Server, sink: &mut Sink<'_>) {
+    let Transport::Stdio { command, args, .. } = &server.doc.transport else {
+        return;
+    };
+    let spots = &server.transport;
+    let Some(package) = &spots.package else {
+        if let Some(kind) = runner(command, &spots.args)
+            && server.doc.environment != "dev"
+        {
+            let at = spots.command.as_ref().map_or(spots.at, |spot| spot.at);
+            let message = format!("`{command}` runs a package that is not pinned");
+            let fix = match kind {
+                "npm" => "add `package: npm:NAME@1.2.3`, and the same version in `args`",
+                "pypi" => "add `package: pypi:NAME@1.2.3`, and the same version in `args`",
+                _ => "add `package: oci:NAME@sha256:…`, and the same digest in `args`",
+            };
+            sink.error(at, "unpinned-package", message, fix);
+        }
+        return;
+    };
+    let fix = "write `npm:NAME@1.2.3`, `pypi:NAME@1.2.3` or `oci:NAME@sha256:…`, one exact version";
+    let parts = package.value.split_once(':').and_then(|(kind, rest)| {
+        let (name, version) = rest.rsplit_once('@')?;
+        (!name.is_empty()).then_some((kind, name, version))
+    });
+    let exact = |kind: &str, version: &str| match kind {
+        "npm" | "pypi" => {
+            version.starts_with(|c: char| c.is_ascii_digit())
+                && version.contains('.')
+                && version
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b".-+!".contains(&b))
+                && !version
+                    .split(['.', '-'])
+                    .any(|part| part == "x" || part == "X")
+        }
+        "oci" => {
+            let digest = version.strip_prefix("sha256:");
+            digest.is_some_and(|hex| crate::ids::Digest::parse(hex).is_ok())
+        }
+        _ => false,
+    };
+    let Some((kind, name, version)) = parts.filter(|(kind, _, version)| exact(kind, version))
+    else {
+        let message = format!("`{}` is not one exact version of a package", package.value);
+        sink.error(package.at, "unpinned-package", message, fix);
+        return;
+    };
+    let spellings = match kind {
+        "pypi" => vec![format!("{name}=={version}"), format!("{name}@{version}")],
+        _ => vec![format!("{name}@{version}")],
+    };
+    // `--from=NAME==1.2.3` and `--package=NAME@1.2.3` name it as well
+    let names_it = |arg: &String| {
+        let value = match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with('-') => value,
+            _ => arg,
+        };
+        spellings.iter().any(|spelling| spelling == value)
+    };
+    if !args.iter().any(names_it) {
+        let message = format!("the arguments do not name the package `{}`", package.value);
+        let fix = format!(
+            "write `{}` in `args`",
+            spellings.first().map_or("", String::as_str)
+        );
+        sink.error(package.at, "package-mismatch", message, fix);
+    }
+}
+
+fn secrets(server: &Server, sink: &mut Sink<'_>) {
+    let spots = &server.transport;
+    let mut found = |at: At, what: String| sink.error(at, "secret", what, secrets::fix());
+    for (name, value) in &spots.env {
+        if let Some(what) = secrets::named(name, &value.value) {
+            found(value.at, format!("the variable `{name}` {what}"));
+        }
+    }
+    let mut before = None;
+    for arg in &spots.args {
+        if let Some(what) = secrets::argument(before, &arg.value) {
+            found(arg.at, format!("an argument {what}"));
+        }
+        before = Some(arg.value.as_str());
+    }
+    if let Some(url) = &spots.url
+        && let Some(what) = secrets::query(&url.value)
+    {
+        found(url.at, format!("the url {what}"));
+    }
+    let values = spots.env.iter().map(|(_, value)| value).chain(&spots.args);
+    for value in values.filter(|value| value.value.contains("${") || value.value.starts_with('$')) {
+        let message = format!(
+            "`{}` is passed as it stands: nothing is expanded",
+            value.value
+        );
+        let fix = "write the value itself";
+        sink.warning(value.at, "not-expanded", message, fix);
+    }
+}
+
+fn audit_tools(server: &Server, sink: &mut Sink<'_>) {
+    let Some(pin) = &server.pin else { return };
+    let names = || pin.surface.tools.iter().map(|tool| tool.name.as_str());
+    for tool in &server.audit_tools {
+        if !names().any(|name| name == tool.value) {
+            let fix = match nearest(&tool.value, names()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "take it out, or pin again".to_owned(),
+            };
+            let (name, key) = (&tool.value, &server.doc.key);
+            let message = format!("`{name}` is not a pinned tool of `{key}`");
+            sink.error(tool.at, "unknown-tool", message, fix);
+        }
+    }
+}
+
+fn roles(sources: &Sources, problems: &mut Problems) {
+    let issuers = sources
+        .org
+        .as_ref()
+        .is_some_and(|org| !org.doc.issuers.is_empty());
+    let known = sources.org.as_ref().and_then(|org| org.groups.as_ref());
+    for role in &sources.roles {
+        let mut sink = Sink {
+            file: &role.file,
+            problems,
+        };
+        if role.groups.is_empty() && role.agents.is_empty() {
+            let message = format!("nobody has the role `{}`: no groups, no agents", role.name);
+            let fix = "name groups of the identity provider in `groups`, or agents in `agents`";
+            sink.error(At::default(), "empty-role", message, fix);
+        }
+        for group in &role.groups {
+            if !issuers {
+                let name = &group.value;
+                let message = format!("nobody can show the group `{name}`: org.yaml has no issuer");
+                let fix = "add your identity provider under `issuers`";
+                sink.warning(group.at, "no-issuer", message, fix);
+            } else if let Some(known) = known
+                && !known.iter().any(|other| other.value == group.value)
+            {
+                let names = known.iter().map(|spot| spot.value.as_str());
+                let fix = match nearest(&group.value, names) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => {
+                        "add it to the issuer's `groups` in org.yaml, or take it out".to_owned()
+                    }
+                };
+                let message = format!("no issuer has the group `{}`", group.value);
+                sink.error(group.at, "unknown-group", message, fix);
+            }
+        }
+        for agent in &role.agents {
+            let names = || sources.agents.iter().map(|agent| agent.name.as_str());
+            if names().any(|name| name == agent.value) || sources.unread_agents {
+                continue;
+            }
+            let fix = match nearest(&agent.value, names()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!(
+                    "make it with `mcpshim-admin agent new {} --owner TEAM --key FILE DIR`",
+                    printable(&agent.value)
+                ),
+            };
+            let message = format!("there is no agents/{}.yaml", agent.value);
+            sink.error(agent.at, "unknown-agent", message, fix);
+        }
+        let mut seen = BTreeSet::new();
+        for grant in &role.grants {
+            if grant.approved_by.value == NOBODY {
+                let message = format!("nobody approved the grant for `{}`", grant.server.value);
+                let fix = "write who approved it, and when";
+                sink.warning(grant.approved_by.at, "not-approved", message, fix);
+            }
+            let server = &grant.server;
+            let unread = sources.unread_servers;
+            if !unread && sources.server(&server.value).is_none() && seen.insert(&server.value) {
+                let by_id = sources
+                    .servers
+                    .iter()
+                    .find(|s| s.doc.id.as_str() == server.value);
+                let keys = sources.servers.iter().map(|s| s.doc.key.as_str());
+                let meant = by_id.map(|s| s.doc.key.as_str());
+                let fix = match meant.or_else(|| nearest(&server.value, keys)) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => "use the `key` of a file in servers/".to_owned(),
+                };
+                let message = format!("no server has the key `{}`", server.value);
+                sink.error(server.at, "unknown-server", message, fix);
+            }
+        }
+    }
+}
+
+fn agents(sources: &Sources, problems: &mut Problems) {
+    let mut keys = BTreeMap::new();
+    for agent in &sources.agents {
+        let mut sink = Sink {
+            file: &agent.file,
+            problems,
+        };
+        let key = &agent.doc.public_key;
+        if let Some(other) = keys.insert(key, &agent.file)
+            && !key.is_empty()
+        {
+            let message = format!("{other} has the same public key");
+            let fix = "make each agent a key of its own: records name the agent by it";
+            sink.error(agent.key_at, "duplicate-public-key", message, fix);
+        }
+        let named = |role: &super::source::Role| {
+            role.agents
+                .iter()
+                .any(|name| name.value == agent.name.as_str())
+        };
+        if !sources.roles.iter().any(named) {
+            let message = format!(
+                "the agent `{}` has no role, so it may use nothing",
+                agent.name
+            );
+            let fix = "name it under `agents` of a role, or delete it";
+            sink.warning(At::default(), "unused-agent", message, fix);
+        }
+    }
+}
+
+fn revocations(sources: &Sources, problems: &mut Problems) {
+    let Some(revoked) = &sources.revocations else {
+        return;
+    };
+    let mut sink = Sink {
+        file: &revoked.file,
+        problems,
+    };
+    let mut unknown = |spot: &Spot<String>, what: &str, meant: Option<&str>| {
+        let message = format!("there is no {what} `{}` to revoke", spot.value);
+        let fix = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "take it out if it is gone for good".to_owned(),
+        };
+        sink.error(spot.at, "unknown-revoked", message, fix);
+    };
+    let keys = || sources.servers.iter().map(|s| s.doc.key.as_str());
+    let agents = || sources.agents.iter().map(|a| a.name.as_str());
+    for spot in &revoked.servers {
+        if !sources.unread_servers && !keys().any(|key| key == spot.value) {
+            unknown(spot, "server", nearest(&spot.value, keys()));
+        }
+    }
+    for spot in &revoked.agents {
+        if !sources.unread_agents && !agents().any(|name| name == spot.value) {
+            unknown(spot, "agent", nearest(&spot.value, agents()));
+        }
+    }
+    for spot in &revoked.tools {
+        let (key, tool) = spot.value.split_once('/').unwrap_or((&spot.value, ""));
+        match sources.server(key) {
+            None if sources.unread_servers => {}
+            None => unknown(spot, "tool", None),
+            Some(server) => {
+                let Some(pin) = &server.pin else { continue };
+                let names = || pin.surface.tools.iter().map(|tool| tool.name.as_str());
+                if !names().any(|name| name == tool) {
+                    let meant = nearest(tool, names()).map(|tool| format!("{key}/{tool}"));
+                    unknown(spot, "tool", meant.as_deref());
+                }
+            }
+        }
+    }
+}

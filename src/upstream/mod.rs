@@ -1,1 +1,109 @@
-//! upstream
+//! Upstream servers as child processes.
+//!
+//! ```text
+//!   shim ── stdin, stdout, stderr (pipes, no copy in between) ──▶ server ──▶ its descendants
+//!     └──── control socket ──▶ mcpshim __guard ─── parent of ──────┘            adopts orphans
+//! ```
+//!
+//! The guard is the same program. It holds no byte of the data path: it is handed the server's
+//! standard input over the control socket, starts the server, and from then on only waits. When
+//! the shim closes the socket, or dies, the guard ends the server and everything below it.
+//!
+//! A child sees a cleared environment: an allowlist ([`Environment`]) and what the registry sets.
+#![warn(missing_docs)]
+
+#[cfg(unix)]
+mod child;
+mod environment;
+#[cfg(unix)]
+pub mod fd;
+#[cfg(unix)]
+mod guard;
+#[cfg(unix)]
+mod survey;
+#[cfg(target_os = "linux")]
+mod tree;
+#[cfg(unix)]
+mod words;
+
+#[cfg(unix)]
+pub use child::{Child, ChildEvent};
+pub use environment::Environment;
+#[cfg(unix)]
+pub use survey::{SurveyError, survey};
+#[cfg(unix)]
+pub use words::Words;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::ids::ServerKey;
+use crate::registry::doc::{ServerDoc, Transport};
+
+/// What is needed to start a server.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The server's key, for the log.
+    pub key: ServerKey,
+    /// The program: looked up on the child's PATH, or a path.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// What the registry sets, over the allowlist.
+    pub env: BTreeMap<String, String>,
+    /// The allowlisted part of our own environment.
+    pub environment: Environment,
+    /// Where its standard error is kept, bounded; nowhere when `None`.
+    pub log: Option<PathBuf>,
+}
+
+/// Why a server cannot be started. A phrase that follows the server's key.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its transport is not a child process.
+    #[error("is reached over HTTP, which this version does not speak yet")]
+    Http,
+    /// The operating system refuses.
+    #[error("could not be started: {0}")]
+    Io(#[from] std::io::Error),
+    /// This platform has no way to start it safely yet.
+    #[error("cannot be started on this platform yet")]
+    Platform,
+}
+
+impl Launch {
+    /// What a server's entry says about starting it.
+    ///
+    /// # Errors
+    /// [`SpawnError::Http`] when there is nothing to start.
+    pub fn of(
+        server: &ServerDoc,
+        environment: &Environment,
+        log: Option<PathBuf>,
+    ) -> Result<Self, SpawnError> {
+        match &server.transport {
+            Transport::Http { .. } => Err(SpawnError::Http),
+            Transport::Stdio {
+                command, args, env, ..
+            } => Ok(Self {
+                key: server.key.clone(),
+                command: command.clone(),
+                args: args.clone(),
+                env: env.clone(),
+                environment: environment.clone(),
+                log,
+            }),
+        }
+    }
+}
+
+/// Becomes the guard of one server if the command line begins with `__guard`. Every program that
+/// starts servers calls this first in `main`, before anything else is read or made.
+#[must_use]
+pub fn dispatch_guard() -> Option<ExitCode> {
+    #[cfg(unix)]
+    return guard::dispatch();
+    #[cfg(not(unix))]
+    return None;
+}

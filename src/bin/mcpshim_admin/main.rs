@@ -23,6 +23,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = mcpshim::upstream::dispatch_guard() {
+        return code;
+    }
     let ended = match Cli::parse().command {
         Command::Key(args) => key::run(args),
         Command::Refresh(args) => refresh::run(args),

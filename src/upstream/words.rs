@@ -1,0 +1,125 @@
+//! What a server says on its standard error: kept in a bounded file, the end of it in memory.
+//!
+//! Losing the file costs a diagnosis. Whoever can write it can mislead a person who reads it,
+//! nothing else: no program of ours reads it back. It may hold whatever the server prints, so it
+//! is readable by its owner only.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+/// Bytes kept in memory.
+const KEPT_BYTES: usize = 2 << 10;
+/// Characters of the last line in a reason.
+const SHOWN_CHARS: usize = 200;
+/// A file larger than this is moved aside, once.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// The last words of a server.
+#[derive(Debug, Default)]
+pub struct Words {
+    tail: VecDeque<u8>,
+    path: Option<PathBuf>,
+    file: Option<File>,
+}
+
+impl Words {
+    /// Keeps them in this file too.
+    #[must_use]
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Self {
+            tail: VecDeque::new(),
+            path,
+            file: None,
+        }
+    }
+
+    /// Takes what was printed.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let keep = bytes.len().saturating_sub(KEPT_BYTES);
+        self.tail.extend(bytes.iter().skip(keep));
+        let over = self.tail.len().saturating_sub(KEPT_BYTES);
+        self.tail.drain(..over);
+        if let Err(error) = self.log(bytes) {
+            tracing::debug!(%error, "A server's standard error is not kept in its file.");
+            self.path = None;
+            self.file = None;
+        }
+    }
+
+    fn log(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                if let Some(dir) = path.parent() {
+                    std::fs::create_dir_all(dir)?;
+                }
+                if std::fs::metadata(path).is_ok_and(|meta| meta.len() > FILE_BYTES) {
+                    std::fs::rename(path, path.with_extension("old"))?;
+                }
+                let file = File::options()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(path)?;
+                none.insert(file)
+            }
+        };
+        // a flood ends with the file's room; the next start moves it aside
+        if file.metadata()?.len() > 2 * FILE_BYTES {
+            return Ok(());
+        }
+        file.write_all(bytes)
+    }
+
+    /// The last line that says something, printable and cut.
+    #[must_use]
+    pub fn last(&self) -> Option<String> {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        let visible = |c: char| if c.is_control() { '?' } else { c };
+        Some(line.chars().take(SHOWN_CHARS).map(visible).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_kept_whatever_came_before() {
+        let mut words = Words::new(None);
+        assert_eq!(words.last(), None);
+        for _ in 0..1000 {
+            words.push(b"noise noise noise\n");
+        }
+        words.push(b"Error: no\x1b[1m key\n\n  \n");
+        assert_eq!(words.last().as_deref(), Some("Error: no?[1m key"));
+        assert!(words.tail.len() <= KEPT_BYTES);
+        words.push(&[b'x'; 10_000]);
+        assert_eq!(words.last().map(|line| line.len()), Some(SHOWN_CHARS));
+    }
+
+    #[test]
+    fn the_file_is_private_and_bounded() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log/server-x.log");
+        let flood = vec![b'x'; 300_000];
+        let mut words = Words::new(Some(path.clone()));
+        for _ in 0..20 {
+            words.push(&flood);
+        }
+        let meta = std::fs::metadata(&path).unwrap();
+        assert!(meta.len() <= 2 * FILE_BYTES + 300_000, "{}", meta.len());
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+        Words::new(Some(path.clone())).push(b"new\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"new\n");
+    }
+}

@@ -356,10 +356,7 @@ impl Drop for Org {
                 .ok()
                 .and_then(rustix::process::Pid::from_raw)
             {
-                drop(rustix::process::kill_process(
-                    pid,
-                    rustix::process::Signal::KILL,
-                ));
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
             }
         }
     }

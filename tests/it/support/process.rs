@@ -219,10 +219,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        drop(rustix::process::kill_process_group(
-            pid,
-            rustix::process::Signal::KILL,
-        ));
+        rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).ok();
         drop(self.child.wait());
     }
 }
@@ -251,6 +248,13 @@ impl Answer {
             error["code"].as_i64().unwrap(),
             error["message"].as_str().unwrap(),
         )
+    }
+
+    /// As [`Self::error`], for an answer that is not kept.
+    #[track_caller]
+    pub(crate) fn error_owned(&self) -> (i64, String) {
+        let (code, message) = self.error();
+        (code, message.to_owned())
     }
 
     /// The text of a tool result's first content block.

@@ -433,10 +433,21 @@ pub fn verify_chain(prev: Digest, bytes: &[u8]) -> Result<Tail, ChainError> {
 
 /// Finds the next place at or after `offset` where a whole frame with a good checksum starts.
 /// Used only where damage was found, to say how much is still readable after it.
+///
+/// `budget` is what may be spent on checksums, in bytes: bytes made for it could otherwise ask for
+/// the square of their length. At 0 the answer `None` means "not known".
 #[must_use]
-pub fn resync(bytes: &[u8], offset: usize) -> Option<usize> {
+pub fn resync(bytes: &[u8], offset: usize, budget: &mut usize) -> Option<usize> {
     let rest = bytes.get(offset..)?;
     memchr::memmem::find_iter(rest, &MAGIC)
         .map(|at| offset + at)
+        .take_while(|at| {
+            let length = bytes
+                .get(at + 8..at + 12)
+                .and_then(|length| length.try_into().ok());
+            let length = length.map_or(0, |length| u32::from_le_bytes(length) as usize);
+            *budget = budget.saturating_sub(length.min(bytes.len() - at) + HEAD_BYTES);
+            *budget > 0
+        })
         .find(|at| read(bytes, *at).is_ok())
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json as value};
 
 use super::decode::{Call, Decoded, Ending, Payload, Said, WhySize};
 use super::entry::{CallerContext, Context, ContextId, End, TargetKind};
-use crate::clock::Now;
+use crate::clock::{Now, Utc};
 use crate::ids::{CallId, Digest, StreamId};
 use crate::registry::Freshness;
 use crate::registry::doc::{DurabilityClass, FailMode};
@@ -532,17 +532,7 @@ fn end_text(end: End) -> (&'static str, Option<i64>) {
 /// Writes a wall time as RFC 3339 in UTC with microseconds.
 #[must_use]
 pub fn rfc3339(at: Now) -> String {
-    let (seconds, micros) = (at.wall_us / 1_000_000, at.wall_us % 1_000_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // days to a civil date: Howard Hinnant's algorithm, eras of 400 years from 0000-03-01
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march + 2) / 5 + 1;
-    let month = if march < 10 { march + 3 } else { march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    let second = Utc(at.unix_s()).to_string();
+    let micros = at.wall_us % 1_000_000;
+    format!("{}.{micros:06}Z", second.trim_end_matches('Z'))
 }

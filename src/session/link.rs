@@ -495,13 +495,10 @@ impl Link {
     fn opening(&self) -> Opening {
         let pinned = || {
             let protocol = &self.server.surface.as_ref()?.protocol;
-            match Revision::parse(protocol)? {
-                Revision::V2026_07_28 => Some(Opening::Probe),
-                Revision::V2024_11_05
-                | Revision::V2025_03_26
-                | Revision::V2025_06_18
-                | Revision::V2025_11_25 => Some(Opening::Initialize),
-            }
+            Some(match Revision::parse(protocol)?.era() {
+                Era::Handshake(_) => Opening::Initialize,
+                Era::Stateless => Opening::Probe,
+            })
         };
         self.learned.or_else(pinned).unwrap_or(Opening::Probe)
     }
@@ -514,7 +511,7 @@ impl Link {
                 .server
                 .surface
                 .as_ref()
-                .is_some_and(|pin| pin.protocol == Revision::V2026_07_28.as_str());
+                .is_some_and(|pin| pin.protocol == Revision::STATELESS.as_str());
         match (known, self.survey) {
             (true, _) => limits::PROBE_KNOWN_MS,
             (false, true) => limits::PROBE_SURVEY_MS,
@@ -581,7 +578,7 @@ impl Link {
                 .ok()
                 .filter(|about| about.supported_versions.is_some()),
         };
-        let modern = Revision::V2026_07_28.as_str();
+        let modern = Revision::STATELESS.as_str();
         let speaks_modern = about
             .as_ref()
             .and_then(|about| about.supported_versions.as_ref())
@@ -631,11 +628,11 @@ impl Link {
                     }
                 };
                 let version = about.protocol_version.clone().unwrap_or_default();
-                let revision = match Revision::parse(&version) {
-                    Some(Revision::V2026_07_28) | None => {
+                let era = match Revision::parse(&version).map(Revision::era) {
+                    Some(Era::Stateless) | None => {
                         return self.fail(no_common(&[version]), now);
                     }
-                    Some(revision) => revision,
+                    Some(era @ Era::Handshake(_)) => era,
                 };
                 // one that answered discover late is given more time for it next time
                 self.learned = Some(match self.run.discovered {
@@ -644,7 +641,7 @@ impl Link {
                 });
                 self.live = Some(about.into_surface(&version));
                 self.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned());
-                self.start_survey(Era::Handshake(revision), now);
+                self.start_survey(era, now);
             }
             Answer::Error { code, message, .. } => {
                 if let Some(surface) = self.run.discovered.take() {
@@ -654,7 +651,7 @@ impl Link {
                     return self.start_survey(Era::Stateless, now);
                 }
                 if let Some(versions) = unsupported(&answer) {
-                    let modern = Revision::V2026_07_28.as_str();
+                    let modern = Revision::STATELESS.as_str();
                     let speaks_modern = versions.iter().any(|version| version == modern);
                     if !speaks_modern || self.run.redirected {
                         return self.fail(no_common(&versions), now);
@@ -1021,7 +1018,7 @@ impl Link {
             // MCP 2026-07-28, basic: every request carries these
             Era::Stateless => format!(
                 r#"{members}"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientInfo":{CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{CLIENT_CAPABILITIES}}}"#,
-                version = Revision::V2026_07_28.as_str(),
+                version = Revision::STATELESS.as_str(),
             ),
         };
         self.send(format!(

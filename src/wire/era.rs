@@ -53,6 +53,20 @@ impl Revision {
     /// The newest revision that opens with `initialize`.
     pub const NEWEST_HANDSHAKE: Self = Self::V2025_11_25;
 
+    /// The revision whose requests stand by themselves.
+    pub const STATELESS: Self = Self::V2026_07_28;
+
+    /// The way it is spoken.
+    #[must_use]
+    pub fn era(self) -> Era {
+        match self {
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
+                Era::Handshake(self)
+            }
+            Self::V2026_07_28 => Era::Stateless,
+        }
+    }
+
     /// Parses the text of `protocolVersion`; `None` for a revision we do not know.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

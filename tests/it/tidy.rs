@@ -93,7 +93,8 @@ fn product() -> Vec<(String, Vec<(usize, String)>)> {
     tree()
         .into_iter()
         .filter(|(name, _)| name.starts_with("src/") && name.ends_with(".rs"))
-        .filter(|(name, _)| !name.ends_with("tests.rs") && !name.contains("/tests/"))
+        .filter(|(name, _)| !name.ends_with("tests.rs") && !name.ends_with("fixture.rs"))
+        .filter(|(name, _)| !name.contains("/tests/"))
         .map(|(name, text)| {
             let lines: Vec<&str> = text.lines().collect();
             let tests = lines
@@ -296,8 +297,10 @@ fn nothing_is_left_to_be_written() {
             continue;
         }
         for (at, line) in text.lines().enumerate() {
+            // documentation may show what does not compile
+            let code = !line.trim_start().starts_with("///");
             for word in words.iter().chain(&["#[ignore", "#[allow("]) {
-                if line.contains(word) {
+                if code && line.contains(word) {
                     findings.push(format!("{name}:{}: {word}", at + 1));
                 }
             }
@@ -344,7 +347,7 @@ fn no_machine_and_no_registry_is_named() {
         ["debian", "org"],
     ]
     .map(|p| p.join("."));
-    let elsewhere = [["DES", "IGN"], ["facts/", ""], ["STYLE", ".md"]].map(|p| p.concat());
+    let elsewhere = [["DES", "IGN"], ["shared/fa", "cts"], ["STYLE", ".md"]].map(|p| p.concat());
     let mut findings = Vec::new();
     for (name, text) in tree() {
         let lock = name.ends_with("Cargo.lock");

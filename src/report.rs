@@ -80,6 +80,24 @@ impl Failure {
         self
     }
 
+    /// Adds a cause below the others.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Sentence and causes as one line, for places that have only one.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let mut line = self.sentence.clone();
+        for cause in &self.causes {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
+
     /// Adds what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

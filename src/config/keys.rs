@@ -1,0 +1,171 @@
+//! The table of settings: the one place where a key is declared.
+
+/// One setting.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in files.
+    pub name: &'static str,
+    /// The variable that sets it where nothing is managed.
+    pub variable: Option<&'static str>,
+    /// What a value looks like.
+    pub kind: &'static str,
+    /// What holds without one; empty when one must be given.
+    pub default: &'static str,
+    /// The first version that knows it.
+    pub since: &'static str,
+    /// Whether a value that cannot be read stops everything.
+    pub security: bool,
+    /// Whether a change is seen by running programs only after a restart.
+    pub restart: bool,
+    /// What it is for, one line.
+    pub summary: &'static str,
+}
+
+/// Every setting, by name.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "agent",
+        variable: Some("MCPSHIM_AGENT"),
+        kind: "agent name",
+        default: "none: the caller is the person who is signed in",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "the agent this machine or pipeline runs as",
+    },
+    Key {
+        name: "agent_key",
+        variable: Some("MCPSHIM_AGENT_KEY"),
+        kind: "absolute path",
+        default: "agents/<agent>.key in state_dir",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "the file that holds the agent's private key",
+    },
+    Key {
+        name: "log_level",
+        variable: None,
+        kind: "error, warn, info, debug or trace",
+        default: "info",
+        since: "0.1.0",
+        security: false,
+        restart: true,
+        summary: "what goes to the local log",
+    },
+    Key {
+        name: "min_root_version",
+        variable: None,
+        kind: "number",
+        default: "0",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "the lowest version of the root metadata that is accepted",
+    },
+    Key {
+        name: "min_timestamp_version",
+        variable: None,
+        kind: "number",
+        default: "0",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "the lowest version of the timestamp metadata that is accepted",
+    },
+    Key {
+        name: "org",
+        variable: None,
+        kind: "organisation id",
+        default: "",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "the organisation whose registry is accepted",
+    },
+    Key {
+        name: "registry_url",
+        variable: None,
+        kind: "https://, file:///, or http:// on loopback",
+        default: "",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "where the registry is published",
+    },
+    Key {
+        name: "root",
+        variable: None,
+        kind: "path of a file, or the metadata itself",
+        default: "",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "the root metadata that all trust starts from",
+    },
+    Key {
+        name: "state_dir",
+        variable: Some("MCPSHIM_STATE"),
+        kind: "absolute path, or ~/…",
+        default: "a directory per machine and organisation in the user's data directory",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "everything mcpshim keeps for this user; never shared between machines",
+    },
+];
+
+/// The key of this name.
+pub(super) fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name that is nearest to an unknown one, if any is near.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .map(|key| (distance(name, key.name), key.name))
+        .filter(|(distance, known)| *distance <= known.len() / 3)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein distance, by rows; names are short.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != y))
+                .min(above + 1)
+                .min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_unique() {
+        assert!(KEYS.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn a_slip_finds_its_key() {
+        assert_eq!(nearest("registry-url"), Some("registry_url"));
+        assert_eq!(nearest("registryurl"), Some("registry_url"));
+        assert_eq!(nearest("rot"), Some("root"));
+        assert_eq!(nearest("colour"), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "ab"), 2);
+    }
+}

@@ -108,3 +108,7 @@ pub const TOKEN_LEEWAY_S: u64 = 60;
 pub const ID_TOKEN_BYTES: usize = 64 << 10;
 /// How often one process of a device asks for a new timestamp, in seconds.
 pub const POLL_S: u64 = 30;
+/// Log files kept, one a day.
+pub const LOG_FILES: usize = 7;
+/// Log events kept in memory until the log is opened, in bytes.
+pub const LOG_HELD_BYTES: usize = 64 << 10;

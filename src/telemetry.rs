@@ -1,1 +1,185 @@
-//! telemetry
+//! Local logs: files in the state directory, one a day, a week of them. Never standard output,
+//! where the protocol lives.
+//!
+//! Clients start mcpshim only to probe it, and a probe must leave nothing behind: until [`open`]
+//! is called, events wait in memory. What losing the logs costs: hints for whoever looks for a
+//! fault. What an attacker who can write them gains: nothing, the record is elsewhere.
+#![warn(missing_docs)]
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tracing::level_filters::LevelFilter;
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{Config, LogLevel};
+use crate::limits;
+
+/// The one log of this process.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Starts to listen for events, without touching the disk. Does nothing the second time.
+pub fn prepare(config: &Config) {
+    let log = LOG.get_or_init(|| Log::new(config.state_dir.join("log")));
+    let level = match config.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_target(true)
+        .with_writer(log)
+        .finish();
+    // there is one already: another call of this function, or a test's own
+    drop(tracing::subscriber::set_global_default(subscriber));
+}
+
+/// Opens the file and writes what has waited. Call it at the first real request.
+///
+/// # Errors
+/// What the file system says; events are then dropped.
+pub fn open() -> io::Result<()> {
+    LOG.get().map_or(Ok(()), Log::open)
+}
+
+/// Where events go.
+#[derive(Debug)]
+struct Log {
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not opened: whole lines, as many as fit.
+    Held(Vec<u8>),
+    /// Nowhere: it could not be opened.
+    Off,
+    Open(RollingFileAppender),
+}
+
+impl Log {
+    fn new(dir: PathBuf) -> Self {
+        let state = Mutex::new(State::Held(Vec::new()));
+        Self { dir, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // a panic while a line was written leaves at worst half a line
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let State::Held(held) = &mut *state else {
+            return Ok(());
+        };
+        let held = std::mem::take(held);
+        *state = State::Off;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&self.dir)?;
+        let mut file = RollingFileAppender::builder()
+            .rotation(Rotation::DAILY)
+            .filename_prefix("mcpshim")
+            .filename_suffix("log")
+            .max_log_files(limits::LOG_FILES)
+            .build(&self.dir)
+            .map_err(io::Error::other)?;
+        file.write_all(&held)?;
+        *state = State::Open(file);
+        Ok(())
+    }
+}
+
+/// One event on its way.
+#[derive(Debug)]
+struct Line(&'static Log);
+
+impl MakeWriter<'_> for &'static Log {
+    type Writer = Line;
+    fn make_writer(&self) -> Line {
+        Line(self)
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut *self.0.state() {
+            State::Held(held) => {
+                // the first events say what is wrong; those that do not fit repeat it
+                if held.len() + bytes.len() <= limits::LOG_HELD_BYTES {
+                    held.extend_from_slice(bytes);
+                }
+                Ok(bytes.len())
+            }
+            State::Off => Ok(bytes.len()),
+            State::Open(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut *self.0.state() {
+            State::Held(_) | State::Off => Ok(()),
+            State::Open(file) => file.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(dir: &std::path::Path) -> &'static Log {
+        // lives as long as the process, as the real one does
+        Box::leak(Box::new(Log::new(dir.join("log"))))
+    }
+
+    fn written(dir: &std::path::Path) -> String {
+        std::fs::read_dir(dir.join("log"))
+            .unwrap()
+            .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn events_wait_until_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        Line(log).write_all(b"one\n").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        log.open().unwrap();
+        Line(log).write_all(b"two\n").unwrap();
+        log.open().unwrap();
+        assert_eq!(written(dir.path()), "one\ntwo\n");
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        let line = vec![b'x'; 1000];
+        for _ in 0..200 {
+            Line(log).write_all(&line).unwrap();
+        }
+        log.open().unwrap();
+        assert!(written(dir.path()).len() <= limits::LOG_HELD_BYTES);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("log"), "a file in the way").unwrap();
+        let log = log(dir.path());
+        log.open().unwrap_err();
+        Line(log).write_all(b"one\n").unwrap();
+    }
+}

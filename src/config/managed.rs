@@ -167,7 +167,8 @@ pub(super) fn remember(data: &Path) -> std::io::Result<()> {
     )
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -1,0 +1,228 @@
+//! From the settings to a snapshot: the registry on disk, the caller who can prove it, the lists.
+//!
+//! `serve`, `status`, `tools` and `explain` ask the same function, so that what a command says is
+//! what a session does. Nothing here touches the network, and nothing fails: whatever is wrong
+//! becomes the snapshot's trouble, which `mcpshim_status` and the instructions tell.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::fetch;
+use crate::identity::{self, Caller};
+use crate::ids::AgentName;
+use crate::policy::{Snapshot, SnapshotId};
+use crate::registry::Freshness;
+use crate::registry::doc::Registry;
+use crate::report::{Exit, Failure};
+use crate::secret::Secret;
+use crate::vault;
+
+/// The file that holds a person's ID token.
+#[must_use]
+pub fn session_claims(config: &Config) -> PathBuf {
+    config.state_dir.join("session.claims")
+}
+
+/// Freezes what holds now for the caller this configuration names.
+#[must_use]
+pub fn assemble(config: &Config, id: SnapshotId, now: &Now) -> Arc<Snapshot> {
+    let (snapshot, warnings) = assemble_with_warnings(config, id, now);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    snapshot
+}
+
+/// [`assemble`], with what an administrator should know about the registry.
+#[must_use]
+pub fn assemble_with_warnings(
+    config: &Config,
+    id: SnapshotId,
+    now: &Now,
+) -> (Arc<Snapshot>, Vec<String>) {
+    let loaded = match fetch::load(config, now) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let failure = Failure::from_error(Exit::Registry, &error).hint(error.hint());
+            return (without_registry(&failure, id, now), Vec::new());
+        }
+    };
+    let (caller, trouble) = match caller(config, &loaded.registry, now) {
+        Ok(caller) => (Some(caller), None),
+        Err(failure) => (None, Some(sentence(&failure))),
+    };
+    let snapshot = Snapshot::new(
+        id,
+        Some(Arc::new(loaded.registry)),
+        loaded.freshness,
+        caller,
+        trouble,
+        now,
+    );
+    (Arc::new(snapshot), loaded.warnings)
+}
+
+/// The snapshot that refuses everything and says why: for a configuration or a registry that
+/// cannot be used. A client that starts mcpshim must find a server that tells what to do.
+#[must_use]
+pub fn without_registry(failure: &Failure, id: SnapshotId, now: &Now) -> Arc<Snapshot> {
+    let trouble = Some(sentence(failure));
+    Arc::new(Snapshot::new(
+        id,
+        None,
+        Freshness::Lapsed,
+        None,
+        trouble,
+        now,
+    ))
+}
+
+/// Recognises the caller: the configured agent, else the person who is signed in. An agent that
+/// cannot prove itself is nobody, never the person beside it.
+///
+/// # Errors
+/// Why nobody was recognised, and what to do.
+pub fn caller(config: &Config, registry: &Registry, now: &Now) -> Result<Caller, Failure> {
+    match &config.agent {
+        Some((name, file)) => {
+            let key = agent_key(name, file)?;
+            identity::agent(registry, name, key.expose(), now)
+                .map_err(|error| Failure::new(Exit::NotSignedIn, error.to_string()))
+        }
+        None => person(config, registry, now),
+    }
+}
+
+/// Reads the private key of an agent.
+///
+/// # Errors
+/// When there is none, or others can read it.
+pub fn agent_key(name: &AgentName, file: &Path) -> Result<Secret, Failure> {
+    let whose = format!("agent {name} cannot prove who it is");
+    match vault::read_private(file) {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(Failure::new(Exit::NotSignedIn, whose)
+            .cause(format!("there is no key in {}", file.display()))
+            .hint("put the key there with mode 0600, or name its file in agent_key")),
+        Err(error) => Err(Failure::from_error(Exit::NotSignedIn, &error)
+            .context(whose)
+            .hint(format!("make {} yours alone (mode 0600)", file.display()))),
+    }
+}
+
+fn person(config: &Config, registry: &Registry, now: &Now) -> Result<Caller, Failure> {
+    let file = session_claims(config);
+    let failed = |failure: Failure| failure.hint("sign in again");
+    match vault::read_private(&file) {
+        Ok(None) => Err(
+            Failure::new(Exit::NotSignedIn, "nobody is signed in").hint(format!(
+                "sign in, or let this machine run as an agent; ask {} how",
+                registry.org.help
+            )),
+        ),
+        Ok(Some(token)) => std::str::from_utf8(token.expose())
+            .map_err(|error| {
+                let failure = Failure::from_error(Exit::NotSignedIn, &error);
+                failed(failure.context(format!("{} is not text", file.display())))
+            })
+            .and_then(|token| {
+                identity::person(registry, token, now)
+                    .map_err(|error| Failure::new(Exit::NotSignedIn, error.to_string()))
+            }),
+        Err(error) => Err(failed(Failure::from_error(Exit::NotSignedIn, &error))),
+    }
+}
+
+/// A failure as the one sentence that a model or a status line can carry.
+fn sentence(failure: &Failure) -> String {
+    match &failure.hint {
+        Some(hint) => format!("{}; {hint}", failure.in_one_line()),
+        None => failure.in_one_line(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogLevel;
+    use crate::ids::OrgId;
+    use crate::policy::fixture::{NOW, at, registry};
+
+    fn config(state: &Path) -> Config {
+        Config {
+            org: OrgId::parse("acme").unwrap(),
+            registry_url: "file:///nowhere/".to_owned(),
+            root: b"{}".to_vec(),
+            min_root_version: 0,
+            min_timestamp_version: 0,
+            state_dir: state.to_owned(),
+            agent: None,
+            machine_id: "m".to_owned(),
+            log_level: LogLevel::Info,
+            managed: false,
+            client_session: None,
+        }
+    }
+
+    #[test]
+    fn without_a_registry_the_snapshot_says_what_to_do() {
+        let state = tempfile::tempdir().unwrap();
+        let snapshot = assemble(&config(state.path()), SnapshotId(1), &at(NOW));
+        let trouble = snapshot.trouble().unwrap();
+        assert!(snapshot.registry().is_none() && snapshot.caller().is_none());
+        assert!(
+            trouble.contains("no registry has been fetched"),
+            "{trouble}"
+        );
+        assert!(
+            trouble.contains("run `mcpshim registry refresh`"),
+            "{trouble}"
+        );
+        assert_eq!(
+            std::fs::read_dir(state.path()).unwrap().count(),
+            0,
+            "looking writes nothing"
+        );
+    }
+
+    #[test]
+    fn nobody_is_signed_in_until_somebody_is() {
+        let state = tempfile::tempdir().unwrap();
+        let failure = caller(&config(state.path()), &registry(), &at(NOW)).unwrap_err();
+        assert_eq!(failure.exit, Exit::NotSignedIn);
+        insta::assert_snapshot!(failure, @r#"
+error: nobody is signed in
+hint:  sign in, or let this machine run as an agent; ask #mcp-help how
+"#);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_agent_without_its_key_is_not_the_person() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let state = tempfile::tempdir().unwrap();
+        let mut config = config(state.path());
+        let key = state.path().join("ci.key");
+        config.agent = Some((AgentName::parse("ci").unwrap(), key.clone()));
+        // a sign-in lies there, and is not looked at
+        std::fs::write(session_claims(&config), "x.y.z").unwrap();
+        let refusal = |config: &Config| {
+            let failure = caller(config, &registry(), &at(NOW)).unwrap_err();
+            failure
+                .to_string()
+                .replace(&state.path().display().to_string(), "")
+        };
+        insta::assert_snapshot!(refusal(&config), @r#"
+error: agent ci cannot prove who it is
+cause: there is no key in /ci.key
+hint:  put the key there with mode 0600, or name its file in agent_key
+"#);
+        std::fs::write(&key, "secret").unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refusal(&config).starts_with("error: agent ci cannot prove who it is"));
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        insta::assert_snapshot!(refusal(&config), @"error: the agent key is not an Ed25519 private key (PKCS#8, PEM or DER); ask for a new one");
+    }
+}

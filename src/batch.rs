@@ -30,9 +30,11 @@
 //! protocol.
 #![warn(missing_docs)]
 
+pub mod protocol;
+
 use std::io::Read as _;
 
-use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use crate::ids::{Digest, KeyId, OrgId, StreamId};
 use crate::limits;
@@ -78,6 +80,48 @@ impl Installation {
 impl std::fmt::Debug for Installation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Debug::fmt(&self.id(), f)
+    }
+}
+
+/// The key that signs this installation's batches. `crate::vault` makes and keeps it.
+pub struct InstallationKey {
+    pair: Ed25519KeyPair,
+    public: Installation,
+}
+
+impl std::fmt::Debug for InstallationKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "InstallationKey({})", self.id())
+    }
+}
+
+impl InstallationKey {
+    /// Makes the pair from its 32-byte seed.
+    ///
+    /// Returns nothing for a seed of another length.
+    #[must_use]
+    pub fn from_seed(seed: &[u8]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
+        let public = Installation(pair.public_key().as_ref().try_into().ok()?);
+        Some(Self { pair, public })
+    }
+
+    /// Returns the key's id: the SHA-256 of its public half.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        self.public.id()
+    }
+
+    /// Returns the public half.
+    #[must_use]
+    pub fn public(&self) -> Installation {
+        self.public
+    }
+
+    /// Returns the pair, to sign with.
+    #[must_use]
+    pub fn pair(&self) -> &Ed25519KeyPair {
+        &self.pair
     }
 }
 
@@ -423,7 +467,6 @@ pub fn fuzz_batch(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ring::signature::KeyPair as _;
 
     fn key() -> Ed25519KeyPair {
         Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()

@@ -16,11 +16,9 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
-use crate::batch::Installation;
+use crate::batch::InstallationKey;
 use crate::clock::Entropy;
-use crate::ids::KeyId;
 use crate::secret::Secret;
 
 /// First line of the key file: what it is, its format and the lowest reader.
@@ -61,48 +59,6 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VaultE
         action,
         path: path.to_owned(),
         source,
-    }
-}
-
-/// The key that signs this installation's batches.
-pub struct InstallationKey {
-    pair: Ed25519KeyPair,
-    public: Installation,
-}
-
-impl std::fmt::Debug for InstallationKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "InstallationKey({})", self.id())
-    }
-}
-
-impl InstallationKey {
-    /// Makes the pair from its 32-byte seed.
-    ///
-    /// Returns nothing for a seed of another length.
-    #[must_use]
-    pub fn from_seed(seed: &[u8]) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
-        let public = Installation(pair.public_key().as_ref().try_into().ok()?);
-        Some(Self { pair, public })
-    }
-
-    /// Returns the key's id: the SHA-256 of its public half.
-    #[must_use]
-    pub fn id(&self) -> KeyId {
-        self.public.id()
-    }
-
-    /// Returns the public half.
-    #[must_use]
-    pub fn public(&self) -> Installation {
-        self.public
-    }
-
-    /// Returns the pair, to sign with.
-    #[must_use]
-    pub fn pair(&self) -> &Ed25519KeyPair {
-        &self.pair
     }
 }
 

@@ -1,0 +1,64 @@
+//! `mcpshim-collector verify`
+
+use std::path::PathBuf;
+
+use mcpshim::collector::scan;
+use mcpshim::collector::store;
+use mcpshim::report::{Exit, Failure};
+
+use super::source::{object, print};
+
+/// Hash everything stored again: signatures, chains, and that nothing is missing between.
+///
+/// Exits with 1 and names the first bad record when something does not hold. A record missing in
+/// the middle of a stream counts as bad. Removed newest records are not seen by this alone.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  mcpshim-collector verify --data /srv/mcpshim")]
+pub(crate) struct Args {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// One JSON object a line for each finding, the last with `records` and `bad`.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::from_error(Exit::Failed, error);
+    store::org_of(&args.data).map_err(|error| failed(&error))?;
+    let (records, findings) = scan::check(&args.data).map_err(|error| failed(&error))?;
+    let bad: Vec<_> = findings
+        .iter()
+        .filter(|finding| !finding.harmless)
+        .collect();
+    let mut lines: Vec<String> = findings
+        .iter()
+        .map(|finding| {
+            if args.json {
+                object(&serde_json::json!({
+                    "event": finding.event,
+                    "finding": finding.sentence,
+                    "harmless": finding.harmless,
+                }))
+            } else {
+                format!("{}: {}", finding.event, finding.sentence)
+            }
+        })
+        .collect();
+    lines.push(if args.json {
+        object(&serde_json::json!({ "records": records, "bad": bad.len() }))
+    } else {
+        format!("{records} records hold, {} findings", bad.len())
+    });
+    print(lines)?;
+    match bad.first() {
+        None => Ok(()),
+        Some(first) => {
+            let mut failure =
+                Failure::new(Exit::Failed, format!("the record is not intact at {}", first.event))
+                    .hint("keep the directory as it is; compare with a backup or ask the device to send again");
+            failure.causes.push(first.sentence.clone());
+            Err(failure)
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Reads everything that is stored, in order, without changing it.
+//!
+//! Segments are the truth: every answer is made from them by this one function. An index that
+//! gives the same answers faster comes on top, and can be thrown away.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::ledger::{Ledger, Run};
+use super::store::{self, InstallationDoc, StoreError, Who};
+use super::stream::{self, Stored, Trouble};
+use crate::audit::decode::Said;
+use crate::audit::entry::{CallerContext, Context};
+use crate::audit::{self, ContextTable, Decoded, Frame};
+use crate::batch;
+use crate::batch::protocol::{Lane, Standing};
+use crate::ids::{KeyId, StreamId};
+
+/// One stored record, with what is known around it.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// Which installation sent it.
+    pub installation: &'a KeyId,
+    /// What is known of that installation.
+    pub doc: &'a InstallationDoc,
+    /// Its stream.
+    pub stream: StreamId,
+    /// The frame, whole.
+    pub frame: &'a Frame<'a>,
+    /// What it says.
+    pub decoded: &'a Decoded<'a>,
+    /// What earlier records of the stream said.
+    pub table: &'a ContextTable,
+    /// The frame that began its segment, if it is stored: the wrapped data keys are in it.
+    pub segment: Option<&'a [u8]>,
+    /// The batch it came in.
+    pub stored: &'a Stored,
+    /// The lane it lies in.
+    pub lane: Lane,
+}
+
+impl Record<'_> {
+    /// Says how far the key is trusted: as it was when the batch came, or enrolled since.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.stored.standing {
+            Standing::Unknown if !self.doc.bindings.is_empty() => Standing::Enrolled,
+            standing => standing,
+        }
+    }
+
+    /// Says whether the caller the record names is one its installation was enrolled for.
+    /// Nothing for records without a caller.
+    #[must_use]
+    pub fn attested(&self) -> Option<bool> {
+        let facts = self.table.facts(self.decoded)?;
+        let Context::Caller(caller) = self.table.context(facts.caller)? else {
+            return Some(false);
+        };
+        Some(
+            self.doc
+                .bindings
+                .iter()
+                .any(|bound| match (&bound.who, caller) {
+                    (
+                        Who::Agent { name, key },
+                        CallerContext::Agent {
+                            name: n, key: k, ..
+                        },
+                    ) => name.as_str() == n && key.as_str() == k,
+                    (
+                        Who::Person {
+                            issuer, subject, ..
+                        },
+                        CallerContext::Person {
+                            issuer: i,
+                            subject: s,
+                            ..
+                        },
+                    ) => issuer == i && subject == s,
+                    _ => false,
+                }),
+        )
+    }
+}
+
+/// A hole in a stream.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Gap {
+    /// The stream.
+    pub stream: String,
+    /// The first record missing.
+    pub first_seq: u64,
+    /// The last one known to be missing.
+    pub last_seq: u64,
+}
+
+/// What is known of one installation.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Device {
+    /// Its key's id.
+    pub installation: KeyId,
+    /// The device, as it names itself.
+    pub machine_id: Option<String>,
+    /// Whom it is bound to.
+    pub bound_to: Vec<String>,
+    /// How far its newest batch was trusted.
+    pub standing: Standing,
+    /// Its streams.
+    pub streams: u64,
+    /// Its records in main lanes.
+    pub records: u64,
+    /// When its newest batch came, in microseconds since the Unix epoch.
+    pub received_us: u64,
+    /// Records it said it still held, in its newest batch.
+    pub behind: u64,
+    /// Through when everything it recorded is stored, in microseconds since the Unix epoch;
+    /// nothing where something is missing for good or was never complete.
+    pub complete_us: Option<u64>,
+    /// What is missing.
+    pub gaps: Vec<Gap>,
+    /// Batches that contradict what was stored.
+    pub forks: u64,
+    /// Records nobody could read.
+    pub quarantined: u64,
+    /// Places where the stored bytes are not as they were written.
+    pub damaged: u64,
+}
+
+/// Which streams to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Only {
+    /// This one only.
+    pub stream: Option<StreamId>,
+    /// Nothing after this, in microseconds since the Unix epoch: batches received long before a
+    /// `since` are still read, since records refer to earlier ones.
+    pub received_before_us: Option<u64>,
+}
+
+/// Reads all records, installation by installation, stream by stream, main lane first, in order.
+///
+/// # Errors
+/// [`StoreError`] when a file cannot be read at all. Damage inside one is counted instead: the
+/// rest is still shown.
+pub fn scan(
+    root: &Path,
+    only: Only,
+    each: &mut dyn FnMut(&Record<'_>),
+) -> Result<Vec<Device>, StoreError> {
+    let mut devices = Vec::new();
+    let mut held: BTreeMap<StreamId, u64> = BTreeMap::new();
+    let mut named: Vec<(usize, StreamId, u64)> = Vec::new();
+    for (id, doc) in store::installation_docs(root)? {
+        let mut device = Device {
+            installation: id.clone(),
+            machine_id: doc.machine_id.clone(),
+            bound_to: doc
+                .bindings
+                .iter()
+                .map(|bound| bound.who.to_string())
+                .collect(),
+            standing: Standing::Unknown,
+            streams: 0,
+            records: 0,
+            received_us: 0,
+            behind: 0,
+            complete_us: None,
+            gaps: Vec::new(),
+            forks: 0,
+            quarantined: 0,
+            damaged: 0,
+        };
+        for (stream, dir) in store::streams(root, &id)? {
+            device.streams += 1;
+            for lane in [Lane::Main, Lane::Fork, Lane::Quarantine] {
+                let lane_dir = stream::lane_dir(&dir, lane);
+                let index = stream::index(&lane_dir).map_err(StoreError::io(&lane_dir))?;
+                let damaged = index.troubles.iter().filter(|t| !t.torn).count();
+                device.damaged += u64::try_from(damaged).unwrap_or(u64::MAX);
+                tally(&mut device, lane, &index.batches, &doc);
+                if lane == Lane::Main {
+                    let ledger = ledger(&index.batches);
+                    device
+                        .gaps
+                        .extend(ledger.gaps().map(|(first_seq, last_seq)| Gap {
+                            stream: stream.to_string(),
+                            first_seq,
+                            last_seq,
+                        }));
+                    let last = ledger.last().map_or(0, |run| run.last_seq);
+                    let held = held.entry(stream).or_default();
+                    *held = last.max(*held);
+                }
+                if lane == Lane::Quarantine {
+                    continue;
+                }
+                let shown = only.stream.is_none_or(|wanted| wanted == stream);
+                let number = devices.len();
+                device.damaged += records(
+                    &index.batches,
+                    stream,
+                    &mut |frame, decoded, table, segment, stored| {
+                        if let Said::Stream(header) = &decoded.said {
+                            named.extend(
+                                header
+                                    .previous
+                                    .iter()
+                                    .map(|p| (number, p.stream, p.at_least)),
+                            );
+                        }
+                        let early = only
+                            .received_before_us
+                            .is_none_or(|us| stored.received_us <= us);
+                        if shown && early {
+                            each(&Record {
+                                installation: &id,
+                                doc: &doc,
+                                stream,
+                                frame,
+                                decoded,
+                                table,
+                                segment,
+                                stored,
+                                lane,
+                            });
+                        }
+                    },
+                );
+            }
+        }
+        devices.push(device);
+    }
+    // a stream that a later one of the same machine names, and that is not here
+    for (number, stream, at_least) in named {
+        let held = held.get(&stream).copied().unwrap_or(0);
+        if let Some(device) = devices.get_mut(number)
+            && held < at_least
+            && device.behind == 0
+        {
+            let gap = Gap {
+                stream: stream.to_string(),
+                first_seq: held + 1,
+                last_seq: at_least,
+            };
+            if !device.gaps.contains(&gap) {
+                device.gaps.push(gap);
+            }
+        }
+    }
+    for device in &mut devices {
+        if !device.gaps.is_empty() || device.damaged > 0 || device.quarantined > 0 {
+            device.complete_us = None;
+        }
+    }
+    Ok(devices)
+}
+
+/// The runs that a lane's batches make.
+#[must_use]
+pub fn ledger(batches: &[Stored]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for stored in batches {
+        ledger.append(Run::of(&stored.header));
+    }
+    ledger
+}
+
+fn tally(device: &mut Device, lane: Lane, batches: &[Stored], doc: &InstallationDoc) {
+    for stored in batches {
+        let header = &stored.header;
+        match lane {
+            Lane::Fork => device.forks += 1,
+            Lane::Main => device.records += header.last_seq - header.first_seq + 1,
+            Lane::Quarantine => device.quarantined += 1,
+        }
+        if stored.received_us >= device.received_us {
+            device.received_us = stored.received_us;
+            device.behind = header.remaining;
+            device.standing = match stored.standing {
+                Standing::Unknown if !doc.bindings.is_empty() => Standing::Enrolled,
+                standing => standing,
+            };
+        }
+        if header.remaining == 0 {
+            // the earlier of two clocks: one that runs ahead must not promise the future
+            let through = header.sent_us.min(stored.received_us);
+            device.complete_us = device.complete_us.max(Some(through));
+        }
+    }
+}
+
+type Visit<'v> = dyn FnMut(&Frame<'_>, &Decoded<'_>, &ContextTable, Option<&[u8]>, &Stored) + 'v;
+
+/// Reads the records of one lane in order; returns how many batches could not be read.
+fn records(batches: &[Stored], stream: StreamId, visit: &mut Visit<'_>) -> u64 {
+    let mut table = ContextTable::new(stream);
+    let mut segment: Option<Vec<u8>> = None;
+    let mut damaged = 0;
+    for stored in batches {
+        let frames = stored
+            .read()
+            .ok()
+            .and_then(|entry| batch::open(&entry.batch).ok()?.frames().ok());
+        let Some(frames) = frames else {
+            damaged += 1;
+            continue;
+        };
+        for frame in audit::frames(&frames) {
+            let Ok(frame) = frame else {
+                damaged += 1;
+                break;
+            };
+            let Ok(decoded) = audit::decode(&frame) else {
+                damaged += 1;
+                continue;
+            };
+            if let Said::Segment(_) = decoded.said {
+                segment = Some(frame.bytes.to_vec());
+            }
+            table.observe(&decoded);
+            visit(&frame, &decoded, &table, segment.as_deref(), stored);
+        }
+    }
+    damaged
+}
+
+/// How far the stored record reaches, over all devices.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Completeness {
+    /// Through when, in RFC 3339; nothing when no device was ever complete.
+    pub complete_through: Option<String>,
+    /// For how many devices.
+    pub devices_complete: usize,
+    /// Of how many.
+    pub devices: usize,
+}
+
+/// Devices heard from within this of the newest one set the time of "complete through".
+const HEARD_US: u64 = 24 * 3600 * 1_000_000;
+
+/// Sums up: the earliest watermark among the devices that were complete within a day of the
+/// newest, and how many devices reach it. The others are silent, behind, or miss something.
+#[must_use]
+pub fn completeness(devices: &[Device]) -> Completeness {
+    let marks = || devices.iter().filter_map(|device| device.complete_us);
+    let newest = marks().max();
+    let through = newest.and_then(|newest| {
+        marks()
+            .filter(|mark| newest.saturating_sub(*mark) <= HEARD_US)
+            .min()
+    });
+    Completeness {
+        complete_through: through.map(|us| crate::clock::Utc(us / 1_000_000).to_string()),
+        devices_complete: through
+            .map_or(0, |through| marks().filter(|mark| *mark >= through).count()),
+        devices: devices.len(),
+    }
+}
+
+impl std::fmt::Display for Completeness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (n, m) = (self.devices_complete, self.devices);
+        match &self.complete_through {
+            Some(through) => write!(f, "complete through {through} for {n} of {m} devices"),
+            None => write!(f, "complete through no time yet: {n} of {m} devices"),
+        }
+    }
+}
+
+/// What is wrong with the stored bytes of a stream, in order; see [`check`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The first record it concerns, as `stream/seq`.
+    pub event: String,
+    /// What is wrong.
+    pub sentence: String,
+    /// Only the end of a write that was never acknowledged.
+    pub harmless: bool,
+}
+
+/// Hashes everything again: entries, signatures, bodies, chains and how they join.
+///
+/// Returns the number of records that hold and what does not.
+///
+/// # Errors
+/// [`StoreError`] when a file cannot be read at all.
+pub fn check(root: &Path) -> Result<(u64, Vec<Finding>), StoreError> {
+    let mut records = 0;
+    let mut findings = Vec::new();
+    for (id, _doc) in store::installation_docs(root)? {
+        for (stream, dir) in store::streams(root, &id)? {
+            for lane in [Lane::Main, Lane::Fork, Lane::Quarantine] {
+                let lane_dir = stream::lane_dir(&dir, lane);
+                let index = stream::index(&lane_dir).map_err(StoreError::io(&lane_dir))?;
+                findings.extend(
+                    index
+                        .troubles
+                        .iter()
+                        .map(|t| trouble(t, stream, &index.batches)),
+                );
+                for stored in &index.batches {
+                    match check_batch(stored, &id, stream, lane) {
+                        Ok(count) => records += count,
+                        Err((seq, sentence)) => findings.push(Finding {
+                            event: format!("{stream}/{seq}"),
+                            sentence,
+                            harmless: false,
+                        }),
+                    }
+                }
+                if lane == Lane::Main {
+                    findings.extend(joints(stream, &index.batches));
+                }
+            }
+        }
+    }
+    Ok((records, findings))
+}
+
+fn trouble(trouble: &Trouble, stream: StreamId, batches: &[Stored]) -> Finding {
+    // the record that should lie there: the one after the last whole batch before it
+    let before = batches
+        .iter()
+        .filter(|stored| stored.journal == trouble.journal && stored.offset < trouble.offset)
+        .map(|stored| stored.header.last_seq)
+        .max();
+    Finding {
+        event: format!("{stream}/{}", before.unwrap_or(0) + 1),
+        sentence: format!("{}: {}", trouble.journal.display(), trouble.sentence),
+        harmless: trouble.torn,
+    }
+}
+
+fn check_batch(
+    stored: &Stored,
+    id: &KeyId,
+    stream: StreamId,
+    lane: Lane,
+) -> Result<u64, (u64, String)> {
+    let header = &stored.header;
+    let first = header.first_seq;
+    let bad = |sentence: String| (first, sentence);
+    let entry = stored.read().map_err(|error| bad(error.to_string()))?;
+    let batch = batch::open(&entry.batch).map_err(|error| bad(error.to_string()))?;
+    if batch.header.installation.id() != *id || batch.header.stream != stream {
+        return Err(bad("the batch lies where it does not belong".to_owned()));
+    }
+    let frames = batch.frames().map_err(|error| bad(error.to_string()))?;
+    if lane == Lane::Quarantine {
+        return Ok(0);
+    }
+    let tail = audit::verify_chain(header.prev_hash, &frames).map_err(|error| {
+        let good = audit::frames(&frames).map_while(Result::ok).count();
+        let seq = match error {
+            audit::ChainError::Hash { seq, .. } => seq,
+            audit::ChainError::Seq { expected, .. } => expected,
+            audit::ChainError::Empty | audit::ChainError::Frame(_) => {
+                first.saturating_add(u64::try_from(good).unwrap_or(u64::MAX))
+            }
+        };
+        (seq, error.to_string())
+    })?;
+    if (tail.first_seq, tail.last_seq, tail.last_hash)
+        != (header.first_seq, header.last_seq, header.last_hash)
+    {
+        return Err(bad(
+            "the header names other records than the batch holds".to_owned()
+        ));
+    }
+    Ok(tail.records)
+}
+
+/// Gaps, and neighbours that do not join although no number is missing between them.
+fn joints(stream: StreamId, batches: &[Stored]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (mut last, mut hash) = (0, audit::frame::GENESIS);
+    for stored in batches {
+        let header = &stored.header;
+        let sentence = if header.first_seq <= last {
+            Some("the record is stored twice".to_owned())
+        } else if header.first_seq > last + 1 {
+            Some(format!(
+                "records {} to {} are missing",
+                last + 1,
+                header.first_seq - 1
+            ))
+        } else if header.prev_hash != hash {
+            Some("the record does not follow the one before it".to_owned())
+        } else {
+            None
+        };
+        if let Some(sentence) = sentence {
+            findings.push(Finding {
+                event: format!("{stream}/{}", header.first_seq.min(last + 1)),
+                sentence,
+                harmless: false,
+            });
+        }
+        (last, hash) = (header.last_seq, header.last_hash);
+    }
+    findings
+}

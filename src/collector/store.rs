@@ -1,0 +1,791 @@
+//! The collector's data directory: who may write what where, and what is acknowledged.
+//!
+//! ```text
+//! collector.lock                       held by the one server that writes
+//! collector.json                       format, minimum reader, organisation
+//! installations/<key id>/installation.json   its public key, its device, whom it is bound to
+//! installations/<key id>/streams/<stream>/…  see `stream`
+//! log/alerts.jsonl                     forks, gaps, damage, unknown keys: one line each
+//! log/admin.jsonl                      what people did, such as unsealing
+//! reader.token                         what a query over HTTP must show
+//! trust/                               the verified registry's state
+//! ```
+//!
+//! Streams lie below the key that signed them: an installation can neither touch nor even make
+//! noise in another's streams. Losing `installation.json` costs a new enrolment; whoever can
+//! write it can make records look like another person's, which is why the records name their
+//! caller as well and every answer says whether the two agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use super::ledger::Place;
+use super::stream::Stream;
+use crate::audit::decode::Said;
+use crate::audit::{self, ChainError};
+use crate::batch::protocol::{Lane, Refused, Rewind, Standing, Stored};
+use crate::batch::{self, Batch, BatchError, Header, Installation, Kind};
+use crate::clock::{Now, Utc};
+use crate::ids::{AgentName, Digest, KeyId, OrgId, StreamId};
+use crate::registry::doc::Registry;
+
+/// The format written here, and the newest read.
+pub const FORMAT: u32 = 1;
+/// Room for installations that are bound to nobody, each and together, in bytes.
+const UNKNOWN_BYTES: (u64, u64) = (64 << 20, 1 << 30);
+/// Installations bound to nobody that are kept.
+const UNKNOWN_INSTALLATIONS: usize = 10_000;
+/// Streams kept open; any beyond are opened again when needed.
+const OPEN_STREAMS: usize = 2048;
+
+/// A data directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another server writes here.
+    #[error("another collector is using {}", .0.display())]
+    Busy(PathBuf),
+    /// A file is not what was written.
+    #[error("{} is damaged", .0.display())]
+    Damaged(PathBuf),
+    /// The file system refused.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A newer program wrote it.
+    #[error("{} needs a reader of version {needs}, this one is of version {FORMAT}", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The version it needs.
+        needs: u32,
+    },
+    /// Not a data directory.
+    #[error("{} holds no collector data", .0.display())]
+    None(PathBuf),
+    /// Another organisation's.
+    #[error("{} belongs to organisation {have}, not {wanted}", path.display())]
+    Org {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        have: OrgId,
+        /// Whose it should be.
+        wanted: OrgId,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// `collector.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
+    format: u32,
+    min_reader: u32,
+    org: OrgId,
+}
+
+/// `installation.json`: an installation key, and whom it is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallationDoc {
+    /// The format of this document.
+    pub format: u32,
+    /// The lowest reader that may use it.
+    pub min_reader: u32,
+    /// The public key, base64.
+    pub installation: String,
+    /// The device, as it named itself when it enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// When it was first heard of, in microseconds since the Unix epoch.
+    pub first_seen_us: u64,
+    /// Whom it is bound to, oldest first.
+    #[serde(default)]
+    pub bindings: Vec<Binding>,
+}
+
+/// One proof that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// Who.
+    pub who: Who,
+    /// When, in microseconds since the Unix epoch.
+    pub enrolled_us: u64,
+}
+
+/// Who uses an installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Who {
+    /// An agent, by the key that proved it.
+    Agent {
+        /// Its name.
+        name: AgentName,
+        /// The key's id.
+        key: KeyId,
+    },
+    /// A person, by an ID token.
+    Person {
+        /// `iss`.
+        issuer: String,
+        /// `sub`.
+        subject: String,
+        /// A name to show.
+        display: String,
+    },
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Agent { name, .. } => write!(f, "agent {name}"),
+            Self::Person { display, .. } => write!(f, "{display}"),
+        }
+    }
+}
+
+impl InstallationDoc {
+    /// Says how far the key is trusted under this registry.
+    #[must_use]
+    pub fn standing(&self, registry: &Registry, now: &Now) -> Standing {
+        if self.bindings.is_empty() {
+            return Standing::Unknown;
+        }
+        let live = self.bindings.iter().any(|binding| match &binding.who {
+            Who::Agent { name, key } => agent_key(registry, name, now)
+                .is_some_and(|public| Installation(public).id() == *key),
+            Who::Person { issuer, .. } => {
+                registry.org.issuers.iter().any(|doc| doc.issuer == *issuer)
+            }
+        });
+        if live {
+            Standing::Enrolled
+        } else {
+            Standing::Revoked
+        }
+    }
+}
+
+/// The public key of an agent that the registry names, has not revoked and has not let expire.
+pub(super) fn agent_key(registry: &Registry, name: &AgentName, now: &Now) -> Option<[u8; 32]> {
+    let doc = registry.policy.agents.get(name)?;
+    let ended = doc.not_after.is_some_and(|at| at <= now.unix_s());
+    if ended || registry.revocations.agents.contains(name) {
+        return None;
+    }
+    let bytes = BASE64.decode(doc.public_key.as_bytes()).ok()?;
+    bytes.try_into().ok()
+}
+
+/// What a batch is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// 429 or 503 with Retry-After.
+    Later {
+        /// The status.
+        status: u16,
+        /// In seconds.
+        retry_s: u64,
+        /// Why.
+        refused: Refused,
+    },
+    /// Another status.
+    Refused(u16, Refused),
+    /// 409.
+    Rewind(Rewind),
+    /// 200.
+    Stored(Stored),
+}
+
+fn refused(status: u16, error: impl std::fmt::Display) -> Answer {
+    Answer::Refused(
+        status,
+        Refused {
+            error: error.to_string(),
+            seq: None,
+        },
+    )
+}
+
+/// A stream that somebody may have open; nothing before the first use and after an error.
+type Slot = Arc<Mutex<Option<Stream>>>;
+
+/// The open data directory.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    org: OrgId,
+    streams: Mutex<BTreeMap<(KeyId, StreamId), Slot>>,
+    installations: Mutex<Installations>,
+    log: Mutex<()>,
+    // freed by the kernel when the process ends, however it ends
+    _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct Installations {
+    known: BTreeMap<KeyId, InstallationDoc>,
+    unknown_bytes: BTreeMap<KeyId, u64>,
+}
+
+/// A lock whose holder panicked still guards what is on the disk, which is always whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Makes a data directory, or checks that it is one of this organisation.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn init(root: &Path, org: &OrgId) -> Result<(), StoreError> {
+        crate::vault::create_private_dir(root).map_err(StoreError::io(root))?;
+        let path = root.join("collector.json");
+        if path.exists() {
+            let have = about(root)?;
+            if have.org != *org {
+                return Err(StoreError::Org {
+                    path: root.to_owned(),
+                    have: have.org,
+                    wanted: org.clone(),
+                });
+            }
+        } else {
+            let about = About {
+                format: FORMAT,
+                min_reader: FORMAT,
+                org: org.clone(),
+            };
+            let text = serde_json::to_vec(&about).map_err(io::Error::other);
+            text.and_then(|text| files::replace(&path, &text))
+                .map_err(StoreError::io(&path))?;
+        }
+        for name in ["installations", "log", "trust"] {
+            let dir = root.join(name);
+            files::create_dir(root, &dir).map_err(StoreError::io(&dir))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a data directory for writing; makes it first if need be.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Busy`] when another server has it open.
+    pub fn open(root: &Path, org: &OrgId) -> Result<Self, StoreError> {
+        Self::init(root, org)?;
+        let path = root.join("collector.lock");
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        let lock = options.open(&path).map_err(StoreError::io(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::Busy(root.to_owned()));
+            }
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(StoreError::Io { path, source });
+            }
+        }
+        let mut installations = Installations::default();
+        for (id, doc) in installation_docs(root)? {
+            if doc.bindings.is_empty() {
+                let dir = root.join("installations").join(id.as_str());
+                let bytes = tree_bytes(&dir).map_err(StoreError::io(&dir))?;
+                installations.unknown_bytes.insert(id.clone(), bytes);
+            }
+            installations.known.insert(id, doc);
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            org: org.clone(),
+            streams: Mutex::default(),
+            installations: Mutex::new(installations),
+            log: Mutex::new(()),
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Takes a batch in. Whatever it answers with 200 is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the disk does not take it: nothing is acknowledged then.
+    pub fn accept(
+        &self,
+        bytes: &[u8],
+        stream: StreamId,
+        first_seq: u64,
+        registry: &Registry,
+        now: &Now,
+    ) -> Result<Answer, StoreError> {
+        let batch = match batch::open(bytes) {
+            Ok(batch) => batch,
+            Err(error) => {
+                let status = match error {
+                    BatchError::Signature(_) => 401,
+                    BatchError::TooLarge { .. } => 413,
+                    BatchError::BodyDigest
+                    | BatchError::Compression { .. }
+                    | BatchError::Field(_)
+                    | BatchError::Magic
+                    | BatchError::Newer(_)
+                    | BatchError::Size { .. } => 400,
+                };
+                return Ok(refused(status, error));
+            }
+        };
+        let header = &batch.header;
+        if header.org != self.org {
+            let error = format!("this is the collector of {}, not {}", self.org, header.org);
+            return Ok(refused(403, error));
+        }
+        if header.stream != stream || header.first_seq != first_seq {
+            return Ok(refused(
+                400,
+                "the address names another batch than the header",
+            ));
+        }
+        let chained = match chain(&batch) {
+            Ok(chained) => chained,
+            Err(answer) => return Ok(*answer),
+        };
+        let id = header.installation.id();
+        let standing = match self.meet(&id, header, bytes.len(), registry, now)? {
+            Ok(standing) => standing,
+            Err(answer) => return Ok(answer),
+        };
+        let slot = self.stream(&id, stream);
+        let mut slot = locked(&slot);
+        let dir = stream_dir(&self.root, &id, stream);
+        let open = match slot.take() {
+            Some(open) => open,
+            None => self.open_stream(&id, stream, &dir, now)?,
+        };
+        // put back only when it went well: after an error the disk is asked again
+        let open = slot.insert(open);
+        let result = self.place(open, &id, header, chained.as_ref(), standing, bytes, now);
+        if result.is_err() {
+            *slot = None;
+        }
+        if let (Ok(Answer::Stored(_)), Some(chained)) = (&result, &chained) {
+            self.check_claims(&id, header, &chained.frames, now)?;
+        }
+        result
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
+    fn place(
+        &self,
+        open: &mut Stream,
+        id: &KeyId,
+        header: &Header,
+        chained: Option<&Chained>,
+        standing: Standing,
+        bytes: &[u8],
+        now: &Now,
+    ) -> Result<Answer, StoreError> {
+        let acked = |acked_seq, lane| {
+            Answer::Stored(Stored {
+                acked_seq,
+                lane,
+                standing,
+            })
+        };
+        let event = Some((header.stream, header.first_seq));
+        let lane = match chained {
+            None => Lane::Quarantine,
+            Some(chained) => match open.ledger().place(header) {
+                Place::Append => Lane::Main,
+                Place::Compare { seq } if open.hash_at(seq) == chained.hash_at(seq) => {
+                    return Ok(acked(seq, Lane::Main));
+                }
+                Place::Compare { .. } | Place::Fork => Lane::Fork,
+                Place::Rewind {
+                    expected_seq,
+                    upto_seq,
+                } => {
+                    return Ok(Answer::Rewind(Rewind {
+                        expected_seq,
+                        upto_seq,
+                    }));
+                }
+            },
+        };
+        if open.has_aside(lane, header) {
+            return Ok(acked(header.last_seq, lane));
+        }
+        // the alert goes first: a crash between the two tells once too often, never too seldom
+        match lane {
+            Lane::Fork => {
+                let detail = "records contradict those stored before; both are kept";
+                self.alert("fork", id, event, detail, now)?;
+            }
+            Lane::Quarantine => {
+                let detail = "a record that cannot be read is kept apart";
+                self.alert("quarantine", id, event, detail, now)?;
+            }
+            Lane::Main => {}
+        }
+        let gaps = open.ledger().gaps().count();
+        open.append(&self.root, lane, header, now.wall_us, standing, bytes)
+            .map_err(StoreError::io(&stream_dir(&self.root, id, header.stream)))?;
+        if open.ledger().gaps().count() > gaps {
+            let detail = "the device no longer holds the records before this one";
+            self.alert("gap", id, event, detail, now)?;
+        }
+        Ok(acked(header.last_seq, lane))
+    }
+
+    fn stream(&self, id: &KeyId, stream: StreamId) -> Slot {
+        let mut streams = locked(&self.streams);
+        if streams.len() >= OPEN_STREAMS {
+            // those nobody is using right now; what they know is on the disk
+            streams.retain(|_, open| Arc::strong_count(open) > 1);
+        }
+        Arc::clone(streams.entry((id.clone(), stream)).or_default())
+    }
+
+    fn open_stream(
+        &self,
+        id: &KeyId,
+        stream: StreamId,
+        dir: &Path,
+        now: &Now,
+    ) -> Result<Stream, StoreError> {
+        let open = Stream::open(dir).map_err(StoreError::io(dir))?;
+        for trouble in open.troubles() {
+            let kind = if trouble.torn { "torn" } else { "damage" };
+            let detail = format!("{}: {}", trouble.journal.display(), trouble.sentence);
+            self.alert(kind, id, Some((stream, 0)), &detail, now)?;
+        }
+        Ok(open)
+    }
+
+    /// Says how far the key is trusted, and takes note of one that is met the first time.
+    fn meet(
+        &self,
+        id: &KeyId,
+        header: &Header,
+        bytes: usize,
+        registry: &Registry,
+        now: &Now,
+    ) -> Result<Result<Standing, Answer>, StoreError> {
+        let mut installations = locked(&self.installations);
+        if let Some(doc) = installations.known.get(id) {
+            let standing = doc.standing(registry, now);
+            if standing != Standing::Unknown {
+                return Ok(Ok(standing));
+            }
+        }
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let own = installations.unknown_bytes.get(id).copied().unwrap_or(0);
+        let all: u64 = installations.unknown_bytes.values().sum();
+        let crowded = installations.unknown_bytes.len() >= UNKNOWN_INSTALLATIONS
+            && !installations.known.contains_key(id);
+        if own + bytes > UNKNOWN_BYTES.0 || all + bytes > UNKNOWN_BYTES.1 || crowded {
+            return Ok(Err(Answer::Later {
+                status: 429,
+                retry_s: 3600,
+                refused: Refused {
+                    error: "the room for installations that are not enrolled is used up".to_owned(),
+                    seq: None,
+                },
+            }));
+        }
+        if !installations.known.contains_key(id) {
+            let doc = self.new_doc(&header.installation, now);
+            self.write_doc(id, &doc)?;
+            let detail = "batches of an installation that is not enrolled are kept apart";
+            self.alert("unknown-key", id, None, detail, now)?;
+            installations.known.insert(id.clone(), doc);
+        }
+        installations.unknown_bytes.insert(id.clone(), own + bytes);
+        Ok(Ok(Standing::Unknown))
+    }
+
+    fn new_doc(&self, installation: &Installation, now: &Now) -> InstallationDoc {
+        InstallationDoc {
+            format: FORMAT,
+            min_reader: FORMAT,
+            installation: BASE64.encode(&installation.0),
+            machine_id: None,
+            first_seen_us: now.wall_us,
+            bindings: Vec::new(),
+        }
+    }
+
+    fn write_doc(&self, id: &KeyId, doc: &InstallationDoc) -> Result<(), StoreError> {
+        let dir = self.root.join("installations").join(id.as_str());
+        files::create_dir(&self.root, &dir).map_err(StoreError::io(&dir))?;
+        let path = dir.join("installation.json");
+        let text = serde_json::to_vec_pretty(doc).map_err(io::Error::other);
+        text.and_then(|text| files::replace(&path, &text))
+            .map_err(StoreError::io(&path))
+    }
+
+    /// Binds an installation to somebody whose proof was checked; durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn bind(
+        &self,
+        installation: &Installation,
+        machine_id: &str,
+        who: Who,
+        now: &Now,
+    ) -> Result<(), StoreError> {
+        let id = installation.id();
+        let mut installations = locked(&self.installations);
+        let mut doc = match installations.known.get(&id) {
+            Some(doc) => doc.clone(),
+            None => self.new_doc(installation, now),
+        };
+        doc.machine_id = Some(machine_id.to_owned());
+        if doc.bindings.iter().all(|binding| binding.who != who) {
+            doc.bindings.push(Binding {
+                who,
+                enrolled_us: now.wall_us,
+            });
+        }
+        self.write_doc(&id, &doc)?;
+        installations.unknown_bytes.remove(&id);
+        installations.known.insert(id, doc);
+        Ok(())
+    }
+
+    /// Reports records whose own words about where they come from are not true.
+    fn check_claims(
+        &self,
+        id: &KeyId,
+        header: &Header,
+        frames: &[u8],
+        now: &Now,
+    ) -> Result<(), StoreError> {
+        for frame in audit::frames(frames).map_while(Result::ok) {
+            let Ok(decoded) = audit::decode(&frame) else {
+                continue;
+            };
+            if let Said::Segment(segment) = &decoded.said
+                && (segment.installation != *id
+                    || segment.org != self.org
+                    || segment.stream != header.stream)
+            {
+                let event = Some((header.stream, frame.seq));
+                let detail = "the segment names another installation, organisation or stream";
+                self.alert("claim", id, event, detail, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a line for the people who watch the collector.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn alert(
+        &self,
+        kind: &str,
+        installation: &KeyId,
+        event: Option<(StreamId, u64)>,
+        detail: &str,
+        now: &Now,
+    ) -> Result<(), StoreError> {
+        tracing::warn!(kind, %installation, detail, "Alert.");
+        let line = serde_json::json!({
+            "time": Utc(now.unix_s()).to_string(),
+            "kind": kind,
+            "installation": installation,
+            "event": event.map(|(stream, seq)| format!("{stream}/{seq}")),
+            "detail": detail,
+        });
+        let path = self.root.join("log").join("alerts.jsonl");
+        let _one_at_a_time = locked(&self.log);
+        files::append_line(&path, &line.to_string()).map_err(StoreError::io(&path))
+    }
+}
+
+/// The frames of a batch, their chain checked.
+struct Chained {
+    frames: Vec<u8>,
+    hashes: Vec<(u64, Digest)>,
+}
+
+impl Chained {
+    fn hash_at(&self, seq: u64) -> Option<Digest> {
+        self.hashes
+            .iter()
+            .find(|(at, _)| *at == seq)
+            .map(|(_, hash)| *hash)
+    }
+}
+
+/// Checks the chain inside a batch; a quarantined one has none.
+fn chain(batch: &Batch<'_>) -> Result<Option<Chained>, Box<Answer>> {
+    let header = &batch.header;
+    let frames = batch
+        .frames()
+        .map_err(|error| Box::new(refused(400, error)))?;
+    if header.kind == Kind::Quarantine {
+        return Ok(None);
+    }
+    let unreadable = |seq, error: &dyn std::fmt::Display| {
+        Box::new(Answer::Refused(
+            422,
+            Refused {
+                error: error.to_string(),
+                seq: Some(seq),
+            },
+        ))
+    };
+    let tail = audit::verify_chain(header.prev_hash, &frames).map_err(|error| match error {
+        ChainError::Empty => Box::new(refused(400, error)),
+        ChainError::Frame(_) => {
+            let good = audit::frames(&frames).map_while(Result::ok).count();
+            let good = u64::try_from(good).unwrap_or(u64::MAX);
+            unreadable(header.first_seq.saturating_add(good), &error)
+        }
+        ChainError::Hash { seq, .. } => unreadable(seq, &error),
+        ChainError::Seq { expected, .. } => unreadable(expected, &error),
+    })?;
+    if (tail.first_seq, tail.last_seq, tail.last_hash)
+        != (header.first_seq, header.last_seq, header.last_hash)
+    {
+        return Err(Box::new(refused(
+            400,
+            "the header names other records than the batch holds",
+        )));
+    }
+    let hashes = audit::frames(&frames)
+        .map_while(Result::ok)
+        .map(|frame| (frame.seq, frame.hash))
+        .collect();
+    Ok(Some(Chained { frames, hashes }))
+}
+
+/// The directory of a stream.
+#[must_use]
+pub fn stream_dir(root: &Path, id: &KeyId, stream: StreamId) -> PathBuf {
+    root.join("installations")
+        .join(id.as_str())
+        .join("streams")
+        .join(stream.to_string())
+}
+
+fn about(root: &Path) -> Result<About, StoreError> {
+    let path = root.join("collector.json");
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::None(root.to_owned()));
+        }
+        Err(source) => return Err(StoreError::Io { path, source }),
+    };
+    let about: About =
+        serde_json::from_slice(&text).map_err(|_json| StoreError::Damaged(path.clone()))?;
+    if about.min_reader > FORMAT {
+        return Err(StoreError::Newer {
+            path,
+            needs: about.min_reader,
+        });
+    }
+    Ok(about)
+}
+
+/// The organisation whose data a directory holds.
+///
+/// # Errors
+/// [`StoreError`]; [`StoreError::None`] when it holds none.
+pub fn org_of(root: &Path) -> Result<OrgId, StoreError> {
+    about(root).map(|about| about.org)
+}
+
+/// The installations in a data directory.
+///
+/// # Errors
+/// [`StoreError`] when one of them cannot be read.
+pub fn installation_docs(root: &Path) -> Result<Vec<(KeyId, InstallationDoc)>, StoreError> {
+    let dir = root.join("installations");
+    let mut docs = Vec::new();
+    for name in names(&dir)? {
+        let Ok(id) = KeyId::parse(&name) else {
+            continue;
+        };
+        let path = dir.join(&name).join("installation.json");
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            // a crash right after the directory was made: it is met again
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(StoreError::Io { path, source }),
+        };
+        let doc: InstallationDoc =
+            serde_json::from_slice(&text).map_err(|_json| StoreError::Damaged(path.clone()))?;
+        if doc.min_reader > FORMAT {
+            return Err(StoreError::Newer {
+                path,
+                needs: doc.min_reader,
+            });
+        }
+        docs.push((id, doc));
+    }
+    Ok(docs)
+}
+
+/// The streams of an installation, oldest first.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn streams(root: &Path, id: &KeyId) -> Result<Vec<(StreamId, PathBuf)>, StoreError> {
+    let dir = root.join("installations").join(id.as_str()).join("streams");
+    let found = names(&dir)?
+        .iter()
+        .filter_map(|name| Some((StreamId::parse(name).ok()?, dir.join(name))))
+        .collect();
+    Ok(found)
+}
+
+fn names(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let listing = match std::fs::read_dir(dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(StoreError::io(dir)(error)),
+    };
+    listing
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<_>>()
+        .map_err(StoreError::io(dir))
+}
+
+fn tree_bytes(dir: &Path) -> io::Result<u64> {
+    let mut total = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        total += if entry.file_type()?.is_dir() {
+            tree_bytes(&entry.path())?
+        } else {
+            entry.metadata()?.len()
+        };
+    }
+    Ok(total)
+}

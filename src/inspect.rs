@@ -1,1 +1,67 @@
-//! inspect
+//! Looks at what passes, both ways, before it goes on.
+//!
+//! The session asks here for every request it is about to send and for everything an upstream
+//! sends back. Rules that find or redact content come with data protection and plug in here;
+//! until then the one finding is size, because a client whose reader overflows is lost.
+#![warn(missing_docs)]
+
+use crate::limits;
+use crate::wire::msg::{Request, Response};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Finding {
+    /// Nothing that stops it.
+    Clear,
+    /// It may not go on: one line for people.
+    Stop(String),
+}
+
+/// Looks at a client's request before it is decided.
+pub fn request(request: &Request<'_>) -> Finding {
+    bounded(request.line.len(), limits::LINE_BYTES, "the request")
+}
+
+/// Looks at an upstream's answer before the client gets it.
+pub fn response(response: &Response<'_>) -> Finding {
+    // the edits of docs/formats/edits.md add less than this
+    let room = 4 << 10;
+    bounded(
+        response.line.len() + room,
+        limits::LINE_OUT_BYTES,
+        "the answer",
+    )
+}
+
+fn bounded(bytes: usize, most: usize, what: &str) -> Finding {
+    if bytes <= most {
+        return Finding::Clear;
+    }
+    Finding::Stop(format!(
+        "{what} has {bytes} bytes, and a client reads at most {most} in one message; ask for less"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::msg::Message;
+
+    fn answer(bytes: usize) -> Finding {
+        let line = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"x":"{}"}}}}"#,
+            "x".repeat(bytes)
+        );
+        match Message::parse(line.as_bytes()) {
+            Ok(Message::Response(message)) => response(&message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_would_overflow_the_client_is_stopped_and_a_smaller_one_is_not() {
+        assert_eq!(answer(9_900_000), Finding::Clear);
+        assert!(matches!(answer(10_000_000), Finding::Stop(text) if text.contains("10000000")));
+    }
+}

@@ -50,6 +50,18 @@ pub const CALL_MS: u64 = 600_000;
 pub const LINK_IDLE_MS: u64 = 600_000;
 /// First and longest pause before a link is started again, in milliseconds.
 pub const LINK_BACKOFF_MS: (u64, u64) = (500, 60_000);
+/// Contexts of one stream whose text a stranger chose (names that lead nowhere, client names);
+/// later ones are recorded without the text.
+pub const STRANGE_CONTEXTS: usize = 1024;
+/// Messages that never became a call are counted and recorded together this often, in
+/// milliseconds.
+pub const COUNTED_MS: u64 = 2_000;
+/// `subscriptions/listen` requests one session may have open.
+pub const LISTENS: usize = 64;
+/// Resources one session may be subscribed to.
+pub const SUBSCRIPTIONS: usize = 1024;
+/// A list longer than this is handed to a client in pages of this size, in bytes.
+pub const LIST_PAGE_BYTES: usize = 4 << 20;
 /// Burst of `list_changed` notifications is gathered for this long, in milliseconds.
 pub const LIST_CHANGED_DEBOUNCE_MS: u64 = 250;
 /// How long a machine with no verified registry waits for its first one before it answers

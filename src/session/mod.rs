@@ -6,17 +6,33 @@
 #![warn(missing_docs)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod ask;
+mod call;
+mod front;
 pub mod link;
+mod links;
+mod listen;
+mod outbox;
+mod road;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::call::Calls;
+use self::front::Front;
+use self::links::Links;
+use self::listen::Listens;
+use self::outbox::Outbox;
+use self::road::Routes;
 use crate::audit::entry::Entry;
+use crate::clock::{Entropy, Now};
 use crate::ids::LinkId;
-use crate::policy::Snapshot;
+use crate::policy::{Snapshot, SnapshotId};
+use crate::registry::Freshness;
 use crate::registry::doc::ServerDoc;
 pub use crate::wire::line::LineFault;
+use crate::wire::raw::Edits;
 
 /// What reaches the machine.
 #[derive(Debug)]
@@ -91,4 +107,141 @@ pub enum Output {
     ToClient(Bytes),
     /// Write this line to a link. The newline is included.
     ToLink(LinkId, Bytes),
+}
+
+/// One client connection.
+///
+/// ```text
+///   ClientLine ─▶ front ─▶ road: inspect, decide ─▶ links: ready? ─▶ calls: intent ─▶ outbox
+///                  │ lists, status                                        held ▲     │ Append
+///                  ▼                                                           │     ▼
+///   ToClient ◀── outbox ◀── calls: outcome ◀── road: inspect ◀── LinkLine    Recorded ◀─ driver
+/// ```
+#[derive(Debug)]
+pub struct Machine {
+    snapshot: Arc<Snapshot>,
+    front: Front,
+    routes: Routes,
+    links: Links,
+    calls: Calls,
+    listens: Listens,
+    outbox: Outbox,
+    edits: Edits,
+    closing: bool,
+}
+
+impl Machine {
+    /// Makes a session. Without a snapshot it waits up to [`crate::limits::FIRST_REGISTRY_MS`]
+    /// for the first one before it answers lists and calls; discover and initialize never wait.
+    /// `client_session` is the client's own session id where its environment claims one.
+    ///
+    /// Snapshots are numbered by the driver below 2^63; the machine numbers its own from there.
+    #[must_use]
+    pub fn new(snapshot: Option<Arc<Snapshot>>, client_session: Option<String>) -> Self {
+        let front = Front::new(client_session, snapshot.is_none());
+        let none = || {
+            let trouble = "the registry is not here yet; run `mcpshim status`".to_owned();
+            let (id, now) = (SnapshotId(0), Now::default());
+            Snapshot::new(id, None, Freshness::Lapsed, None, Some(trouble), &now)
+        };
+        Self {
+            snapshot: snapshot.unwrap_or_else(|| Arc::new(none())),
+            front,
+            routes: Routes::default(),
+            links: Links::default(),
+            calls: Calls::default(),
+            listens: Listens::default(),
+            outbox: Outbox::default(),
+            edits: Edits::new(),
+            closing: false,
+        }
+    }
+
+    /// Takes an input. Call [`Machine::poll`] until it gives `None` afterwards.
+    ///
+    /// `_entropy` is for the handles of parked calls; nothing draws from it yet.
+    pub fn handle(&mut self, input: Input<'_>, now: &Now, _entropy: &mut dyn Entropy) {
+        if self.closing {
+            // the records of the end are still to be confirmed; nothing else counts any more
+            return match input {
+                Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
+                Input::Recorded { upto } => self.recorded(upto),
+                Input::ClientClosed
+                | Input::ClientFault(_)
+                | Input::ClientLine(_)
+                | Input::LinkClosed { .. }
+                | Input::LinkFault { .. }
+                | Input::LinkLine { .. }
+                | Input::LinkOpened { .. }
+                | Input::Snapshot(_)
+                | Input::Wake => {}
+            };
+        }
+        match input {
+            Input::ClientClosed => self.client_closed(now),
+            Input::ClientFault(fault) => self.client_fault(fault, now),
+            Input::ClientLine(line) => self.client_line(line, now),
+            Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
+            Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
+            Input::LinkLine { link, line } => self.link_line(link, line, now),
+            Input::LinkOpened { link } => {
+                self.link_input(link, link::LinkInput::Opened, now);
+            }
+            Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
+            Input::Recorded { upto } => self.recorded(upto),
+            Input::Snapshot(snapshot) => {
+                self.take_snapshot(snapshot, now);
+                self.registry_settled(now);
+            }
+            Input::Wake => {
+                self.front_wake(now);
+                self.links_wake(now);
+                self.time_out(now);
+                self.outbox.flush(now, false);
+            }
+        }
+        debug_assert!(
+            {
+                let (intents, outcomes, in_flight) = self.calls.books();
+                intents == outcomes + in_flight
+            },
+            "intents = outcomes + in flight"
+        );
+    }
+
+    fn take_snapshot(&mut self, snapshot: Arc<Snapshot>, now: &Now) {
+        let new = self.with_live(snapshot, now);
+        let old = std::mem::replace(&mut self.snapshot, Arc::clone(&new));
+        self.routes.clear();
+        self.links_follow(now);
+        self.lists_changed(&old, &new);
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outbox.poll()
+    }
+
+    /// When to call `handle(Wake)` at the latest, in monotonic microseconds.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<u64> {
+        if self.closing {
+            return None;
+        }
+        [
+            self.front.next_wakeup(),
+            self.links.next_wakeup(),
+            self.calls.next_wakeup(),
+            self.outbox.next_wakeup(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Intents, outcomes and calls in flight: the first is always the sum of the other two.
+    #[must_use]
+    pub fn books(&self) -> (u64, u64, u64) {
+        self.calls.books()
+    }
 }

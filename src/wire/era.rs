@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::msg::{Params, Request};
+use super::msg::{self, Notification, Params, Request};
 use super::raw::{self, Change, Edits, Object};
 
 /// `_meta` key of a request: the revision it is written in.
@@ -332,6 +332,115 @@ fn declare(edits: &mut Edits, meta: &Object<'_>) {
     }
 }
 
+/// A result of mcpshim's own in the client's era. `members` is raw JSON without the braces;
+/// `note` is a `_meta` member, key and raw JSON.
+#[must_use]
+pub fn own_result(
+    members: &str,
+    to: Era,
+    cacheable: bool,
+    server_info: &str,
+    note: Option<(&str, &str)>,
+) -> String {
+    let note = note.map(|(key, value)| format!("\"{key}\":{value}"));
+    let mut out = format!("{{{members}");
+    let mut meta = String::new();
+    match to {
+        Era::Handshake(_) => {}
+        Era::Stateless => {
+            out.push_str(",\"resultType\":\"complete\"");
+            if cacheable {
+                out.push_str(",\"ttlMs\":0,\"cacheScope\":\"private\"");
+            }
+            meta = format!("\"{META_SERVER_INFO}\":{server_info}");
+        }
+    }
+    if let Some(note) = note {
+        meta.push_str(if meta.is_empty() { "" } else { "," });
+        meta.push_str(&note);
+    }
+    if !meta.is_empty() {
+        out.push_str(&format!(",\"_meta\":{{{meta}}}"));
+    }
+    out.push('}');
+    out
+}
+
+/// A `subscriptions/listen` of mcpshim's own for one resource, newline included.
+#[must_use]
+pub fn listen_line(id: &str, uri: &str, info: &str, capabilities: &str) -> Vec<u8> {
+    let params = format!(
+        r#"{{"notifications":{{"resourceSubscriptions":[{}]}},"_meta":{{"{META_PROTOCOL}":"{}","{META_CLIENT_INFO}":{info},"{META_CAPABILITIES}":{capabilities}}}}}"#,
+        raw::quoted(uri),
+        Revision::V2026_07_28.as_str(),
+    );
+    msg::request_line(id, "subscriptions/listen", Some(&params))
+}
+
+/// The first message of a client's listen: what is honoured, raw JSON without the braces.
+#[must_use]
+pub fn acknowledgement(id: &str, honoured: &str) -> Vec<u8> {
+    let params =
+        format!(r#"{{"notifications":{{{honoured}}},"_meta":{{"{META_SUBSCRIPTION}":{id}}}}}"#);
+    msg::notification_line("notifications/subscriptions/acknowledged", Some(&params))
+}
+
+/// A `list_changed` for one listen of the client's.
+#[must_use]
+pub fn list_changed(method: &str, id: &str) -> Vec<u8> {
+    let params = format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{id}}}}}"#);
+    msg::notification_line(method, Some(&params))
+}
+
+/// The answer to a client's listen: it is over.
+#[must_use]
+pub fn listen_over(id: &str) -> Vec<u8> {
+    let result = format!(r#"{{"resultType":"complete","_meta":{{"{META_SUBSCRIPTION}":{id}}}}}"#);
+    msg::result_line(id, &result)
+}
+
+/// An upstream's notification as the client gets it, newline included: with the id of the listen
+/// it belongs to there, or with none for a client of the handshake era.
+#[must_use]
+pub fn stamped(
+    edits: &mut Edits,
+    notification: &Notification<'_>,
+    subscription: Option<&str>,
+) -> Vec<u8> {
+    edits.clear();
+    let params = notification.params.as_ref();
+    let meta = params.and_then(|params| params.meta.as_ref());
+    match (meta, params, subscription) {
+        (Some(meta), _, id) => {
+            let known = meta.get(META_SUBSCRIPTION).is_some();
+            let change = |key: &str| match (key, id) {
+                (META_SUBSCRIPTION, Some(id)) => Change::Value(id),
+                (META_SUBSCRIPTION, None) => Change::Remove,
+                _ => Change::Keep,
+            };
+            let append = id.filter(|_| !known).map(|id| (META_SUBSCRIPTION, id));
+            edits.object(meta, change, append.as_slice());
+        }
+        (None, Some(params), Some(id)) => {
+            let meta = format!("{{\"{META_SUBSCRIPTION}\":{id}}}");
+            edits.object(&params.object, |_| Change::Keep, &[("_meta", &meta)]);
+        }
+        (None, None, Some(id)) => {
+            let params = format!("{{\"_meta\":{{\"{META_SUBSCRIPTION}\":{id}}}}}");
+            edits.object(
+                &notification.envelope,
+                |_| Change::Keep,
+                &[("params", &params)],
+            );
+        }
+        (None, _, None) => {}
+    }
+    let mut line = Vec::with_capacity(notification.line.len() + 64);
+    edits.apply(notification.line, &mut line);
+    line.push(b'\n');
+    line
+}
+
 /// A result that has no form in the client's era.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Untranslatable {
@@ -425,6 +534,15 @@ pub enum ErrorAs {
     /// For `tools/call`: a result with `isError` and this text, because no error code of the
     /// client's era says it. For other methods: `InternalError` with the same data.
     Text(String),
+}
+
+/// The code of a resource that is not there, in the client's era.
+#[must_use]
+pub fn not_found(era: Era) -> i64 {
+    match era {
+        Era::Handshake(_) => -32002,
+        Era::Stateless => -32602,
+    }
 }
 
 /// Maps an upstream's error to the client's era. `data` is the error's, raw JSON.

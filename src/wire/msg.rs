@@ -30,7 +30,11 @@ pub struct Id<'a>(&'a str);
 pub struct IdKey(Box<str>);
 
 impl<'a> Id<'a> {
-    fn parse(token: &'a str) -> Result<Self, Fault> {
+    /// Reads a token.
+    ///
+    /// # Errors
+    /// [`Fault::NullId`] for null, [`Fault::Id`] for what is neither string nor integer.
+    pub fn parse(token: &'a str) -> Result<Self, Fault> {
         if token == "null" {
             return Err(Fault::NullId);
         }

@@ -646,6 +646,22 @@ impl Edits {
         });
     }
 
+    /// Where a span lies after the changes; `None` when one of them touches it. Call it after
+    /// [`Edits::apply`].
+    #[must_use]
+    pub fn moved(&self, span: &Range<usize>) -> Option<Range<usize>> {
+        let (mut added, mut removed) = (0, 0);
+        for edit in &self.list {
+            if edit.at.end <= span.start {
+                added += edit.text.len();
+                removed += edit.at.len();
+            } else if edit.at.start < span.end {
+                return None;
+            }
+        }
+        Some(span.start + added - removed..span.end + added - removed)
+    }
+
     /// Writes `src` with all changes made.
     pub fn apply(&mut self, src: &str, out: &mut Vec<u8>) {
         // stable: two edits at one point keep the order they were made in

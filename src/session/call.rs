@@ -1,0 +1,327 @@
+//! Executions: calls from their intent to their outcome.
+//!
+//! [`Calls`] has no remove and no clear. The only way out is [`Calls::close`], which wants an
+//! [`Outcome`] and gives the record entry of it, so after every step
+//! **intents = outcomes + in flight**.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::outbox::{Instead, Level};
+use crate::audit::entry::{Body, CallFacts, End};
+use crate::clock::Now;
+use crate::ids::{CallId, LinkId};
+use crate::policy::Started;
+use crate::registry::doc::{AuditRule, FailMode};
+use crate::secret::Content;
+use crate::wire::era::Era;
+use crate::wire::msg::IdKey;
+
+/// Where an execution is: its link, and its request id there. The id is its progress token too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) link: LinkId,
+    pub(super) id: u64,
+}
+
+/// What is asked of the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Complete,
+    /// `subscriptions/listen` of ours, for one URI.
+    Listen,
+    Prompt,
+    Read,
+    Subscribe,
+    Tool,
+    Unsubscribe,
+}
+
+impl Method {
+    /// Whether its results carry `ttlMs` and `cacheScope` (MCP 2026-07-28, caching).
+    pub(super) fn cacheable(self) -> bool {
+        match self {
+            Self::Read => true,
+            Self::Complete
+            | Self::Listen
+            | Self::Prompt
+            | Self::Subscribe
+            | Self::Tool
+            | Self::Unsubscribe => false,
+        }
+    }
+}
+
+/// For whom a call is made.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A request of the client's, answered with its id token.
+    Client {
+        id: Box<str>,
+        key: IdKey,
+        /// The client's own progress token.
+        progress: Option<Box<str>>,
+    },
+    /// One resource of a `subscriptions/listen`, which is answered by itself.
+    Listen,
+    /// A `subscriptions/listen` of ours that the upstream acknowledged.
+    Standing,
+}
+
+/// How far a call is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The intent is on its way into the record; this line waits for it.
+    Held(Bytes),
+    /// The line left the machine.
+    Sent,
+}
+
+/// The proof that an intent was appended: not `Clone`, spent by the outcome.
+#[derive(Debug)]
+struct OpenRecord {
+    call: CallId,
+    leg: u16,
+    audit: AuditRule,
+    at_us: u64,
+}
+
+/// One call in flight.
+#[derive(Debug)]
+pub(super) struct Execution {
+    record: OpenRecord,
+    pub(super) origin: Origin,
+    pub(super) method: Method,
+    /// The client's era.
+    pub(super) era: Era,
+    pub(super) stage: Stage,
+    /// Log messages the request asked for (stateless era).
+    pub(super) level: Option<Level>,
+    /// The resource, for subscriptions.
+    pub(super) uri: Option<Box<str>>,
+    deadline_us: u64,
+}
+
+/// What is known when a call starts, beside its permit.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) origin: Origin,
+    pub(super) method: Method,
+    pub(super) era: Era,
+    pub(super) level: Option<Level>,
+    pub(super) uri: Option<Box<str>>,
+    /// Longest time until the answer.
+    pub(super) deadline_us: u64,
+    pub(super) line: Bytes,
+}
+
+/// How a call ended, for the record.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) end: End,
+    pub(super) content: Content,
+}
+
+impl Outcome {
+    /// One without content.
+    pub(super) fn bare(end: End) -> Self {
+        Self {
+            end,
+            content: Content::default(),
+        }
+    }
+}
+
+/// A call that ended: what to record, and whom to tell.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) body: Body,
+    pub(super) origin: Origin,
+    pub(super) method: Method,
+    pub(super) era: Era,
+    pub(super) fail_mode: FailMode,
+}
+
+impl Closed {
+    /// Who waits for the answer; `None` when nobody does.
+    pub(super) fn instead(&self) -> Option<Instead> {
+        match &self.origin {
+            Origin::Client { id, .. } => Some(Instead {
+                id: id.clone(),
+                tool: self.method == Method::Tool,
+                era: self.era,
+            }),
+            Origin::Listen | Origin::Standing => None,
+        }
+    }
+}
+
+/// Every call in flight.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    open: HashMap<Key, Execution>,
+    by_client: HashMap<IdKey, Key>,
+    attempts: u64,
+    intents: u64,
+    outcomes: u64,
+    /// No deadline is earlier than this.
+    soonest_us: Option<u64>,
+}
+
+impl Calls {
+    /// The number of the next execution or refused attempt.
+    pub(super) fn attempt(&mut self) -> CallId {
+        self.attempts += 1;
+        CallId(self.attempts)
+    }
+
+    /// Opens an execution from a spent permit; gives its intent, to be appended at once.
+    pub(super) fn open(
+        &mut self,
+        key: Key,
+        started: &Started<'_>,
+        facts: CallFacts,
+        start: Start,
+        now: &Now,
+    ) -> Body {
+        let Start {
+            origin,
+            method,
+            era,
+            level,
+            uri,
+            deadline_us,
+            line,
+        } = start;
+        if let Origin::Client { key: client, .. } = &origin {
+            self.by_client.insert(client.clone(), key);
+        }
+        let soonest = self.soonest_us.unwrap_or(u64::MAX).min(deadline_us);
+        self.soonest_us = Some(soonest);
+        self.intents += 1;
+        let execution = Execution {
+            record: OpenRecord {
+                call: facts.call,
+                leg: facts.leg,
+                audit: started.audit,
+                at_us: now.mono_us,
+            },
+            origin,
+            method,
+            era,
+            stage: Stage::Held(line),
+            level,
+            uri,
+            deadline_us,
+        };
+        let old = self.open.insert(key, execution);
+        debug_assert!(old.is_none(), "request ids of a link are never given twice");
+        Body::Intent(facts)
+    }
+
+    /// Ends an execution; gives its outcome, to be appended at once.
+    pub(super) fn close(&mut self, key: Key, outcome: Outcome, now: &Now) -> Option<Closed> {
+        let execution = self.open.remove(&key)?;
+        if let Origin::Client { key: client, .. } = &execution.origin {
+            self.by_client.remove(client);
+        }
+        if self.open.is_empty() {
+            self.soonest_us = None;
+        }
+        self.outcomes += 1;
+        let OpenRecord {
+            call,
+            leg,
+            audit,
+            at_us,
+        } = execution.record;
+        Some(Closed {
+            body: Body::Outcome {
+                call,
+                leg,
+                end: outcome.end,
+                took_us: now.mono_us.saturating_sub(at_us),
+                content: outcome.content,
+                audit,
+            },
+            origin: execution.origin,
+            method: execution.method,
+            era: execution.era,
+            fail_mode: audit.fail_mode,
+        })
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Execution> {
+        self.open.get(&key)
+    }
+
+    /// Takes the held line of a call whose intent is recorded; it counts as sent from here on.
+    pub(super) fn send(&mut self, key: Key) -> Option<Bytes> {
+        let execution = self.open.get_mut(&key)?;
+        match std::mem::replace(&mut execution.stage, Stage::Sent) {
+            Stage::Held(line) => Some(line),
+            Stage::Sent => None,
+        }
+    }
+
+    /// A subscription of ours is acknowledged: its client is answered, and it stays open for as
+    /// long as it is wanted.
+    pub(super) fn stand(&mut self, key: Key) {
+        if let Some(execution) = self.open.get_mut(&key) {
+            execution.deadline_us = u64::MAX;
+            let origin = std::mem::replace(&mut execution.origin, Origin::Standing);
+            if let Origin::Client { key: client, .. } = origin {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+
+    /// How the intent of a call that is not sent yet may fail to be recorded.
+    pub(super) fn fail_mode(&self, key: Key) -> Option<FailMode> {
+        Some(self.open.get(&key)?.record.audit.fail_mode)
+    }
+
+    /// The call a client's id means.
+    pub(super) fn of_client(&self, id: &IdKey) -> Option<Key> {
+        self.by_client.get(id).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The calls of one link, in the order they were made.
+    pub(super) fn of_link(&self, link: LinkId) -> Vec<Key> {
+        self.select(|key, _| key.link == link)
+    }
+
+    /// The calls whose time is over.
+    pub(super) fn overdue(&mut self, now: &Now) -> Vec<Key> {
+        if self.soonest_us.is_none_or(|at| at > now.mono_us) {
+            return Vec::new();
+        }
+        let later = self.open.values().map(|call| call.deadline_us);
+        self.soonest_us = later.filter(|at| *at > now.mono_us).min();
+        self.select(|_, call| call.deadline_us <= now.mono_us)
+    }
+
+    /// The calls that pass a test, in the order they were made.
+    pub(super) fn select(&self, test: impl Fn(&Key, &Execution) -> bool) -> Vec<Key> {
+        let passing = self.open.iter().filter(|(key, call)| test(key, call));
+        let mut keys: Vec<(CallId, Key)> = passing
+            .map(|(key, call)| (call.record.call, *key))
+            .collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<u64> {
+        self.soonest_us.filter(|at| *at < u64::MAX)
+    }
+
+    /// Intents, outcomes and calls in flight: the first is always the sum of the others.
+    pub(super) fn books(&self) -> (u64, u64, u64) {
+        (self.intents, self.outcomes, self.open.len() as u64)
+    }
+}

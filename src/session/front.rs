@@ -1,0 +1,531 @@
+//! The client's side: its era, and what is answered here without any upstream.
+//!
+//! ```text
+//!   Opening ──initialize──▶ Handshake(revision)
+//!      │ └─ any request with valid `_meta`, but server/discover ─▶ Stateless
+//!      └─ server/discover: answered, decides nothing (clients probe with it)
+//! ```
+//!
+//! Discover, initialize and every list come from the snapshot: no child is started for them.
+
+use std::sync::Arc;
+
+use super::call::Method;
+use super::outbox::{Held, Level};
+use super::road::Fate;
+use super::{LineFault, Machine, Output};
+use crate::audit::entry::{Context, ContextId};
+use crate::catalog::STATUS_TOOL;
+use crate::clock::Now;
+use crate::limits;
+use crate::policy::{self, Snapshot};
+use crate::wire::era::{self, Claim, Era, Introduction, Revision};
+use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
+use crate::wire::raw::{self, Object};
+
+/// How mcpshim names itself, raw JSON.
+pub(super) const SERVER_INFO: &str = concat!(
+    r#"{"name":"mcpshim","title":"mcpshim","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""}"#
+);
+
+/// What it offers, raw JSON. The same whatever the registry says: a registry may come later.
+const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}}"#;
+
+/// What is known of the client.
+#[derive(Debug, Default)]
+pub(super) struct Front {
+    pin: Pin,
+    introduction: Option<Introduction>,
+    pub(super) level: Option<Level>,
+    /// The client's own session id, claimed through the environment.
+    session: Option<String>,
+    /// The last client context made, by the text it was made from.
+    known: Option<(String, ContextId)>,
+    /// Requests that wait for the first registry: until when, and their lines.
+    first: Option<First>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Pin {
+    #[default]
+    Opening,
+    Handshake(Revision),
+    Stateless,
+}
+
+#[derive(Debug, Default)]
+struct First {
+    until_us: Option<u64>,
+    lines: Vec<(IdKey, Vec<u8>)>,
+}
+
+/// Who asks, as far as one request says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) era: Era,
+    /// What the request says of its sender (stateless era).
+    claim: Option<Claim<'a>>,
+}
+
+impl<'a> Asker<'a> {
+    /// Who sent a `subscriptions/listen`.
+    pub(super) fn of_listen(request: &Request<'a>) -> Option<Self> {
+        let claim = era::claim(request.params.as_ref()).ok().flatten()?;
+        Some(Self {
+            era: Era::Stateless,
+            claim: Some(claim),
+        })
+    }
+    /// Log messages asked for by this request.
+    pub(super) fn level(&self) -> Option<Level> {
+        Level::parse(self.claim?.log_level?)
+    }
+}
+
+impl Front {
+    pub(super) fn new(session: Option<String>, waits: bool) -> Self {
+        Self {
+            session,
+            first: waits.then(First::default),
+            ..Self::default()
+        }
+    }
+
+    /// The era notifications to the client are written in; `None` before it opened.
+    pub(super) fn era(&self) -> Option<Era> {
+        match self.pin {
+            Pin::Opening => None,
+            Pin::Handshake(revision) => Some(Era::Handshake(revision)),
+            Pin::Stateless => Some(Era::Stateless),
+        }
+    }
+
+    /// What an upstream of the stateless era is told of a handshake client.
+    pub(super) fn introduction(&self, asker: &Asker<'_>) -> Option<&Introduction> {
+        match asker.era {
+            Era::Handshake(_) => self.introduction.as_ref(),
+            Era::Stateless => None,
+        }
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<u64> {
+        self.first.as_ref()?.until_us
+    }
+
+    /// Whether a request with this id waits for the first registry.
+    pub(super) fn waits(&self, key: &IdKey) -> bool {
+        let first = self.first.as_ref();
+        first.is_some_and(|first| first.lines.iter().any(|(waiting, _)| waiting == key))
+    }
+}
+
+/// The lists and the member they come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum List {
+    Prompts,
+    Resources,
+    Templates,
+    Tools,
+}
+
+impl List {
+    pub(super) fn body(self, snapshot: &Snapshot) -> (&'static str, &str) {
+        let catalog = snapshot.catalog();
+        match self {
+            Self::Prompts => ("prompts", catalog.prompts()),
+            Self::Resources => ("resources", catalog.resources()),
+            Self::Templates => ("resourceTemplates", catalog.templates()),
+            Self::Tools => ("tools", catalog.tools()),
+        }
+    }
+}
+
+impl Machine {
+    pub(super) fn client_line(&mut self, line: &[u8], now: &Now) {
+        match Message::parse(line) {
+            Ok(Message::Request(request)) => self.client_request(&request, Fate::Fresh, now),
+            Ok(Message::Notification(notification)) => self.client_notification(&notification, now),
+            // nothing is ever asked of the client yet, so nothing can be answered
+            Ok(Message::Response(_)) => self.outbox.count("client-answer", now),
+            Err(rejected) => self.client_rejected(&rejected, now),
+        }
+    }
+
+    fn client_rejected(&mut self, rejected: &Rejected, now: &Now) {
+        self.outbox.count(rejected.fault.code(), now);
+        match rejected.kind {
+            Kind::Request | Kind::Unknown => {
+                let id = rejected.id.as_deref().unwrap_or("null");
+                let (code, text) = (rejected.fault.rpc_code(), rejected.fault.to_string());
+                self.outbox
+                    .send_client(msg::error_line(id, code, &text, None));
+            }
+            // JSON-RPC answers neither
+            Kind::Notification | Kind::Response => {}
+        }
+    }
+
+    pub(super) fn client_fault(&mut self, fault: LineFault, now: &Now) {
+        let (code, text) = match fault {
+            LineFault::Cut { bytes } => (
+                "cut-line",
+                format!("the input ended inside a line, after {bytes} bytes of it"),
+            ),
+            LineFault::TooLong { bytes } => (
+                "long-line",
+                format!(
+                    "a message of {bytes} bytes is longer than {} bytes and was dropped",
+                    limits::LINE_BYTES
+                ),
+            ),
+        };
+        self.outbox.count(code, now);
+        self.outbox
+            .send_client(msg::error_line("null", -32600, &text, None));
+    }
+
+    /// Takes one request of the client's; a second time, with its `fate`, when it had to wait.
+    pub(super) fn client_request(&mut self, request: &Request<'_>, fate: Fate<'_>, now: &Now) {
+        if self.in_flight(&request.id) {
+            self.outbox.count("repeated-id", now);
+            let text = format!("a request with id {} is still in flight", request.id.raw());
+            return self.error(&request.id, -32600, &text, None);
+        }
+        let asker = match (request.method.as_ref(), era::claim(request.params.as_ref())) {
+            ("initialize", _) => return self.initialize(request),
+            ("ping", Ok(None)) if self.front.pin != Pin::Stateless => {
+                let line = msg::result_line(request.id.raw(), "{}");
+                return self.outbox.send_client(line);
+            }
+            (_, Err(wrong)) => {
+                let data = wrong.data();
+                let (code, text) = (wrong.rpc_code(), wrong.to_string());
+                return self.error(&request.id, code, &text, data.as_deref());
+            }
+            (_, Ok(Some(claim))) => Asker {
+                era: Era::Stateless,
+                claim: Some(claim),
+            },
+            (_, Ok(None)) => match self.front.pin {
+                Pin::Handshake(revision) => Asker {
+                    era: Era::Handshake(revision),
+                    claim: None,
+                },
+                Pin::Opening | Pin::Stateless => {
+                    let text = format!(
+                        "params._meta[{:?}] is missing (MCP 2026-07-28), and there was no initialize",
+                        era::META_PROTOCOL
+                    );
+                    return self.error(&request.id, -32602, &text, None);
+                }
+            },
+        };
+        if request.method == "server/discover" && asker.era == Era::Stateless {
+            return self.discover(request, &asker);
+        }
+        if self.front.pin == Pin::Opening {
+            self.front.pin = Pin::Stateless;
+        }
+        let stateless = asker.era == Era::Stateless;
+        match request.method.as_ref() {
+            "tools/list" => self.list(request, &asker, List::Tools, now),
+            "prompts/list" => self.list(request, &asker, List::Prompts, now),
+            "resources/list" => self.list(request, &asker, List::Resources, now),
+            "resources/templates/list" => self.list(request, &asker, List::Templates, now),
+            "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
+                self.routed(request, &asker, fate, now);
+            }
+            "resources/subscribe" | "resources/unsubscribe" if !stateless => {
+                self.routed(request, &asker, fate, now);
+            }
+            "logging/setLevel" if !stateless => self.set_level(request),
+            "subscriptions/listen" if stateless => self.listen(request, &asker, now),
+            other => {
+                self.outbox.count("unknown-method", now);
+                let text = format!("Method not found: {other}");
+                self.error(&request.id, -32601, &text, None);
+            }
+        }
+    }
+
+    /// Whether a request with this id is not answered yet.
+    fn in_flight(&self, id: &Id<'_>) -> bool {
+        let key = id.key();
+        self.calls.of_client(&key).is_some()
+            || self.links.waits(&key)
+            || self.front.waits(&key)
+            || self.listens.has(&key)
+    }
+
+    pub(super) fn error(&mut self, id: &Id<'_>, code: i64, text: &str, data: Option<&str>) {
+        let line = msg::error_line(id.raw(), code, text, data);
+        self.outbox.send_client(line);
+    }
+
+    /// Answers with a result of mcpshim's own.
+    pub(super) fn own(&mut self, id: &str, era: Era, members: &str, cacheable: bool) {
+        let result = era::own_result(members, era, cacheable, SERVER_INFO, None);
+        self.outbox.send_client(msg::result_line(id, &result));
+    }
+
+    fn initialize(&mut self, request: &Request<'_>) {
+        let params = request.params.as_ref().map(|params| &params.object);
+        let asked = params.and_then(|params| params.text("protocolVersion"));
+        let (Some(params), Some(asked)) = (params, asked) else {
+            let text = "params.protocolVersion must be a string";
+            return self.error(&request.id, -32602, text, None);
+        };
+        if self.front.pin == Pin::Stateless {
+            let (text, data) = (
+                format!("Unsupported protocol version: {asked}"),
+                era::unsupported(&asked),
+            );
+            return self.error(&request.id, -32022, &text, Some(&data));
+        }
+        let revision = era::negotiate(&asked);
+        let capabilities = params.object("capabilities").ok().flatten();
+        self.front.pin = Pin::Handshake(revision);
+        self.front.known = None;
+        self.front.introduction = Some(Introduction {
+            info: params.get("clientInfo").unwrap_or("{}").to_owned(),
+            capabilities: capabilities.map_or_else(|| "{}".to_owned(), |c| era::carried(&c)),
+            log_level: None,
+        });
+        let result = format!(
+            r#"{{"protocolVersion":"{}","capabilities":{CAPABILITIES},"serverInfo":{SERVER_INFO},"instructions":{}}}"#,
+            revision.as_str(),
+            raw::quoted(&self.snapshot.catalog().instructions())
+        );
+        self.outbox
+            .send_client(msg::result_line(request.id.raw(), &result));
+    }
+
+    fn discover(&mut self, request: &Request<'_>, asker: &Asker<'_>) {
+        let members = format!(
+            r#""supportedVersions":["{}"],"capabilities":{CAPABILITIES},"instructions":{}"#,
+            Revision::V2026_07_28.as_str(),
+            raw::quoted(&self.snapshot.catalog().instructions())
+        );
+        self.own(request.id.raw(), asker.era, &members, true);
+    }
+
+    /// Keeps a request until the first registry is here, for at most
+    /// [`limits::FIRST_REGISTRY_MS`]. False when there is nothing to wait for.
+    pub(super) fn waits_for_registry(&mut self, request: &Request<'_>, now: &Now) -> bool {
+        let Some(first) = &mut self.front.first else {
+            return false;
+        };
+        if first.lines.len() >= limits::CALLS_IN_FLIGHT {
+            return false;
+        }
+        first
+            .until_us
+            .get_or_insert(now.mono_us + limits::FIRST_REGISTRY_MS * 1000);
+        let line = request.line.as_bytes().to_vec();
+        first.lines.push((request.id.key(), line));
+        true
+    }
+
+    /// Answers what waited for the first registry: it is here, or it did not come.
+    pub(super) fn registry_settled(&mut self, now: &Now) {
+        let Some(first) = self.front.first.take() else {
+            return;
+        };
+        for (_, line) in first.lines {
+            self.client_line(&line, now);
+        }
+    }
+
+    pub(super) fn front_wake(&mut self, now: &Now) {
+        let until = self.front.first.as_ref().and_then(|first| first.until_us);
+        if until.is_some_and(|until| until <= now.mono_us) {
+            self.registry_settled(now);
+        }
+    }
+
+    fn list(&mut self, request: &Request<'_>, asker: &Asker<'_>, list: List, now: &Now) {
+        if self.waits_for_registry(request, now) {
+            return;
+        }
+        let params = request.params.as_ref();
+        let cursor = params.and_then(|params| params.object.get("cursor"));
+        let snapshot = Arc::clone(&self.snapshot);
+        let (member, body) = list.body(&snapshot);
+        match page(body, cursor, snapshot.id().0) {
+            Some((entries, next)) => {
+                let next = next.map(|next| format!(",\"nextCursor\":\"{next}\""));
+                let members = format!("\"{member}\":{entries}{}", next.unwrap_or_default());
+                self.own(request.id.raw(), asker.era, &members, true);
+            }
+            None => {
+                let text =
+                    "the cursor is not one of this list, or the list has changed: start over";
+                self.error(&request.id, -32602, text, None);
+            }
+        }
+    }
+
+    fn set_level(&mut self, request: &Request<'_>) {
+        let params = request.params.as_ref();
+        let token = params.and_then(|params| params.object.get("level"));
+        let Some(level) = token.and_then(Level::parse) else {
+            let text = "params.level must be one of debug, info, notice, warning, error, critical, alert, emergency";
+            return self.error(&request.id, -32602, text, None);
+        };
+        self.front.level = Some(level);
+        if let Some(introduction) = &mut self.front.introduction {
+            introduction.log_level = Some(level.token().to_owned());
+        }
+        self.links_level(level);
+        let line = msg::result_line(request.id.raw(), "{}");
+        self.outbox.send_client(line);
+    }
+
+    /// Answers a call of `mcpshim_status`.
+    pub(super) fn status(&mut self, request: &Request<'_>, asker: &Asker<'_>, now: &Now) {
+        let mut text = policy::status(&self.snapshot, now).to_string();
+        for (key, trouble) in self.links.troubles() {
+            text.push_str(&format!("link:         {key} {trouble}\n"));
+        }
+        let members = format!(
+            r#""content":[{{"type":"text","text":{}}}],"isError":false"#,
+            raw::quoted(&text)
+        );
+        self.own(request.id.raw(), asker.era, &members, false);
+    }
+
+    fn client_notification(&mut self, notification: &Notification<'_>, now: &Now) {
+        match notification.method.as_ref() {
+            // roots are offered to no upstream; progress can only be of requests to the client
+            "notifications/initialized"
+            | "notifications/progress"
+            | "notifications/roots/list_changed" => {}
+            "notifications/cancelled" => self.client_cancels(notification, now),
+            _ => self.outbox.count("unknown-notification", now),
+        }
+    }
+
+    fn client_cancels(&mut self, notification: &Notification<'_>, now: &Now) {
+        let params = notification.params.as_ref();
+        let Some(id) = params.and_then(|params| params.object.get("requestId")) else {
+            return self.outbox.count("cancel-without-id", now);
+        };
+        let Ok(id) = Id::parse(id) else {
+            return self.outbox.count("cancel-without-id", now);
+        };
+        let key = id.key();
+        if let Some(call) = self.calls.of_client(&key) {
+            self.cancel(call, now);
+        } else if self.listens.has(&key) {
+            self.end_listen(&key, now);
+        } else if self.links.forget(&key) {
+            self.outbox.count("cancelled-early", now);
+        } else if let Some(first) = &mut self.front.first {
+            first.lines.retain(|(waiting, _)| *waiting != key);
+        }
+        // an unknown id is that of a request answered in the meantime
+    }
+
+    /// The number of the client's context.
+    pub(super) fn client_context(&mut self, asker: &Asker<'_>, now: &Now) -> ContextId {
+        let (info, protocol) = match (&asker.claim, &self.front.introduction) {
+            (Some(claim), _) => (claim.info.unwrap_or("{}"), asker.era.revision()),
+            (None, Some(own)) => (own.info.as_str(), asker.era.revision()),
+            (None, None) => ("{}", asker.era.revision()),
+        };
+        if let Some((text, id)) = &self.front.known
+            && text == info
+        {
+            return *id;
+        }
+        let object = Object::parse(info).ok();
+        let field = |key| {
+            let text = object.as_ref().and_then(|object| object.text(key));
+            let text: String = text.unwrap_or_default().chars().take(128).collect();
+            text
+        };
+        let (name, version) = (field("name"), field("version"));
+        let session = self.front.session.clone();
+        let context = |name, version| Context::Client {
+            name,
+            version,
+            protocol: protocol.as_str().to_owned(),
+            session: session.clone(),
+        };
+        let info = info.to_owned();
+        let id = self.outbox.strange_context(
+            context(name, version),
+            || context(String::new(), String::new()),
+            now,
+        );
+        self.front.known = Some((info, id));
+        id
+    }
+
+    /// The client's context for what is not a request of its.
+    pub(super) fn last_client_context(&mut self, now: &Now) -> ContextId {
+        if let Some((_, id)) = &self.front.known {
+            return *id;
+        }
+        let era = self.front.era().unwrap_or(Era::Stateless);
+        self.client_context(&Asker { era, claim: None }, now)
+    }
+
+    /// The client is gone or we are told to end: settles what is open.
+    pub(super) fn client_closed(&mut self, now: &Now) {
+        self.closing = true;
+        self.front.first = None;
+        for call in self.calls.select(|_, _| true) {
+            self.abandon(call, now);
+        }
+        self.end_listens();
+        self.end_links(now);
+        self.outbox.flush(now, true);
+        if self.outbox.settled() {
+            self.outbox.push(Output::Done);
+        } else {
+            self.outbox.hold(Held::Done);
+        }
+    }
+
+    /// The requests whose name may be `mcpshim_status`.
+    pub(super) fn is_status(method: Method, name: &str) -> bool {
+        method == Method::Tool && name == STATUS_TOOL
+    }
+}
+
+/// One page of a list: its entries as an array, and the cursor of the next. Lists are one page
+/// unless they would overflow a client. `None` for a cursor of another list or snapshot.
+fn page(body: &str, cursor: Option<&str>, snapshot: u64) -> Option<(String, Option<String>)> {
+    if cursor.is_none() && body.len() <= limits::LIST_PAGE_BYTES {
+        return Some((body.to_owned(), None));
+    }
+    let start = match cursor {
+        None => 0,
+        Some(token) => {
+            let text = raw::string(token)?;
+            let (of, start) = text.split_once('.')?;
+            if of.parse() != Ok(snapshot) {
+                return None;
+            }
+            start.parse::<usize>().ok()?
+        }
+    };
+    let entries = raw::elements(body).ok()?;
+    let rest = entries.get(start..).filter(|rest| !rest.is_empty())?;
+    let mut out = String::from("[");
+    let mut taken = 0;
+    for entry in rest {
+        if taken > 0 && out.len() + entry.len() > limits::LIST_PAGE_BYTES {
+            break;
+        }
+        out.push_str(if taken > 0 { "," } else { "" });
+        out.push_str(entry);
+        taken += 1;
+    }
+    out.push(']');
+    let next = (taken < rest.len()).then(|| format!("{snapshot}.{}", start + taken));
+    Some((out, next))
+}

@@ -1,0 +1,738 @@
+//! The machine's side of its links: which there are, what waits for them, what they say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::call::{Key, Origin, Outcome, Stage};
+use super::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkState};
+use super::outbox::{Housekeeping, Level, Upstream};
+use super::road::Fate;
+use super::{LineFault, Machine, Output};
+use crate::audit::entry::{Body as Record, Context, ContextId, End};
+use crate::clock::Now;
+use crate::ids::{LinkId, ServerKey};
+use crate::limits;
+use crate::policy::{Denial, DenialCode, SnapshotId};
+use crate::registry::doc::{PinMode, ServerDoc, Surface, Transport};
+use crate::secret::Content;
+use crate::wire::era::Era;
+use crate::wire::msg::{Body, IdKey, Kind, Message, Notification, Rejected};
+use crate::wire::raw::Object;
+
+/// Asks of one transport that are recorded one by one; later ones are counted.
+const ASKS: u32 = 16;
+
+/// Snapshots made here, with live surfaces in them, are numbered from here on, so that no
+/// permit of a driver's snapshot is ever taken for one of them.
+const MINTED: u64 = 1 << 63;
+
+/// Something that waits for a link.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A request of the client's.
+    Request { key: IdKey, line: Vec<u8> },
+    /// One resource of a `subscriptions/listen`.
+    Resource { listen: IdKey, uri: String },
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Request { line, .. } => line.len(),
+            Self::Resource { uri, .. } => uri.len(),
+        }
+    }
+}
+
+/// Whether a call may be sent now.
+#[derive(Debug)]
+pub(super) enum Readiness {
+    /// Too much waits or is in flight: one line for people.
+    Full(String),
+    Ready(Era),
+    Waits,
+}
+
+#[derive(Debug)]
+struct Slot {
+    link: Link,
+    /// The era it last was ready in; calls in flight are of this era.
+    era: Option<Era>,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// Calls in flight and subscriptions held.
+    open: usize,
+    /// Its server has another entry now: it ends with its last call.
+    retired: bool,
+    /// Why it could not be used, until it can.
+    trouble: Option<String>,
+    /// Requests of the machine's own whose answers mean nothing.
+    chores: Vec<u64>,
+    /// The log level its server was told.
+    level: Option<Level>,
+    asks: u32,
+    /// The highest request id given.
+    given: u64,
+}
+
+/// Every link of the session.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    slots: Vec<Slot>,
+    by_server: BTreeMap<ServerKey, LinkId>,
+    /// What servers that are not pinned offer.
+    live: BTreeMap<ServerKey, Arc<Surface>>,
+    minted: u64,
+}
+
+impl Links {
+    fn slot(&mut self, id: LinkId) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    fn seen(&self, id: LinkId) -> Option<&Slot> {
+        self.slots.get(usize::try_from(id.0).ok()?)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = LinkId> + use<> {
+        (0..self.slots.len()).filter_map(|at| u32::try_from(at).ok().map(LinkId))
+    }
+
+    /// Whether a request with this id waits for a link.
+    pub(super) fn waits(&self, id: &IdKey) -> bool {
+        let mut waiting = self.slots.iter().flat_map(|slot| &slot.waiting);
+        waiting.any(|one| matches!(one, Waiting::Request { key, .. } if key == id))
+    }
+
+    /// Drops a waiting request; false when there is none with this id.
+    pub(super) fn forget(&mut self, id: &IdKey) -> bool {
+        let mut found = false;
+        for slot in &mut self.slots {
+            slot.waiting.retain(|one| {
+                let this = matches!(one, Waiting::Request { key, .. } if key == id);
+                found |= this;
+                !this
+            });
+            slot.waiting_bytes = slot.waiting.iter().map(Waiting::bytes).sum();
+        }
+        found
+    }
+
+    /// Drops what waits for a `subscriptions/listen` that is over.
+    pub(super) fn forget_resources(&mut self, of: &IdKey) {
+        for slot in &mut self.slots {
+            slot.waiting
+                .retain(|one| !matches!(one, Waiting::Resource { listen, .. } if listen == of));
+            slot.waiting_bytes = slot.waiting.iter().map(Waiting::bytes).sum();
+        }
+    }
+
+    /// The id of a request of the machine's own whose answer means nothing, on a ready link.
+    pub(super) fn chore(&mut self, id: LinkId) -> Option<u64> {
+        let slot = self.slot(id)?;
+        if !matches!(slot.link.state(), LinkState::Ready(_)) {
+            return None;
+        }
+        slot.given = slot.link.next_id();
+        slot.chores.push(slot.given);
+        Some(slot.given)
+    }
+
+    /// Whether one more call may go to a link, or must wait for it.
+    pub(super) fn readiness(&self, id: LinkId, in_flight: usize, bytes: usize) -> Readiness {
+        let Some(slot) = self.seen(id) else {
+            return Readiness::Full("there is no such link".to_owned());
+        };
+        let server = slot.link.server();
+        let all = in_flight
+            + self
+                .slots
+                .iter()
+                .map(|slot| slot.waiting.len())
+                .sum::<usize>();
+        if all >= limits::CALLS_IN_FLIGHT {
+            return Readiness::Full(format!(
+                "{all} calls of this session are in flight, which is the most; wait for some"
+            ));
+        }
+        let most = usize::try_from(server.limits.in_flight).unwrap_or(usize::MAX);
+        if slot.open + slot.waiting.len() >= most {
+            return Readiness::Full(format!(
+                "{most} calls to server {} are in flight, which is the most; wait for some",
+                server.key
+            ));
+        }
+        if let LinkState::Ready(era) = slot.link.state() {
+            return Readiness::Ready(era);
+        }
+        if slot.waiting_bytes + bytes > limits::LINK_QUEUE_BYTES {
+            return Readiness::Full(format!(
+                "{} bytes wait for server {} to start; wait for it",
+                slot.waiting_bytes, server.key
+            ));
+        }
+        Readiness::Waits
+    }
+
+    /// The next request id on a link.
+    pub(super) fn next_id(&mut self, id: LinkId) -> Option<u64> {
+        let slot = self.slot(id)?;
+        slot.given = slot.link.next_id();
+        Some(slot.given)
+    }
+
+    /// Whether a request with this id was ever made on the link.
+    pub(super) fn gave(&self, link: LinkId, id: u64) -> bool {
+        self.seen(link).is_some_and(|slot| id <= slot.given)
+    }
+
+    pub(super) fn era(&self, id: LinkId) -> Option<Era> {
+        self.seen(id)?.era
+    }
+
+    /// The running server's own `serverInfo`, raw JSON.
+    pub(super) fn server_info(&self, id: LinkId) -> Option<&str> {
+        let info = self.seen(id)?.link.live()?.server_info.as_ref()?;
+        Some(info.get())
+    }
+
+    /// A link's server and how long its calls may take, in seconds, for sentences.
+    pub(super) fn describe(&self, id: LinkId) -> (String, u64) {
+        self.seen(id).map_or_else(
+            || ("unknown".to_owned(), 0),
+            |slot| {
+                let server = slot.link.server();
+                (server.key.to_string(), server.limits.call_ms / 1000)
+            },
+        )
+    }
+
+    /// One more call or subscription on a link.
+    pub(super) fn opened(&mut self, id: LinkId, now: &Now) {
+        if let Some(slot) = self.slot(id) {
+            slot.open += 1;
+            slot.busy(now);
+        }
+    }
+
+    /// One fewer.
+    pub(super) fn closed(&mut self, id: LinkId, now: &Now) {
+        if let Some(slot) = self.slot(id) {
+            slot.open = slot.open.saturating_sub(1);
+            slot.busy(now);
+        }
+    }
+
+    /// Servers that could not be used, and why.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = (&ServerKey, &str)> {
+        self.slots.iter().filter_map(|slot| {
+            let trouble = slot.trouble.as_deref()?;
+            Some((&slot.link.server().key, trouble))
+        })
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<u64> {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.link.next_wakeup())
+            .min()
+    }
+}
+
+impl Slot {
+    fn busy(&mut self, now: &Now) {
+        let calls = self.open + self.waiting.len();
+        self.link.set_busy(calls, now);
+        if self.retired && calls == 0 {
+            self.link.stop();
+        }
+    }
+}
+
+impl Machine {
+    /// The link to a server; makes one that is not running.
+    pub(super) fn link_for(&mut self, server: &Arc<ServerDoc>) -> LinkId {
+        if let Some(id) = self.links.by_server.get(&server.key) {
+            return *id;
+        }
+        let id = LinkId(u32::try_from(self.links.slots.len()).unwrap_or(u32::MAX));
+        self.links.slots.push(Slot {
+            link: Link::new(id, Arc::clone(server), false),
+            era: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            open: 0,
+            retired: false,
+            trouble: None,
+            chores: Vec::new(),
+            level: None,
+            asks: 0,
+            given: 0,
+        });
+        self.links.by_server.insert(server.key.clone(), id);
+        id
+    }
+
+    /// Lets something wait until the link is ready.
+    pub(super) fn wait(&mut self, id: LinkId, waiting: Waiting, now: &Now) {
+        if let Some(slot) = self.links.slot(id) {
+            slot.waiting_bytes += waiting.bytes();
+            slot.waiting.push_back(waiting);
+            slot.link.want(now);
+            slot.busy(now);
+        }
+        self.pump(id, now);
+    }
+
+    /// Gives a link an input and does what it then wants.
+    pub(super) fn link_input(&mut self, id: LinkId, input: LinkInput<'_>, now: &Now) {
+        if let Some(slot) = self.links.slot(id) {
+            slot.link.handle(input, now);
+        }
+        self.pump(id, now);
+    }
+
+    /// Does what a link wants done.
+    pub(super) fn pump(&mut self, id: LinkId, now: &Now) {
+        while let Some(wanted) = self.links.slot(id).and_then(|slot| slot.link.poll()) {
+            match wanted {
+                LinkOutput::Close => {
+                    self.outbox.push(Output::CloseLink(id));
+                    self.link_lost(id, "was stopped", now);
+                }
+                LinkOutput::Failed(failure) => self.link_failed(id, &failure, now),
+                LinkOutput::Note(code, detail) => {
+                    let server = self
+                        .links
+                        .seen(id)
+                        .map(|slot| Arc::clone(slot.link.server()));
+                    if let Some(server) = server {
+                        let server = self.server_context(&server, now);
+                        let note = Record::Link {
+                            server,
+                            code,
+                            detail,
+                        };
+                        self.outbox.append(note, now);
+                    }
+                }
+                LinkOutput::Open => {
+                    if let Some(slot) = self.links.slot(id) {
+                        (slot.level, slot.asks) = (None, 0);
+                        let server = Arc::clone(slot.link.server());
+                        self.outbox.push(Output::OpenLink(id, server));
+                    }
+                }
+                LinkOutput::Ready(era) => self.link_ready(id, era, now),
+                LinkOutput::Send(line) => {
+                    let line = Upstream::Housekeeping(Housekeeping::Link(line));
+                    self.outbox.send_link(id, line);
+                }
+                LinkOutput::Surface(surface) => self.link_surface(id, *surface, now),
+            }
+        }
+    }
+
+    fn link_ready(&mut self, id: LinkId, era: Era, now: &Now) {
+        let level = self.front.level;
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        slot.trouble = None;
+        slot.waiting_bytes = 0;
+        let waiting = std::mem::take(&mut slot.waiting);
+        if slot.era.replace(era) != Some(era) {
+            // the server's context names its protocol version
+            self.routes.clear();
+        }
+        if let Some(level) = level {
+            self.tell_level(id, level);
+        }
+        for one in waiting {
+            self.resume(one, Fate::Ready(id, era), now);
+        }
+        if let Some(slot) = self.links.slot(id) {
+            slot.busy(now);
+        }
+    }
+
+    fn resume(&mut self, waiting: Waiting, fate: Fate<'_>, now: &Now) {
+        match waiting {
+            Waiting::Request { line, .. } => {
+                if let Ok(Message::Request(request)) = Message::parse(&line) {
+                    self.client_request(&request, fate, now);
+                }
+            }
+            Waiting::Resource { listen, uri } => self.listen_resource(&listen, &uri, fate, now),
+        }
+    }
+
+    fn link_failed(&mut self, id: LinkId, failure: &LinkFailure, now: &Now) {
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        let server = slot.link.server();
+        let (code, sentence) = match failure {
+            LinkFailure::Down(phrase) => (
+                DenialCode::Unavailable,
+                format!("server {} {phrase}; ask {}", server.key, server.oncall),
+            ),
+            LinkFailure::Drift(difference) => (
+                DenialCode::Drift,
+                format!(
+                    "server {} is not the one that was approved: {difference}; ask {}",
+                    server.key, server.owner
+                ),
+            ),
+        };
+        slot.trouble = Some(sentence.clone());
+        slot.waiting_bytes = 0;
+        let waiting = std::mem::take(&mut slot.waiting);
+        let denial = Denial::new(code, sentence);
+        for one in waiting {
+            self.resume(one, Fate::Refused(id, &denial), now);
+        }
+        if let Some(slot) = self.links.slot(id) {
+            slot.busy(now);
+        }
+    }
+
+    /// What a server that is not pinned offers: part of a snapshot of our own.
+    fn link_surface(&mut self, id: LinkId, surface: Surface, now: &Now) {
+        let Some(server) = self.links.seen(id).map(|slot| slot.link.server()) else {
+            return;
+        };
+        if server.pin == PinMode::Off {
+            let key = server.key.clone();
+            self.links.live.insert(key, Arc::new(surface));
+            let snapshot = Arc::clone(&self.snapshot);
+            self.take_snapshot(snapshot, now);
+        }
+    }
+
+    /// The snapshot with what is known of servers that are not pinned.
+    pub(super) fn with_live(
+        &mut self,
+        snapshot: Arc<crate::policy::Snapshot>,
+        now: &Now,
+    ) -> Arc<crate::policy::Snapshot> {
+        if self.links.live.is_empty() {
+            return snapshot;
+        }
+        self.links.minted += 1;
+        let id = SnapshotId(MINTED + self.links.minted);
+        Arc::new(snapshot.with_live(id, self.links.live.clone(), now))
+    }
+
+    /// Gives links the entries of a new registry; ends those whose server is gone or moved.
+    pub(super) fn links_follow(&mut self, now: &Now) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let servers = snapshot.registry().map(|registry| &registry.servers);
+        for id in self.links.ids() {
+            let Some(slot) = self.links.slot(id) else {
+                continue;
+            };
+            if slot.retired {
+                continue;
+            }
+            let key = slot.link.server().key.clone();
+            let new = servers.and_then(|servers| servers.get(&key)).cloned();
+            let kept = new.is_some_and(|new| slot.link.set_server(new, now));
+            if !kept {
+                slot.retired = true;
+                slot.waiting_bytes = 0;
+                let waiting = std::mem::take(&mut slot.waiting);
+                slot.busy(now);
+                self.links.by_server.remove(&key);
+                self.links.live.remove(&key);
+                // decided again: a refusal, or another link
+                for one in waiting {
+                    self.resume(one, Fate::Fresh, now);
+                }
+            }
+            self.pump(id, now);
+        }
+    }
+
+    /// A link's transport is gone: its calls end here.
+    fn link_lost(&mut self, id: LinkId, reason: &str, now: &Now) {
+        if let Some(slot) = self.links.slot(id) {
+            slot.chores.clear();
+        }
+        let (key, _) = self.links.describe(id);
+        for _ in 0..self.listens.lose(id) {
+            self.links.closed(id, now);
+        }
+        for call in self.calls.of_link(id) {
+            let sent = self
+                .calls
+                .get(call)
+                .map(|call| matches!(call.stage, Stage::Sent));
+            let (end, text) = if sent == Some(true) {
+                let text = format!(
+                    "server {key} {reason} before it answered; whether the call took effect is \
+                     not known"
+                );
+                (End::Unknown, text)
+            } else {
+                let text = format!("server {key} {reason} before the call was sent");
+                (End::NotSent, text)
+            };
+            self.fail(call, Outcome::bare(end), &text, now);
+        }
+    }
+
+    pub(super) fn link_closed(&mut self, id: LinkId, reason: &str, now: &Now) {
+        self.link_lost(id, reason, now);
+        self.link_input(id, LinkInput::Closed(reason), now);
+    }
+
+    /// Ends every link: the session is over.
+    pub(super) fn end_links(&mut self, now: &Now) {
+        for id in self.links.ids() {
+            if let Some(slot) = self.links.slot(id) {
+                slot.waiting.clear();
+                slot.waiting_bytes = 0;
+                slot.link.stop();
+            }
+            self.pump(id, now);
+        }
+    }
+
+    pub(super) fn links_wake(&mut self, now: &Now) {
+        for id in self.links.ids() {
+            let due = self.links.seen(id).and_then(|slot| slot.link.next_wakeup());
+            if due.is_some_and(|at| at <= now.mono_us) {
+                self.link_input(id, LinkInput::Wake, now);
+            }
+        }
+    }
+
+    /// The number of a server's context.
+    pub(super) fn server_context(&mut self, server: &ServerDoc, now: &Now) -> ContextId {
+        let link = self.links.by_server.get(&server.key);
+        let era = link.and_then(|id| self.links.era(*id));
+        let context = Context::Server {
+            id: server.id.clone(),
+            key: server.key.clone(),
+            transport: match server.transport {
+                Transport::Http { .. } => "http".to_owned(),
+                Transport::Stdio { .. } => "stdio".to_owned(),
+            },
+            protocol: era.map_or(String::new(), |era| era.revision().as_str().to_owned()),
+        };
+        self.outbox.context(context, now)
+    }
+
+    // ---- log levels
+
+    /// The client set a level: servers of the handshake era are told.
+    pub(super) fn links_level(&mut self, level: Level) {
+        for id in self.links.ids() {
+            self.tell_level(id, level);
+        }
+    }
+
+    /// A request asks for log messages: a server of the handshake era is told the level, unless
+    /// it knows one that gives at least as many.
+    pub(super) fn wants_level(&mut self, id: LinkId, level: Option<Level>) {
+        let known = self.links.seen(id).and_then(|slot| slot.level);
+        if let Some(level) = level
+            && known.is_none_or(|known| known > level)
+        {
+            self.tell_level(id, level);
+        }
+    }
+
+    fn tell_level(&mut self, id: LinkId, level: Level) {
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        let logs = || {
+            let capabilities = slot.link.live()?.capabilities.as_ref()?;
+            Object::parse(capabilities.get()).ok()?.get("logging")
+        };
+        let ready = matches!(slot.era, Some(Era::Handshake(_)))
+            && matches!(slot.link.state(), LinkState::Ready(_));
+        if !ready || slot.level == Some(level) || logs().is_none() {
+            return;
+        }
+        slot.level = Some(level);
+        if let Some(chore) = self.links.chore(id) {
+            let line = Upstream::Housekeeping(Housekeeping::SetLevel(chore, level));
+            self.outbox.send_link(id, line);
+        }
+    }
+
+    // ---- what an upstream says
+
+    pub(super) fn link_line(&mut self, id: LinkId, line: &[u8], now: &Now) {
+        if self.links.seen(id).is_none() {
+            return;
+        }
+        match Message::parse(line) {
+            Ok(Message::Response(response)) => {
+                let Some(number) = response.id.and_then(|id| id.number()) else {
+                    return self.outbox.count("stray-answer", now);
+                };
+                let owned = self.links.slot(id).is_some_and(|slot| {
+                    if let Some(at) = slot.chores.iter().position(|chore| *chore == number) {
+                        slot.chores.swap_remove(at);
+                        return true;
+                    }
+                    slot.link.owns(number)
+                });
+                if !owned {
+                    return self.answered(id, number, &response, now);
+                }
+                let answer = match &response.body {
+                    Body::Error {
+                        code,
+                        message,
+                        object,
+                    } => Answer::Error {
+                        code: *code,
+                        message,
+                        data: object.get("data"),
+                    },
+                    Body::Result(result) => Answer::Result(result.raw()),
+                };
+                self.link_input(id, LinkInput::Answer { id: number, answer }, now);
+            }
+            Ok(Message::Notification(notification)) => {
+                self.link_notification(id, &notification, now);
+            }
+            Ok(Message::Request(request)) if request.method == "ping" => {
+                self.link_input(id, LinkInput::Ping(request.id.raw()), now);
+            }
+            Ok(Message::Request(request)) => self.upstream_asks(id, &request, now),
+            Err(rejected) => self.link_rejected(id, line, &rejected, now),
+        }
+    }
+
+    /// A line of an upstream's that is no message. Where it was to be an answer, its call ends.
+    fn link_rejected(&mut self, id: LinkId, line: &[u8], rejected: &Rejected, now: &Now) {
+        self.outbox.count("upstream-line", now);
+        let number = rejected.id.as_deref().and_then(|id| id.parse().ok());
+        let call = number.map(|number| Key {
+            link: id,
+            id: number,
+        });
+        let sent = call.and_then(|call| self.calls.get(call));
+        let sent = sent.is_some_and(|call| matches!(call.stage, Stage::Sent));
+        if let (Kind::Response | Kind::Unknown, Some(call), true) = (rejected.kind, call, sent) {
+            let (key, _) = self.links.describe(id);
+            let text = format!("server {key} gave an unusable answer: {}", rejected.fault);
+            let outcome = Outcome {
+                end: End::Unknown,
+                content: Content(bytes::Bytes::copy_from_slice(line)),
+            };
+            self.fail(call, outcome, &text, now);
+        }
+        self.link_input(id, LinkInput::Fault(None), now);
+    }
+
+    /// Bytes of an upstream's that are no line. When one call is in flight, it was its answer.
+    pub(super) fn link_fault(&mut self, id: LinkId, fault: LineFault, now: &Now) {
+        self.outbox.count("upstream-line", now);
+        if let LineFault::TooLong { bytes } = fault
+            && let [call] = self.calls.of_link(id)[..]
+        {
+            let (key, _) = self.links.describe(id);
+            let text = format!(
+                "the answer of server {key} has {bytes} bytes, more than {}; ask for less",
+                limits::LINE_BYTES
+            );
+            self.fail(call, Outcome::bare(End::Unknown), &text, now);
+        }
+        self.link_input(id, LinkInput::Fault(Some(fault)), now);
+    }
+
+    fn link_notification(&mut self, id: LinkId, notification: &Notification<'_>, now: &Now) {
+        match notification.method.as_ref() {
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => {
+                self.link_input(id, LinkInput::Changed, now);
+            }
+            "notifications/progress" => self.progress(id, notification, now),
+            "notifications/message" => self.log_message(id, notification),
+            "notifications/resources/updated" => self.resource_updated(id, notification),
+            "notifications/subscriptions/acknowledged" => self.acknowledged(id, notification, now),
+            // of requests of its own, all of which were refused at once
+            "notifications/cancelled" => {}
+            _ => self.outbox.count("unknown-upstream-notification", now),
+        }
+    }
+
+    fn progress(&mut self, id: LinkId, notification: &Notification<'_>, now: &Now) {
+        let params = notification.params.as_ref().map(|params| &params.object);
+        let token = params.and_then(|params| params.get("progressToken"));
+        let number = token.and_then(|token| token.parse().ok());
+        let call = number.and_then(|number| {
+            self.calls.get(Key {
+                link: id,
+                id: number,
+            })
+        });
+        let Some(call) = call else {
+            return self.outbox.count("stray-progress", now);
+        };
+        if let (
+            Stage::Sent,
+            Origin::Client {
+                progress: Some(own),
+                ..
+            },
+            Some(span),
+        ) = (
+            &call.stage,
+            &call.origin,
+            params.and_then(|params| params.value_span("progressToken")),
+        ) {
+            self.edits.clear();
+            self.edits.replace(span, own);
+            let mut line = Vec::with_capacity(notification.line.len() + 64);
+            self.edits.apply(notification.line, &mut line);
+            line.push(b'\n');
+            self.outbox.send_client(line);
+        }
+    }
+
+    /// Passes a log message on where the client asked for it: a handshake client by
+    /// `logging/setLevel` or by default, a stateless one by a request in flight at this server.
+    fn log_message(&mut self, id: LinkId, notification: &Notification<'_>) {
+        let params = notification.params.as_ref().map(|params| &params.object);
+        let level = params.and_then(|params| params.get("level"));
+        let level = level.and_then(Level::parse).unwrap_or(Level::Info);
+        let wanted = match self.front.era() {
+            None => false,
+            Some(Era::Handshake(_)) => self.front.level.is_none_or(|least| level >= least),
+            Some(Era::Stateless) => {
+                let asked = self.calls.select(|key, call| {
+                    key.link == id && call.level.is_some_and(|least| level >= least)
+                });
+                !asked.is_empty()
+            }
+        };
+        if wanted {
+            let mut line = Vec::with_capacity(notification.line.len() + 1);
+            line.extend_from_slice(notification.line.as_bytes());
+            line.push(b'\n');
+            self.outbox.send_client(line);
+        }
+    }
+
+    /// Whether one more ask of this link's transport is recorded by itself.
+    pub(super) fn asks_once_more(&mut self, id: LinkId) -> bool {
+        let slot = self.links.slot(id);
+        slot.is_some_and(|slot| {
+            slot.asks += 1;
+            slot.asks <= ASKS
+        })
+    }
+
+    pub(super) fn server_of(&self, id: LinkId) -> Option<Arc<ServerDoc>> {
+        Some(Arc::clone(self.links.seen(id)?.link.server()))
+    }
+}

@@ -1,0 +1,335 @@
+//! Subscriptions: `subscriptions/listen` of stateless clients, `resources/subscribe` of handshake
+//! clients, and what upstreams report.
+//!
+//! Changes of lists are mcpshim's own news: the lists come from the snapshot. Changes of
+//! resources are an upstream's: every subscribed URI is decided and recorded like a call, and
+//! goes to the server that owns the URI in that server's own era:
+//!
+//! | | upstream of the handshake era | of the stateless era |
+//! |---|---|---|
+//! | `resources/subscribe` | passed on | a `subscriptions/listen` of ours, open until unsubscribed |
+//! | a URI in `subscriptions/listen` | a `resources/subscribe` of ours | the same |
+
+use std::collections::BTreeSet;
+
+use super::Machine;
+use super::call::{Key, Method, Origin, Outcome, Stage};
+use super::front::{Asker, List};
+use super::outbox::{Housekeeping, Upstream};
+use super::road::Fate;
+use crate::audit::entry::End;
+use crate::clock::Now;
+use crate::ids::LinkId;
+use crate::limits;
+use crate::policy::Snapshot;
+use crate::secret::Content;
+use crate::wire::era::{self, Era};
+use crate::wire::msg::{self, IdKey, Message, Notification, Request};
+use crate::wire::raw;
+
+/// One `subscriptions/listen` of the client's.
+#[derive(Debug)]
+struct Listen {
+    key: IdKey,
+    /// Its id token, which stamps every notification.
+    id: Box<str>,
+    line: Vec<u8>,
+    lists: [bool; 3],
+    uris: BTreeSet<String>,
+}
+
+/// Every subscription of the session.
+#[derive(Debug, Default)]
+pub(super) struct Listens {
+    open: Vec<Listen>,
+    /// URIs a handshake client is subscribed to.
+    own: BTreeSet<String>,
+    /// Subscriptions held at servers of the handshake era.
+    held: BTreeSet<(LinkId, String)>,
+}
+
+const LISTS: [(&str, &str); 3] = [
+    ("toolsListChanged", "notifications/tools/list_changed"),
+    ("promptsListChanged", "notifications/prompts/list_changed"),
+    (
+        "resourcesListChanged",
+        "notifications/resources/list_changed",
+    ),
+];
+
+impl Listens {
+    pub(super) fn has(&self, key: &IdKey) -> bool {
+        self.open.iter().any(|listen| listen.key == *key)
+    }
+
+    /// A link's transport is gone, and its subscriptions with it: how many.
+    pub(super) fn lose(&mut self, link: LinkId) -> usize {
+        let before = self.held.len();
+        self.held.retain(|(of, _)| *of != link);
+        before - self.held.len()
+    }
+
+    fn wanted(&self, uri: &str) -> bool {
+        self.own.contains(uri) || self.open.iter().any(|listen| listen.uris.contains(uri))
+    }
+}
+
+impl Machine {
+    /// Takes a `subscriptions/listen`: acknowledges at once what is honoured, then subscribes.
+    pub(super) fn listen(&mut self, request: &Request<'_>, asker: &Asker<'_>, now: &Now) {
+        let params = request.params.as_ref().map(|params| &params.object);
+        let Some(Ok(Some(wanted))) = params.map(|params| params.object("notifications")) else {
+            let text = "params.notifications must be an object without duplicate keys";
+            return self.error(&request.id, -32602, text, None);
+        };
+        let asked = wanted.get("resourceSubscriptions").unwrap_or("[]");
+        let Ok(asked) = raw::elements(asked) else {
+            let text = "params.notifications.resourceSubscriptions must be an array";
+            return self.error(&request.id, -32602, text, None);
+        };
+        let held: usize = self
+            .listens
+            .open
+            .iter()
+            .map(|listen| listen.uris.len())
+            .sum();
+        if self.listens.open.len() >= limits::LISTENS || held + asked.len() > limits::SUBSCRIPTIONS
+        {
+            self.outbox.count("listen-limit", now);
+            let text = "too many subscriptions are open; cancel some";
+            return self.error(&request.id, -32603, text, None);
+        }
+        let asked: Vec<String> = asked
+            .into_iter()
+            .filter_map(|token| Some(raw::string(token)?.into_owned()))
+            .collect();
+        let lists = LISTS.map(|(flag, _)| wanted.get(flag) == Some("true"));
+        let mut honoured: Vec<String> = LISTS
+            .iter()
+            .zip(lists)
+            .filter(|(_, on)| *on)
+            .map(|((flag, _), _)| format!("\"{flag}\":true"))
+            .collect();
+        let uris: BTreeSet<String> = asked
+            .iter()
+            .filter(|uri| self.may_watch(uri, now))
+            .cloned()
+            .collect();
+        if !uris.is_empty() {
+            let tokens: Vec<String> = uris.iter().map(|uri| raw::quoted(uri)).collect();
+            honoured.push(format!("\"resourceSubscriptions\":[{}]", tokens.join(",")));
+        }
+        let key = request.id.key();
+        self.listens.open.push(Listen {
+            key: key.clone(),
+            id: request.id.raw().into(),
+            line: request.line.as_bytes().to_vec(),
+            lists,
+            uris,
+        });
+        debug_assert_eq!(asker.era, Era::Stateless);
+        let line = era::acknowledgement(request.id.raw(), &honoured.join(","));
+        self.outbox.send_client(line);
+        for uri in &asked {
+            self.listen_resource(&key, uri, Fate::Fresh, now);
+        }
+    }
+
+    /// Puts one URI of a listen on the road. A refusal is recorded; the acknowledgement told the
+    /// client already.
+    pub(super) fn listen_resource(&mut self, listen: &IdKey, uri: &str, fate: Fate<'_>, now: &Now) {
+        let found = self.listens.open.iter().find(|open| open.key == *listen);
+        let Some(line) = found.map(|open| open.line.clone()) else {
+            return;
+        };
+        if let Ok(Message::Request(request)) = Message::parse(&line) {
+            self.watch(&request, uri, fate, now);
+        }
+    }
+
+    /// Ends a listen the client took back.
+    pub(super) fn end_listen(&mut self, key: &IdKey, now: &Now) {
+        let Some(at) = self.listens.open.iter().position(|open| open.key == *key) else {
+            return;
+        };
+        let listen = self.listens.open.remove(at);
+        self.links.forget_resources(key);
+        for uri in &listen.uris {
+            self.unwatch(uri, now);
+        }
+    }
+
+    /// Ends what is held upstream for a URI nobody wants any more.
+    fn unwatch(&mut self, uri: &str, now: &Now) {
+        if self.listens.wanted(uri) {
+            return;
+        }
+        let held: Vec<LinkId> = self
+            .listens
+            .held
+            .iter()
+            .filter(|(_, of)| of == uri)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in held {
+            self.listens.held.remove(&(link, uri.to_owned()));
+            self.links.closed(link, now);
+            if let Some(id) = self.links.chore(link) {
+                let line = Housekeeping::Unsubscribe(id, uri.to_owned());
+                self.outbox.send_link(link, Upstream::Housekeeping(line));
+            }
+        }
+        let open = self.calls.select(|_, call| {
+            call.uri.as_deref() == Some(uri) && !matches!(call.origin, Origin::Client { .. })
+        });
+        for call in open {
+            self.cancel(call, now);
+        }
+    }
+
+    /// A handshake client's `resources/unsubscribe` for a server of the stateless era: the listen
+    /// of ours ends.
+    pub(super) fn unsubscribe_here(&mut self, id: &str, era: Era, uri: &str, now: &Now) {
+        self.listens.own.remove(uri);
+        self.unwatch(uri, now);
+        self.own(id, era, "", false);
+    }
+
+    /// Keeps book of a handshake client's own subscriptions, before their call is closed.
+    pub(super) fn subscribed(&mut self, key: Key, end: End, now: &Now) {
+        let Some(call) = self.calls.get(key) else {
+            return;
+        };
+        let (method, uri) = (
+            call.method,
+            call.uri.as_deref().unwrap_or_default().to_owned(),
+        );
+        match (method, end) {
+            (Method::Subscribe, End::Ok) => {
+                self.hold(key.link, &uri, now);
+                self.listens.own.insert(uri);
+            }
+            (Method::Unsubscribe, End::Ok) => {
+                self.listens.own.remove(&uri);
+                if !self.listens.wanted(&uri) && self.listens.held.remove(&(key.link, uri)) {
+                    self.links.closed(key.link, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hold(&mut self, link: LinkId, uri: &str, now: &Now) {
+        if self.listens.held.insert((link, uri.to_owned())) {
+            self.links.opened(link, now);
+        }
+    }
+
+    /// The answer to a call made for a listen: a `resources/subscribe` of ours is done, or a
+    /// `subscriptions/listen` of ours is over.
+    pub(super) fn listen_answered(&mut self, key: Key, end: End, content: Content, now: &Now) {
+        let Some(call) = self.calls.get(key) else {
+            return;
+        };
+        let subscribed = matches!(call.origin, Origin::Listen)
+            && matches!(self.links.era(key.link), Some(Era::Handshake(_)));
+        if let (true, End::Ok, Some(uri)) = (subscribed, end, &call.uri) {
+            let uri = uri.to_string();
+            self.hold(key.link, &uri, now);
+        }
+        self.settle(key, Outcome { end, content }, None, now);
+    }
+
+    /// A server of the stateless era acknowledges a listen of ours.
+    pub(super) fn acknowledged(
+        &mut self,
+        link: LinkId,
+        notification: &Notification<'_>,
+        now: &Now,
+    ) {
+        let meta = notification
+            .params
+            .as_ref()
+            .and_then(|params| params.meta.as_ref());
+        let id = meta.and_then(|meta| meta.get(era::META_SUBSCRIPTION)?.parse().ok());
+        let Some(key) = id.map(|id| Key { link, id }) else {
+            return;
+        };
+        let Some(call) = self.calls.get(key) else {
+            // the link's own
+            return;
+        };
+        if !matches!(call.stage, Stage::Sent) {
+            return self.outbox.count("stray-answer", now);
+        }
+        if let (Method::Subscribe, Origin::Client { id, .. }, Some(uri)) =
+            (call.method, &call.origin, &call.uri)
+        {
+            let (id, era, uri) = (id.clone(), call.era, uri.to_string());
+            self.listens.own.insert(uri);
+            self.own(&id, era, "", false);
+        }
+        self.calls.stand(key);
+    }
+
+    /// A resource changed: whoever is subscribed to it is told.
+    pub(super) fn resource_updated(&mut self, link: LinkId, notification: &Notification<'_>) {
+        let params = notification.params.as_ref().map(|params| &params.object);
+        let Some(uri) = params.and_then(|params| params.text("uri")) else {
+            return;
+        };
+        // it may be a part of what was subscribed to
+        let within = |subscribed: &str| uri.starts_with(subscribed);
+        let held = self.listens.held.iter();
+        let held = held.filter(|(of, _)| *of == link).any(|(_, of)| within(of));
+        let open = !self
+            .calls
+            .select(|key, call| key.link == link && call.uri.as_deref().is_some_and(within))
+            .is_empty();
+        if !held && !open {
+            return;
+        }
+        if self.listens.own.iter().any(|own| within(own)) {
+            let line = era::stamped(&mut self.edits, notification, None);
+            self.outbox.send_client(line);
+        }
+        for listen in &self.listens.open {
+            if listen.uris.iter().any(|own| within(own)) {
+                let line = era::stamped(&mut self.edits, notification, Some(&listen.id));
+                self.outbox.send_client(line);
+            }
+        }
+    }
+
+    /// Tells the client which lists differ between two snapshots.
+    pub(super) fn lists_changed(&mut self, before: &Snapshot, after: &Snapshot) {
+        let differs = |list: List| list.body(before).1 != list.body(after).1;
+        let changed = [
+            differs(List::Tools),
+            differs(List::Prompts),
+            differs(List::Resources) || differs(List::Templates),
+        ];
+        for (at, ((_, method), changed)) in LISTS.iter().zip(changed).enumerate() {
+            if !changed {
+                continue;
+            }
+            if let Some(Era::Handshake(_)) = self.front.era() {
+                self.outbox
+                    .send_client(msg::notification_line(method, None));
+            }
+            for listen in &self.listens.open {
+                if listen.lists.get(at) == Some(&true) {
+                    self.outbox
+                        .send_client(era::list_changed(method, &listen.id));
+                }
+            }
+        }
+    }
+
+    /// The session ends: every listen is answered.
+    pub(super) fn end_listens(&mut self) {
+        for listen in std::mem::take(&mut self.listens.open) {
+            self.outbox.send_client(era::listen_over(&listen.id));
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What leaves the machine, and what must be recorded before it may.
+//!
+//! Every entry gets a ticket. A send that depends on one is held until the driver says that the
+//! ticket is recorded, so this is the one place where "no call without a record" is kept.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::call::Key;
+use super::{Output, Ticket};
+use crate::audit::entry::{Body, Context, ContextId, Entry};
+use crate::clock::Now;
+use crate::ids::LinkId;
+use crate::limits;
+use crate::registry::doc::FailMode;
+use crate::wire::era::Era;
+use crate::wire::{msg, raw};
+
+/// What goes to an upstream.
+#[derive(Debug)]
+pub(super) enum Upstream {
+    /// A call, from a spent permit. Its intent is recorded.
+    Call(Bytes),
+    /// What a link or the machine says for itself: no client payload.
+    Housekeeping(Housekeeping),
+}
+
+/// The machine's and the links' own messages.
+#[derive(Debug)]
+pub(super) enum Housekeeping {
+    /// A request of ours is taken back.
+    Cancel(u64),
+    /// A link opens, surveys or ends.
+    Link(Vec<u8>),
+    /// A request of the upstream's is refused: its id token, and why.
+    Refuse(Box<str>, String),
+    /// `logging/setLevel` with this request id.
+    SetLevel(u64, Level),
+    /// `resources/unsubscribe` with this request id: ends what a recorded call began.
+    Unsubscribe(u64, String),
+}
+
+/// The log levels of MCP, from the least severe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+    Alert,
+    Emergency,
+}
+
+impl Level {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Debug, "\"debug\""),
+        (Self::Info, "\"info\""),
+        (Self::Notice, "\"notice\""),
+        (Self::Warning, "\"warning\""),
+        (Self::Error, "\"error\""),
+        (Self::Critical, "\"critical\""),
+        (Self::Alert, "\"alert\""),
+        (Self::Emergency, "\"emergency\""),
+    ];
+
+    /// Reads a JSON token.
+    pub(super) fn parse(token: &str) -> Option<Self> {
+        let known = Self::ALL.iter().find(|(_, text)| *text == token)?;
+        Some(known.0)
+    }
+
+    /// The JSON token.
+    pub(super) fn token(self) -> &'static str {
+        let known = Self::ALL.iter().find(|(level, _)| *level == self);
+        known.map_or("\"info\"", |(_, token)| token)
+    }
+}
+
+impl Upstream {
+    fn into_line(self) -> Bytes {
+        match self {
+            Self::Call(line) => line,
+            Self::Housekeeping(Housekeeping::Cancel(id)) => msg::notification_line(
+                "notifications/cancelled",
+                Some(&format!("{{\"requestId\":{id}}}")),
+            )
+            .into(),
+            Self::Housekeeping(Housekeeping::Link(line)) => line.into(),
+            Self::Housekeeping(Housekeeping::Refuse(id, why)) => {
+                msg::error_line(&id, -32601, &why, None).into()
+            }
+            Self::Housekeeping(Housekeeping::SetLevel(id, level)) => msg::request_line(
+                &id.to_string(),
+                "logging/setLevel",
+                Some(&format!("{{\"level\":{}}}", level.token())),
+            )
+            .into(),
+            Self::Housekeeping(Housekeeping::Unsubscribe(id, uri)) => msg::request_line(
+                &id.to_string(),
+                "resources/unsubscribe",
+                Some(&format!("{{\"uri\":{}}}", raw::quoted(&uri))),
+            )
+            .into(),
+        }
+    }
+}
+
+/// What waits for a ticket.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// The answer to a client, after its outcome.
+    Answer {
+        /// The line.
+        line: Bytes,
+        /// What the client gets instead when the outcome could not be recorded.
+        fail_mode: FailMode,
+        /// How to word that.
+        instead: Instead,
+    },
+    /// A call, after its intent.
+    Call(Key),
+    /// The end of the session, after its last entry.
+    Done,
+}
+
+/// Who waits for an answer that may have to be withheld.
+#[derive(Debug)]
+pub(super) struct Instead {
+    /// The client's id token.
+    pub(super) id: Box<str>,
+    /// `tools/call`, whose refusals are results.
+    pub(super) tool: bool,
+    /// The client's era.
+    pub(super) era: Era,
+}
+
+/// The queue to the driver.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    out: VecDeque<Output>,
+    last: Ticket,
+    held: VecDeque<(Ticket, Held)>,
+    contexts: HashMap<Arc<Context>, ContextId>,
+    /// Contexts whose text a stranger chose.
+    strangers: usize,
+    counts: Vec<(&'static str, u64)>,
+    flush_at_us: Option<u64>,
+}
+
+impl Outbox {
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    pub(super) fn send_client(&mut self, line: impl Into<Bytes>) {
+        self.out.push_back(Output::ToClient(line.into()));
+    }
+
+    pub(super) fn send_link(&mut self, link: LinkId, message: Upstream) {
+        self.out
+            .push_back(Output::ToLink(link, message.into_line()));
+    }
+
+    /// Records something.
+    pub(super) fn append(&mut self, body: Body, at: &Now) -> Ticket {
+        self.last.0 += 1;
+        self.out
+            .push_back(Output::Append(self.last, Entry { at: *at, body }));
+        self.last
+    }
+
+    /// Holds something until everything appended so far is recorded.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.held.push_back((self.last, held));
+    }
+
+    /// What was held for tickets up to this one, in order.
+    pub(super) fn release(&mut self, upto: Ticket) -> Option<Held> {
+        match self.held.front() {
+            Some((ticket, _)) if *ticket <= upto => self.held.pop_front().map(|(_, held)| held),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Whether nothing waits for a record.
+    pub(super) fn settled(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// The number of a context; says it to the record before its first use.
+    pub(super) fn context(&mut self, context: Context, at: &Now) -> ContextId {
+        if let Some(id) = self.contexts.get(&context) {
+            return *id;
+        }
+        let id = ContextId(u32::try_from(self.contexts.len() + 1).unwrap_or(u32::MAX));
+        let context = Arc::new(context);
+        self.contexts.insert(Arc::clone(&context), id);
+        self.append(Body::Context(id, context), at);
+        id
+    }
+
+    /// The number of a context that holds a stranger's text. After
+    /// [`limits::STRANGE_CONTEXTS`] of them the text is left out, so that memory stays bounded.
+    pub(super) fn strange_context(
+        &mut self,
+        context: Context,
+        without: impl FnOnce() -> Context,
+        at: &Now,
+    ) -> ContextId {
+        if self.strangers >= limits::STRANGE_CONTEXTS && !self.contexts.contains_key(&context) {
+            return self.context(without(), at);
+        }
+        let before = self.contexts.len();
+        let id = self.context(context, at);
+        self.strangers += self.contexts.len() - before;
+        id
+    }
+
+    /// Counts a message that never became a call; recorded together with others like it.
+    pub(super) fn count(&mut self, code: &'static str, now: &Now) {
+        match self.counts.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => self.counts.push((code, 1)),
+        }
+        self.flush_at_us
+            .get_or_insert(now.mono_us + limits::COUNTED_MS * 1000);
+    }
+
+    /// Records what was counted, when it is time or `at_once`.
+    pub(super) fn flush(&mut self, now: &Now, at_once: bool) {
+        let due = self.flush_at_us.is_some_and(|at| at <= now.mono_us);
+        if due || at_once {
+            self.flush_at_us = None;
+            for (code, count) in std::mem::take(&mut self.counts) {
+                self.append(Body::Counted { code, count }, now);
+            }
+        }
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<u64> {
+        self.flush_at_us
+    }
+}

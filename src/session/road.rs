@@ -1,0 +1,991 @@
+//! The road of a call, up and down (DESIGN §3).
+//!
+//! Up: who → inspect → decide → ready(link) → intent appended → sent. A request that has to wait
+//! for its link keeps its line and no permit: when the link is ready it walks the road again
+//! from the start, so a decision is never older than the step that sends.
+//! Down: inspect → outcome appended → client.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Machine;
+use super::call::{Key, Method, Origin, Outcome, Stage, Start};
+use super::front::{Asker, SERVER_INFO};
+use super::link::{CLIENT_CAPABILITIES, CLIENT_INFO};
+use super::links::{Readiness, Waiting};
+use super::outbox::{Held, Housekeeping, Instead, Upstream};
+use crate::audit::entry::Body as Record;
+use crate::audit::entry::{CallFacts, CallerContext, Context, ContextId, End, TargetKind};
+use crate::catalog::STATUS_TOOL;
+use crate::clock::Now;
+use crate::identity::Caller;
+use crate::ids::{Digest, ExposedName, LinkId, RoleName, ServerKey};
+use crate::inspect::{self, Finding};
+use crate::limits;
+use crate::policy::{Access, Decision, Denial, DenialCode, Started, decide};
+use crate::registry::doc::{AuditRule, FailMode, ServerDoc};
+use crate::secret::Content;
+use crate::wire::era::{self, Era, ErrorAs};
+use crate::wire::meta;
+use crate::wire::msg::{self, Body, Request, Response};
+use crate::wire::raw;
+
+/// `_meta` key of a refusal: an object with its `code`.
+pub(super) const META_DENIAL: &str = "mcpshim/denial";
+
+/// JSON-RPC error code of a refusal where no tool result can carry it; outside the range the
+/// protocol reserves.
+const DENIED: i64 = 4030;
+
+/// What became of a request's wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fate<'a> {
+    /// It just came.
+    Fresh,
+    /// Its link is ready.
+    Ready(LinkId, Era),
+    /// Its link cannot be used.
+    Refused(LinkId, &'a Denial),
+}
+
+/// Where a name leads: made once per name and snapshot.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) access: Access,
+    pub(super) server: Arc<ServerDoc>,
+    pub(super) target: ContextId,
+    /// The upstream's own name as a JSON token.
+    token: String,
+}
+
+/// What is kept between calls of one snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    tools: HashMap<Box<str>, Arc<Route>>,
+    prompts: HashMap<Box<str>, Arc<Route>>,
+    caller: Option<ContextId>,
+    registry: Option<Option<ContextId>>,
+    rules: Vec<(String, RoleName, ContextId)>,
+}
+
+/// A name that leads nowhere the caller may go.
+struct Dead {
+    /// What it leads to, for the record.
+    target: ContextId,
+    audit: AuditRule,
+    denial: Denial,
+    /// The caller does not even see the server: the client is told that there is no such thing.
+    hidden: bool,
+}
+
+/// One request of the client's on the road.
+struct Ask<'r, 'a> {
+    request: &'r Request<'a>,
+    asker: &'r Asker<'a>,
+    method: Method,
+    /// Where in its line lies what the record keeps of it.
+    content: Range<usize>,
+}
+
+impl Routes {
+    /// Forgets everything: the snapshot moved, or a server's protocol version is known now.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Machine {
+    /// Takes a request that belongs to an upstream.
+    pub(super) fn routed(
+        &mut self,
+        request: &Request<'_>,
+        asker: &Asker<'_>,
+        fate: Fate<'_>,
+        now: &Now,
+    ) {
+        let method = match request.method.as_ref() {
+            "completion/complete" => Method::Complete,
+            "prompts/get" => Method::Prompt,
+            "resources/read" => Method::Read,
+            "resources/subscribe" => Method::Subscribe,
+            "resources/unsubscribe" => Method::Unsubscribe,
+            _ => Method::Tool,
+        };
+        let Some(params) = &request.params else {
+            return self.error(&request.id, -32602, "params are missing", None);
+        };
+        // the name may lie one level down, in `ref`
+        let reference = match (method, params.object.object("ref")) {
+            (Method::Complete, Ok(Some(reference))) => Some(reference),
+            (Method::Complete, _) => {
+                let text = "params.ref must be an object without duplicate keys";
+                return self.error(&request.id, -32602, text, None);
+            }
+            _ => None,
+        };
+        let holder = reference.as_ref().unwrap_or(&params.object);
+        let uses_uri = match method {
+            Method::Complete => holder.text("type").as_deref() == Some("ref/resource"),
+            Method::Prompt | Method::Tool => false,
+            Method::Listen | Method::Read | Method::Subscribe | Method::Unsubscribe => true,
+        };
+        let member = if uses_uri { "uri" } else { "name" };
+        let (Some(name), Some(span)) = (holder.text(member), holder.value_span(member)) else {
+            let text = format!("params.{member} must be a string");
+            return self.error(&request.id, -32602, &text, None);
+        };
+        if Self::is_status(method, &name) {
+            return self.status(request, asker, now);
+        }
+        if self.waits_for_registry(request, now) {
+            return;
+        }
+        let content = match (method, uses_uri) {
+            // a retry carries what its user answered: all of it is recorded (MCP 2026-07-28, MRTR)
+            _ if params.object.get("inputResponses").is_some() => Some(params.object.span()),
+            (Method::Complete, _) => params.object.value_span("argument"),
+            (_, true) => Some(span.clone()),
+            (_, false) => params.object.value_span("arguments"),
+        }
+        .unwrap_or_default();
+        let ask = Ask {
+            request,
+            asker,
+            method,
+            content,
+        };
+        let route = match (method, uses_uri) {
+            (_, true) => self.resource_route(&name, method, now),
+            (Method::Tool, _) => self.tool_route(&name, now),
+            _ => self.prompt_route(&name, method, now),
+        };
+        match route {
+            Ok(route) => {
+                let rename = (!uses_uri).then_some(span);
+                self.walk(&ask, &route, rename, fate, now);
+            }
+            Err(dead) => {
+                let unknown = dead.hidden.then_some(name.as_ref());
+                self.refuse(&ask, dead.target, dead.audit, &dead.denial, unknown, now);
+            }
+        }
+    }
+
+    fn tool_route(&mut self, name: &str, now: &Now) -> Result<Arc<Route>, Box<Dead>> {
+        if let Some(route) = self.routes.tools.get(name) {
+            return Ok(Arc::clone(route));
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let catalog = snapshot.catalog();
+        if let Some(entry) = catalog.tool(name) {
+            let access = Access::Tool {
+                server: entry.server.clone(),
+                name: entry.name.clone(),
+            };
+            let exposed = Some(entry.exposed.clone());
+            if let Some(route) =
+                self.route(TargetKind::Tool, access, exposed, Some(entry.digest), now)
+            {
+                self.routes.tools.insert(name.into(), Arc::clone(&route));
+                return Ok(route);
+            }
+        }
+        let hidden = catalog.hidden_tool(name);
+        let access = hidden.map(|(server, name)| Access::Tool { server, name });
+        Err(self.dead(TargetKind::Tool, access, name, now))
+    }
+
+    fn prompt_route(
+        &mut self,
+        name: &str,
+        method: Method,
+        now: &Now,
+    ) -> Result<Arc<Route>, Box<Dead>> {
+        let kind = match method {
+            Method::Complete => TargetKind::Completion,
+            Method::Listen
+            | Method::Prompt
+            | Method::Read
+            | Method::Subscribe
+            | Method::Tool
+            | Method::Unsubscribe => TargetKind::Prompt,
+        };
+        if let Some(route) = self.routes.prompts.get(name)
+            && kind == TargetKind::Prompt
+        {
+            return Ok(Arc::clone(route));
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        if let Some(entry) = snapshot.catalog().prompt(name) {
+            let access = Access::Prompt {
+                server: entry.server.clone(),
+                name: entry.name.clone(),
+            };
+            let exposed = Some(entry.exposed.clone());
+            if let Some(route) = self.route(kind, access, exposed, Some(entry.digest), now) {
+                if kind == TargetKind::Prompt {
+                    self.routes.prompts.insert(name.into(), Arc::clone(&route));
+                }
+                return Ok(route);
+            }
+        }
+        Err(self.dead(kind, None, name, now))
+    }
+
+    fn resource_route(
+        &mut self,
+        uri: &str,
+        method: Method,
+        now: &Now,
+    ) -> Result<Arc<Route>, Box<Dead>> {
+        let kind = match method {
+            Method::Complete => TargetKind::Completion,
+            Method::Listen | Method::Subscribe | Method::Unsubscribe => TargetKind::Subscription,
+            Method::Prompt | Method::Read | Method::Tool => TargetKind::Resource,
+        };
+        let access = self.snapshot.catalog().route(uri).map(|server| {
+            let uri = uri.to_owned();
+            Access::Resource { server, uri }
+        });
+        match access.and_then(|access| self.route(kind, access, None, None, now)) {
+            Some(route) => Ok(route),
+            None => Err(self.dead(kind, None, "", now)),
+        }
+    }
+
+    fn route(
+        &mut self,
+        kind: TargetKind,
+        access: Access,
+        exposed: Option<ExposedName>,
+        definition: Option<Digest>,
+        now: &Now,
+    ) -> Option<Arc<Route>> {
+        let registry = self.snapshot.registry()?;
+        let server = Arc::clone(registry.servers.get(access.server())?);
+        let context = self.server_context(&server, now);
+        // URIs travel as content
+        let name = match &access {
+            Access::Prompt { name, .. } | Access::Tool { name, .. } => name.as_str(),
+            Access::Resource { .. } => "",
+        };
+        let token = raw::quoted(name);
+        let target = Context::Target {
+            kind,
+            server: Some(context),
+            name: name.to_owned(),
+            exposed,
+            definition,
+        };
+        let target = self.outbox.context(target, now);
+        Some(Arc::new(Route {
+            access,
+            server,
+            target,
+            token,
+        }))
+    }
+
+    /// A name that leads to nothing the caller sees: what to record, what to say.
+    fn dead(
+        &mut self,
+        kind: TargetKind,
+        access: Option<Access>,
+        name: &str,
+        now: &Now,
+    ) -> Box<Dead> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let server = |access: &Access| {
+            let registry = snapshot.registry()?;
+            registry.servers.get(access.server()).cloned()
+        };
+        let denied = access.as_ref().and_then(|access| {
+            let server = server(access)?;
+            match decide(&snapshot, access, now) {
+                Decision::Deny(denial) => Some((server, denial)),
+                // decide and the catalog are one function; a difference must not become a call
+                Decision::Allow(_) => {
+                    let text = format!("{access} is not listed for you; list the tools again");
+                    Some((server, Denial::new(DenialCode::Hidden, text)))
+                }
+                Decision::Ask(question) => Some((server, question.absurd())),
+            }
+        });
+        let Some((server, denial)) = denied else {
+            let target = |name: String| Context::Target {
+                kind: TargetKind::Unknown,
+                server: None,
+                name,
+                exposed: None,
+                definition: None,
+            };
+            let shown: String = name.chars().take(limits::TOOL_NAME_BYTES).collect();
+            let text = format!("there is no {shown}; call {STATUS_TOOL} to see what there is");
+            let denial = match (snapshot.registry(), snapshot.trouble()) {
+                (Some(_), _) => Denial::new(DenialCode::Hidden, text),
+                (None, trouble) => Denial::new(
+                    DenialCode::NoRegistry,
+                    format!(
+                        "there is no verified registry here, so nothing may be called: {}",
+                        trouble.unwrap_or("run `mcpshim status`")
+                    ),
+                ),
+            };
+            let (with, without) = (target(shown), || target(String::new()));
+            return Box::new(Dead {
+                target: self.outbox.strange_context(with, without, now),
+                audit: AuditRule::default(),
+                hidden: denial.code == DenialCode::Hidden,
+                denial,
+            });
+        };
+        let context = self.server_context(&server, now);
+        let own = access.as_ref().map_or("", Access::name);
+        let target = Context::Target {
+            kind,
+            server: Some(context),
+            name: own.to_owned(),
+            exposed: None,
+            definition: None,
+        };
+        let sees = |key: &ServerKey| {
+            let catalog = snapshot.catalog();
+            let tools = catalog.tool_entries().iter();
+            let mut entries = tools.chain(catalog.prompt_entries());
+            entries.any(|entry| entry.server == *key)
+        };
+        let hidden = match denial.code {
+            DenialCode::Hidden => true,
+            DenialCode::NotGranted => !sees(&server.key),
+            DenialCode::Drift
+            | DenialCode::Lapsed
+            | DenialCode::NoCaller
+            | DenialCode::NoRecord
+            | DenialCode::NoRegistry
+            | DenialCode::Overloaded
+            | DenialCode::Revoked
+            | DenialCode::RuleExpired
+            | DenialCode::Stale
+            | DenialCode::StaleSnapshot
+            | DenialCode::Unavailable => false,
+        };
+        Box::new(Dead {
+            target: self.outbox.context(target, now),
+            audit: server.audit.for_tool(own),
+            denial,
+            hidden,
+        })
+    }
+
+    fn walk(
+        &mut self,
+        ask: &Ask<'_, '_>,
+        route: &Arc<Route>,
+        rename: Option<Range<usize>>,
+        fate: Fate<'_>,
+        now: &Now,
+    ) {
+        if let Finding::Stop(why) = inspect::request(ask.request) {
+            let denial = Denial::new(DenialCode::Overloaded, why);
+            return self.refuse_route(ask, route, &denial, now);
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let permit = match decide(&snapshot, &route.access, now) {
+            Decision::Allow(permit) => permit,
+            Decision::Ask(question) => {
+                return self.refuse_route(ask, route, &question.absurd(), now);
+            }
+            Decision::Deny(denial) => return self.refuse_route(ask, route, &denial, now),
+        };
+        let link = self.link_for(&route.server);
+        let era = match fate {
+            Fate::Ready(ready, era) if ready == link => era,
+            Fate::Refused(refused, denial) if refused == link => {
+                return self.refuse_route(ask, route, denial, now);
+            }
+            Fate::Fresh | Fate::Ready(..) | Fate::Refused(..) => {
+                match self
+                    .links
+                    .readiness(link, self.calls.len(), ask.request.line.len())
+                {
+                    Readiness::Ready(era) => era,
+                    Readiness::Full(why) => {
+                        let denial = Denial::new(DenialCode::Overloaded, why);
+                        return self.refuse_route(ask, route, &denial, now);
+                    }
+                    Readiness::Waits => {
+                        // the permit is dropped: when the link is ready, it is decided again
+                        let key = ask.request.id.key();
+                        let waiting = match (ask.method, &route.access) {
+                            (Method::Listen, Access::Resource { uri, .. }) => Waiting::Resource {
+                                listen: key,
+                                uri: uri.clone(),
+                            },
+                            _ => Waiting::Request {
+                                key,
+                                line: ask.request.line.as_bytes().to_vec(),
+                            },
+                        };
+                        return self.wait(link, waiting, now);
+                    }
+                }
+            }
+        };
+        match permit.start(&snapshot) {
+            Ok(started) => self.start(ask, route, rename, &started, (link, era), now),
+            Err(denial) => self.refuse_route(ask, route, &denial, now),
+        }
+    }
+
+    /// Appends the intent of a call and holds its line until that is recorded.
+    fn start(
+        &mut self,
+        ask: &Ask<'_, '_>,
+        route: &Route,
+        rename: Option<Range<usize>>,
+        started: &Started<'_>,
+        (link, era): (LinkId, Era),
+        now: &Now,
+    ) {
+        let request = ask.request;
+        let uri = match (ask.method, &route.access) {
+            (
+                Method::Listen | Method::Subscribe | Method::Unsubscribe,
+                Access::Resource { uri, .. },
+            ) => Some(uri.as_str()),
+            _ => None,
+        };
+        if let (Method::Unsubscribe, Era::Stateless, Some(uri)) = (ask.method, era, uri) {
+            return self.unsubscribe_here(request.id.raw(), ask.asker.era, uri, now);
+        }
+        let Some(id) = self.links.next_id(link) else {
+            return;
+        };
+        let key = Key { link, id };
+        let token = id.to_string();
+        let (line, content) = match (ask.method, era, uri) {
+            (Method::Listen | Method::Subscribe, Era::Stateless, Some(uri)) => {
+                let line = era::listen_line(&token, uri, CLIENT_INFO, CLIENT_CAPABILITIES);
+                (line.into(), copied(request.line, &ask.content))
+            }
+            (Method::Listen, Era::Handshake(_), Some(uri)) => {
+                let params = format!("{{\"uri\":{}}}", raw::quoted(uri));
+                let line = msg::request_line(&token, "resources/subscribe", Some(&params));
+                (line.into(), copied(request.line, &ask.content))
+            }
+            _ => self.edited(ask, route, rename, era, &token),
+        };
+        let facts = self.facts(ask, route.target, Some(started), content, now);
+        let params = request.params.as_ref();
+        let start = Start {
+            origin: match ask.method {
+                Method::Listen => Origin::Listen,
+                Method::Complete
+                | Method::Prompt
+                | Method::Read
+                | Method::Subscribe
+                | Method::Tool
+                | Method::Unsubscribe => Origin::Client {
+                    id: request.id.raw().into(),
+                    key: request.id.key(),
+                    progress: params.and_then(|p| p.progress_token()).map(Into::into),
+                },
+            },
+            method: ask.method,
+            era: ask.asker.era,
+            level: ask.asker.level(),
+            uri: uri.map(Into::into),
+            deadline_us: now.mono_us + route.server.limits.call_ms * 1000,
+            line,
+        };
+        self.wants_level(link, start.level);
+        let intent = self.calls.open(key, started, facts, start, now);
+        self.outbox.append(intent, now);
+        self.outbox.hold(Held::Call(key));
+        self.links.opened(link, now);
+    }
+
+    /// The client's line as this upstream gets it, and what of it the record keeps.
+    fn edited(
+        &mut self,
+        ask: &Ask<'_, '_>,
+        route: &Route,
+        rename: Option<Range<usize>>,
+        era: Era,
+        token: &str,
+    ) -> (Bytes, Bytes) {
+        let request = ask.request;
+        let edits = &mut self.edits;
+        edits.clear();
+        edits.replace(request.id_span(), token);
+        if let Some(span) = rename {
+            edits.replace(span, &route.token);
+        }
+        let introduction = self.front.introduction(ask.asker);
+        era::request(edits, request, introduction, era, token);
+        let mut line = Vec::with_capacity(request.line.len() + 64);
+        edits.apply(request.line, &mut line);
+        line.push(b'\n');
+        let line = Bytes::from(line);
+        let content = match edits.moved(&ask.content) {
+            Some(span) => line.slice(span),
+            None => copied(request.line, &ask.content),
+        };
+        (line, content)
+    }
+
+    /// Whether a URI may be watched, as far as can be said without its server.
+    pub(super) fn may_watch(&mut self, uri: &str, now: &Now) -> bool {
+        let Some(server) = self.snapshot.catalog().route(uri) else {
+            return false;
+        };
+        let uri = uri.to_owned();
+        let decision = decide(&self.snapshot, &Access::Resource { server, uri }, now);
+        matches!(decision, Decision::Allow(_))
+    }
+
+    /// Puts one URI of a `subscriptions/listen` on the road.
+    pub(super) fn watch(&mut self, request: &Request<'_>, uri: &str, fate: Fate<'_>, now: &Now) {
+        let Some(asker) = Asker::of_listen(request) else {
+            return;
+        };
+        let ask = Ask {
+            request,
+            asker: &asker,
+            method: Method::Listen,
+            content: request.params.as_ref().map_or(0..0, |params| {
+                params
+                    .object
+                    .value_span("notifications")
+                    .unwrap_or_default()
+            }),
+        };
+        match self.resource_route(uri, Method::Listen, now) {
+            Ok(route) => self.walk(&ask, &route, None, fate, now),
+            Err(dead) => self.refuse(&ask, dead.target, dead.audit, &dead.denial, Some(uri), now),
+        }
+    }
+
+    fn facts(
+        &mut self,
+        ask: &Ask<'_, '_>,
+        target: ContextId,
+        started: Option<&Started<'_>>,
+        content: Bytes,
+        now: &Now,
+    ) -> CallFacts {
+        let meta = ask.request.params.as_ref().and_then(|p| p.meta.as_ref());
+        CallFacts {
+            call: self.calls.attempt(),
+            leg: 0,
+            caller: self.caller_context(now),
+            client: self.client_context(ask.asker, now),
+            target,
+            registry: self.registry_context(now),
+            rule: started.map_or(ContextId(0), |started| self.rule_context(started, now)),
+            correlation: meta::correlation(meta),
+            content: Content(content),
+            audit: started.map_or_else(AuditRule::default, |started| started.audit),
+        }
+    }
+
+    pub(super) fn caller_context(&mut self, now: &Now) -> ContextId {
+        if let Some(id) = self.routes.caller {
+            return id;
+        }
+        let names = |roles: &[RoleName]| roles.iter().map(ToString::to_string).collect();
+        let context = match self.snapshot.caller() {
+            Some(Caller::Agent { name, key, roles }) => CallerContext::Agent {
+                name: name.to_string(),
+                key: key.to_string(),
+                roles: names(roles),
+            },
+            Some(Caller::Person {
+                issuer,
+                subject,
+                display,
+                roles,
+                expires: _,
+            }) => CallerContext::Person {
+                issuer: issuer.clone(),
+                subject: subject.clone(),
+                display: display.clone(),
+                roles: names(roles),
+            },
+            None => CallerContext::Nobody,
+        };
+        let id = self.outbox.context(Context::Caller(context), now);
+        self.routes.caller = Some(id);
+        id
+    }
+
+    pub(super) fn registry_context(&mut self, now: &Now) -> Option<ContextId> {
+        if let Some(id) = self.routes.registry {
+            return id;
+        }
+        let context = self.snapshot.registry().map(|registry| Context::Registry {
+            org: registry.org.org.clone(),
+            version: registry.version,
+            digest: registry.digest,
+            freshness: self.snapshot.freshness(),
+        });
+        let id = context.map(|context| self.outbox.context(context, now));
+        self.routes.registry = Some(id);
+        id
+    }
+
+    fn rule_context(&mut self, started: &Started<'_>, now: &Now) -> ContextId {
+        let known = self.routes.rules.iter();
+        let mut known =
+            known.filter(|(rule, role, _)| *rule == started.rule.id && *role == started.role);
+        if let Some((_, _, id)) = known.next() {
+            return *id;
+        }
+        let context = Context::Rule {
+            id: started.rule.id.clone(),
+            source: started.rule.source.clone(),
+            role: started.role.to_string(),
+        };
+        let id = self.outbox.context(context, now);
+        let entry = (started.rule.id.clone(), started.role.clone(), id);
+        self.routes.rules.push(entry);
+        id
+    }
+
+    fn refuse_route(&mut self, ask: &Ask<'_, '_>, route: &Route, denial: &Denial, now: &Now) {
+        let audit = match &route.access {
+            Access::Tool { name, .. } => route.server.audit.for_tool(name),
+            Access::Prompt { .. } | Access::Resource { .. } => route.server.audit.for_others(),
+        };
+        let hidden = denial.code == DenialCode::Hidden;
+        let name = hidden.then(|| route.access.name());
+        self.refuse(ask, route.target, audit, denial, name, now);
+    }
+
+    /// Records a refusal and tells the client, who does not wait for the record. `unknown` is the
+    /// name to call unknown, where the client is not to learn more.
+    fn refuse(
+        &mut self,
+        ask: &Ask<'_, '_>,
+        target: ContextId,
+        audit: AuditRule,
+        denial: &Denial,
+        unknown: Option<&str>,
+        now: &Now,
+    ) {
+        let code = denial.code.as_str();
+        let rule = Context::Rule {
+            id: code.to_owned(),
+            source: String::new(),
+            role: String::new(),
+        };
+        let rule = self.outbox.context(rule, now);
+        let content = copied(ask.request.line, &ask.content);
+        let facts = CallFacts {
+            rule,
+            audit,
+            ..self.facts(ask, target, None, content, now)
+        };
+        self.outbox.append(Record::Denial { facts, code }, now);
+        let (id, era) = (&ask.request.id, ask.asker.era);
+        match (unknown, ask.method) {
+            // the acknowledgement of the listen said so
+            (_, Method::Listen) => {}
+            (Some(name), Method::Tool) => {
+                self.error(id, -32602, &format!("Unknown tool: {name}"), None);
+            }
+            (Some(name), Method::Prompt | Method::Complete) => {
+                self.error(id, -32602, &format!("Unknown prompt: {name}"), None);
+            }
+            (Some(uri), Method::Read | Method::Subscribe | Method::Unsubscribe) => {
+                let data = format!("{{\"uri\":{}}}", raw::quoted(uri));
+                let text = format!("Resource not found: {uri}");
+                self.error(id, era::not_found(era), &text, Some(&data));
+            }
+            (None, method) => {
+                let tool = method == Method::Tool;
+                let line = denied(id.raw(), era, tool, code, &denial.client_text());
+                self.outbox.send_client(line);
+            }
+        }
+    }
+
+    // ---- down
+
+    /// Takes an upstream's answer to a call.
+    pub(super) fn answered(&mut self, link: LinkId, id: u64, response: &Response<'_>, now: &Now) {
+        let key = Key { link, id };
+        let Some(call) = self.calls.get(key) else {
+            // to a call that was cancelled or timed out, a second time, or to nothing
+            let code = match self.links.gave(link, id) {
+                true => "late-answer",
+                false => "stray-answer",
+            };
+            return self.outbox.count(code, now);
+        };
+        if matches!(call.stage, Stage::Held(_)) {
+            // the request is not even sent
+            return self.outbox.count("stray-answer", now);
+        }
+        let Some(from) = self.links.era(link) else {
+            return;
+        };
+        let (method, to) = (call.method, call.era);
+        let (end, span) = match &response.body {
+            Body::Error { code, object, .. } => (End::Error(*code), object.span()),
+            Body::Result(result) => {
+                let failed = method == Method::Tool && result.get("isError") == Some("true");
+                (if failed { End::ToolError } else { End::Ok }, result.span())
+            }
+        };
+        let Origin::Client { id: client, .. } = &call.origin else {
+            let content = Content(copied(response.line, &span));
+            return self.listen_answered(key, end, content, now);
+        };
+        let client = client.clone();
+        let edits = &mut self.edits;
+        edits.clear();
+        edits.replace(response.id_span(), &client);
+        let reply = match (inspect::response(response), &response.body) {
+            (Finding::Stop(why), _) => Reply::Text(why),
+            (Finding::Clear, Body::Result(result)) => {
+                let info = self.links.server_info(link);
+                match era::result(edits, result, from, to, method.cacheable(), info) {
+                    Ok(()) => Reply::Edited,
+                    Err(wrong) => Reply::Text(format!("the server's answer was dropped: {wrong}")),
+                }
+            }
+            (
+                Finding::Clear,
+                Body::Error {
+                    code,
+                    message,
+                    object,
+                },
+            ) => match era::error(*code, message, object.get("data"), from, to) {
+                ErrorAs::Code(mapped) => {
+                    if mapped != *code
+                        && let Some(span) = object.value_span("code")
+                    {
+                        edits.replace(span, &mapped.to_string());
+                    }
+                    Reply::Edited
+                }
+                ErrorAs::Text(text) => Reply::Text(text),
+            },
+        };
+        let (line, content) = match reply {
+            Reply::Edited => {
+                let mut line = Vec::with_capacity(response.line.len() + 64);
+                edits.apply(response.line, &mut line);
+                line.push(b'\n');
+                let line = Bytes::from(line);
+                let content = match edits.moved(&span) {
+                    Some(span) => line.slice(span),
+                    None => copied(response.line, &span),
+                };
+                (line, content)
+            }
+            Reply::Text(text) => (
+                failed(&client, to, method == Method::Tool, &text).into(),
+                copied(response.line, &span),
+            ),
+        };
+        self.subscribed(key, end, now);
+        let outcome = Outcome {
+            end,
+            content: Content(content),
+        };
+        self.settle(key, outcome, Some(line), now);
+    }
+
+    /// Closes a call, records its outcome and holds the client's answer until that is done.
+    pub(super) fn settle(&mut self, key: Key, outcome: Outcome, line: Option<Bytes>, now: &Now) {
+        let Some(closed) = self.calls.close(key, outcome, now) else {
+            return;
+        };
+        let instead = closed.instead();
+        let fail_mode = closed.fail_mode;
+        self.outbox.append(closed.body, now);
+        if let (Some(line), Some(instead)) = (line, instead) {
+            self.outbox.hold(Held::Answer {
+                line,
+                fail_mode,
+                instead,
+            });
+        }
+        self.links.closed(key.link, now);
+        self.pump(key.link, now);
+    }
+
+    /// Closes a call that got no answer, and tells the client why.
+    pub(super) fn fail(&mut self, key: Key, outcome: Outcome, text: &str, now: &Now) {
+        let Some(call) = self.calls.get(key) else {
+            return;
+        };
+        let line = match &call.origin {
+            Origin::Client { id, .. } => {
+                let tool = call.method == Method::Tool;
+                Some(failed(id, call.era, tool, text).into())
+            }
+            Origin::Listen | Origin::Standing => None,
+        };
+        self.settle(key, outcome, line, now);
+    }
+
+    /// The client takes a call back: nothing more is said of it.
+    pub(super) fn cancel(&mut self, key: Key, now: &Now) {
+        self.withdraw(key, End::Cancelled, now);
+    }
+
+    /// The session ends with the call in flight.
+    pub(super) fn abandon(&mut self, key: Key, now: &Now) {
+        self.withdraw(key, End::Unknown, now);
+    }
+
+    fn withdraw(&mut self, key: Key, sent: End, now: &Now) {
+        let end = match self.calls.get(key).map(|call| &call.stage) {
+            Some(Stage::Sent) => {
+                let cancel = Upstream::Housekeeping(Housekeeping::Cancel(key.id));
+                self.outbox.send_link(key.link, cancel);
+                sent
+            }
+            Some(Stage::Held(_)) => End::NotSent,
+            None => return,
+        };
+        self.settle(key, Outcome::bare(end), None, now);
+    }
+
+    /// Fails the calls that took longer than their server entry allows.
+    pub(super) fn time_out(&mut self, now: &Now) {
+        for key in self.calls.overdue(now) {
+            let sent = self
+                .calls
+                .get(key)
+                .map(|call| matches!(call.stage, Stage::Sent));
+            let (key_text, limit_s) = self.links.describe(key.link);
+            let text = format!("server {key_text} gave no answer within {limit_s} s");
+            if sent == Some(true) {
+                let cancel = Upstream::Housekeeping(Housekeeping::Cancel(key.id));
+                self.outbox.send_link(key.link, cancel);
+                self.fail(key, Outcome::bare(End::Timeout), &text, now);
+            } else {
+                self.fail(key, Outcome::bare(End::NotSent), &text, now);
+            }
+        }
+    }
+
+    /// Sends what waited for the record.
+    pub(super) fn recorded(&mut self, upto: super::Ticket) {
+        while let Some(held) = self.outbox.release(upto) {
+            match held {
+                Held::Answer { line, .. } => self.outbox.send_client(line),
+                Held::Call(key) => {
+                    if let Some(line) = self.calls.send(key) {
+                        self.outbox.send_link(key.link, Upstream::Call(line));
+                    }
+                }
+                Held::Done => self.outbox.push(super::Output::Done),
+            }
+        }
+    }
+
+    /// Refuses or lets go, by fail mode, what waited for a record that cannot be written.
+    pub(super) fn not_recorded(&mut self, upto: super::Ticket, reason: &str, now: &Now) {
+        while let Some(held) = self.outbox.release(upto) {
+            match held {
+                Held::Answer {
+                    line,
+                    fail_mode: FailMode::Open,
+                    ..
+                } => {
+                    self.outbox.count("unrecorded", now);
+                    self.outbox.send_client(line);
+                }
+                Held::Answer { instead, .. } => {
+                    let text = format!(
+                        "the call was made, but its outcome could not be recorded ({reason}), so \
+                         its result is withheld"
+                    );
+                    let denial = Denial::new(DenialCode::NoRecord, text);
+                    self.withheld(&instead, &denial);
+                }
+                Held::Call(key) => match self.calls.fail_mode(key) {
+                    Some(FailMode::Open) => {
+                        self.outbox.count("unrecorded", now);
+                        if let Some(line) = self.calls.send(key) {
+                            self.outbox.send_link(key.link, Upstream::Call(line));
+                        }
+                    }
+                    Some(FailMode::Closed) => {
+                        let text = format!("the call could not be recorded ({reason})");
+                        let denial = Denial::new(DenialCode::NoRecord, text);
+                        let outcome = Outcome::bare(End::NotSent);
+                        if let Some(closed) = self.calls.close(key, outcome, now) {
+                            let instead = closed.instead();
+                            self.outbox.append(closed.body, now);
+                            self.links.closed(key.link, now);
+                            self.pump(key.link, now);
+                            if let Some(instead) = instead {
+                                self.withheld(&instead, &denial);
+                            }
+                        }
+                    }
+                    None => {}
+                },
+                Held::Done => self.outbox.push(super::Output::Done),
+            }
+        }
+    }
+
+    fn withheld(&mut self, instead: &Instead, denial: &Denial) {
+        let Instead { id, tool, era } = instead;
+        let code = denial.code.as_str();
+        // not `Denial::client_text`: a withheld result was sent
+        let text = format!("Refused: {}.", denial.sentence);
+        self.outbox
+            .send_client(denied(id, *era, *tool, code, &text));
+    }
+}
+
+/// What the client gets for an answer.
+enum Reply {
+    /// The upstream's line with the edits made.
+    Edited,
+    /// A failure with this text.
+    Text(String),
+}
+
+fn copied(line: &str, span: &Range<usize>) -> Bytes {
+    Bytes::copy_from_slice(line.get(span.clone()).unwrap_or_default().as_bytes())
+}
+
+/// A tool result that says what went wrong, or an error where there is no tool.
+fn failed(id: &str, era: Era, tool: bool, text: &str) -> Vec<u8> {
+    if !tool {
+        return msg::error_line(id, -32603, text, None);
+    }
+    let result = era::own_result(&tool_text(text), era, false, SERVER_INFO, None);
+    msg::result_line(id, &result)
+}
+
+/// The same for a refusal, with its code.
+fn denied(id: &str, era: Era, tool: bool, code: &str, text: &str) -> Vec<u8> {
+    let note = format!("{{\"code\":\"{code}\"}}");
+    if !tool {
+        return msg::error_line(id, DENIED, text, Some(&note));
+    }
+    let note = Some((META_DENIAL, note.as_str()));
+    let result = era::own_result(&tool_text(text), era, false, SERVER_INFO, note);
+    msg::result_line(id, &result)
+}
+
+fn tool_text(text: &str) -> String {
+    format!(
+        r#""content":[{{"type":"text","text":{}}}],"isError":true"#,
+        raw::quoted(text)
+    )
+}

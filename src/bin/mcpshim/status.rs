@@ -2,7 +2,7 @@
 
 use mcpshim::policy::{self, SnapshotId};
 use mcpshim::report::{Exit, Failure};
-use mcpshim::serve::assemble::assemble_with_warnings;
+use mcpshim::serve::assemble::{assemble_with_warnings, without_registry};
 use serde_json::json;
 
 use crate::out;
@@ -26,25 +26,30 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let config = crate::settings()?;
     let now = crate::now();
-    let (snapshot, warnings) = assemble_with_warnings(&config, SnapshotId(1), &now);
+    let config = crate::settings();
+    let (snapshot, warnings) = match &config {
+        Ok(config) => assemble_with_warnings(config, SnapshotId(1), &now),
+        Err(failure) => (without_registry(failure, SnapshotId(1), &now), Vec::new()),
+    };
     let status = policy::status(&snapshot, &now);
+    let settings = config.as_ref().ok();
     if args.json {
         out::print_json(&json!({
             "status": status,
             "warnings": warnings,
-            "managed": config.managed,
-            "state_dir": config.state_dir,
-            "machine_id": config.machine_id,
+            "managed": settings.map(|config| config.managed),
+            "state_dir": settings.map(|config| &config.state_dir),
+            "machine_id": settings.map(|config| &config.machine_id),
         }))?;
     } else {
-        out::print(&format!(
-            "{status}state:        {}\n",
-            config.state_dir.display()
-        ))?;
+        let state = settings.map_or_else(String::new, |config| {
+            format!("state:        {}\n", config.state_dir.display())
+        });
+        out::print(&format!("{status}{state}"))?;
         warnings.iter().for_each(|warning| out::warn(warning));
     }
+    config?;
     ended(&snapshot, &status)
 }
 
@@ -56,12 +61,13 @@ fn ended(snapshot: &policy::Snapshot, status: &policy::Status) -> Result<(), Fai
             Exit::Registry,
             "no tool can be used: there is no usable registry",
         )
-        .hint("run `mcpshim registry refresh`"))
+        .hint("see `trouble` above"))
     } else if snapshot.caller().is_none() {
         Err(Failure::new(
             Exit::NotSignedIn,
             "no tool can be used: nobody is recognised here",
-        ))
+        )
+        .hint("see `trouble` above"))
     } else {
         Ok(())
     }

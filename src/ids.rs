@@ -170,6 +170,12 @@ impl fmt::Debug for Digest {
     }
 }
 
+impl From<Digest> for KeyId {
+    fn from(digest: Digest) -> Self {
+        Self(digest.to_string().into())
+    }
+}
+
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

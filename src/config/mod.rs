@@ -149,6 +149,16 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// This process's whole environment, for what children may inherit of it
+/// ([`crate::upstream::Environment`] keeps an allowlist). No setting is read from it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the module that the environment is read in"
+)]
+pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
+    std::env::vars_os()
+}
+
 /// Reads every source, and judges none.
 fn gather() -> resolve::Inputs {
     let dirs = directories();

@@ -401,8 +401,7 @@ impl Snapshot {
     }
 
     /// Whether the surface has it, whoever may use it.
-    #[must_use]
-    pub fn offers(&self, access: &Access) -> bool {
+    pub(super) fn offers(&self, access: &Access) -> bool {
         let Some(row) = self.rows.get(access.server()) else {
             return false;
         };

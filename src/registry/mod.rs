@@ -163,9 +163,14 @@ pub enum RegistryError {
     Expired {
         /// Which file.
         file: String,
-        /// Whose keys must sign it again.
-        role: Role,
         /// When.
+        #[source]
+        cause: Cause,
+    },
+    /// Nothing has been verified on this machine yet.
+    #[error("no registry has been verified on this machine yet")]
+    Incomplete {
+        /// What is there.
         #[source]
         cause: Cause,
     },
@@ -257,7 +262,7 @@ impl RegistryError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::BelowMinimum { .. } => {
+            Self::BelowMinimum { .. } | Self::Incomplete { .. } => {
                 "run `mcpshim registry refresh`; until then every call is refused"
             }
             Self::Damaged { .. } => {
@@ -266,16 +271,7 @@ impl RegistryError {
             Self::Document { .. } => {
                 "tell the owners of the registry; `mcpshim-admin publish` refuses such documents, so ask how this one was signed"
             }
-            Self::Expired {
-                role: Role::Root | Role::Targets,
-                ..
-            } => {
-                "check this machine's clock; if it is right, tell the owners of the registry to publish again with the offline keys"
-            }
-            Self::Expired {
-                role: Role::Snapshot | Role::Timestamp,
-                ..
-            } => {
+            Self::Expired { .. } => {
                 "check this machine's clock; if it is right, tell the owners of the registry that `mcpshim-admin refresh` does not run"
             }
             Self::Malformed { .. } | Self::WrongDigest { .. } | Self::WrongVersion { .. } => {

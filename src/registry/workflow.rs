@@ -1,6 +1,6 @@
 //! The client workflow of TUF 1.0.34 §5, one function per clause, and the machine that runs it.
 //!
-//! The machine asks for one file at a time ([`Update::want`]) and is told what the source said
+//! The machine asks for one file at a time ([`Update::next`]) and is told what the source said
 //! ([`Update::give`]); it never waits, reads a clock or opens anything. [`load`] runs the same
 //! clauses, without the freeze checks, over the state this machine already has.
 //!
@@ -296,7 +296,6 @@ fn check_not_expired<T: Content>(
     }
     Err(RegistryError::Expired {
         file: file.to_owned(),
-        role: T::ROLE,
         cause: Cause(format!(
             "version {} expired at {}, and it is {}",
             content.version(),
@@ -335,62 +334,41 @@ fn check_minimum(role: Role, version: u64, minimum: u64) -> Result<(), RegistryE
     })
 }
 
-/// How far stored roots lead.
-struct Followed<'s> {
-    root: Root,
-    /// Those on the way.
-    kept: Vec<&'s [u8]>,
-    /// Why the next one is not followed.
-    broken: Option<RegistryError>,
-}
-
-impl Followed<'_> {
-    /// The last root, if all of them hold.
-    fn whole(self) -> Result<Root, RegistryError> {
-        self.broken.map_or(Ok(self.root), Err)
-    }
-}
-
-/// Follows the stored roots from the pinned one, as far as they hold.
+/// Follows the stored roots from the pinned one.
 ///
 /// Roots up to the pinned version are skipped: a newer pinned root replaces them.
-fn follow_stored_roots<'s>(pinned: Root, roots: &[&'s [u8]]) -> Followed<'s> {
+fn follow_stored_roots<'s>(
+    pinned: Root,
+    roots: &[&'s [u8]],
+) -> Result<(Root, Vec<&'s [u8]>), (Root, Vec<&'s [u8]>, RegistryError)> {
     let pinned_version = pinned.version();
-    let mut followed = Followed {
-        root: pinned,
-        kept: Vec::new(),
-        broken: None,
-    };
+    let (mut root, mut kept) = (pinned, Vec::new());
     for bytes in roots.iter().copied() {
-        match follow_stored_root(&followed.root, pinned_version, bytes) {
+        let step = (|| {
+            let envelope = Envelope::parse("stored root", bytes, Role::Root)?;
+            if Root::unverified(&envelope)?.version() <= pinned_version {
+                return Ok(None);
+            }
+            let new = check_root_signatures(&root, "stored root", bytes)?;
+            if new.version() == root.version() + 1 {
+                return Ok(Some(new));
+            }
+            Err(wrong_version(
+                "stored root",
+                new.version(),
+                root.version() + 1,
+            ))
+        })();
+        match step {
             Ok(Some(new)) => {
-                followed.root = new;
-                followed.kept.push(bytes);
+                root = new;
+                kept.push(bytes);
             }
             Ok(None) => {}
-            Err(error) => {
-                followed.broken = Some(error);
-                break;
-            }
+            Err(error) => return Err((root, kept, error)),
         }
     }
-    followed
-}
-
-fn follow_stored_root(
-    root: &Root,
-    pinned_version: u64,
-    bytes: &[u8],
-) -> Result<Option<Root>, RegistryError> {
-    let file = "stored root";
-    if Envelope::parse(file, bytes, Role::Root)?.version() <= pinned_version {
-        return Ok(None);
-    }
-    let new = check_root_signatures(root, file, bytes)?;
-    if check_root_version(root, &new, file)? {
-        return Ok(Some(new));
-    }
-    Err(wrong_version(file, new.version(), root.version() + 1))
+    Ok((root, kept))
 }
 
 /// Follows roots from the first, which is trusted, to the last.
@@ -398,7 +376,9 @@ fn follow_stored_root(
 pub(crate) fn newest_root(roots: &[Vec<u8>]) -> Result<Root, RegistryError> {
     let first = Root::pinned("root", roots.first().map(Vec::as_slice).unwrap_or_default())?;
     let rest: Vec<&[u8]> = roots.iter().skip(1).map(Vec::as_slice).collect();
-    follow_stored_roots(first, &rest).whole()
+    follow_stored_roots(first, &rest)
+        .map(|(root, _)| root)
+        .map_err(|(_, _, error)| error)
 }
 
 // ---- loading what is stored ------------------------------------------------------------------
@@ -410,13 +390,16 @@ pub(super) fn load(
     now: &Now,
 ) -> Result<Loaded, RegistryError> {
     let pinned = load_trusted_root(trust)?;
-    let root = follow_stored_roots(pinned, &state.roots)
-        .whole()
+    let (root, _) = follow_stored_roots(pinned, &state.roots)
+        .map_err(|(_, _, error)| error)
         .map_err(damaged)?;
     check_minimum(Role::Root, root.version(), trust.min_root_version)?;
     let Some(metadata) = state.metadata else {
-        return Err(RegistryError::Damaged {
-            cause: Cause("it is empty".to_owned()),
+        return Err(RegistryError::Incomplete {
+            cause: Cause(format!(
+                "root version {} replaced the keys, and what they signed has not been fetched",
+                root.version()
+            )),
         });
     };
 
@@ -551,7 +534,7 @@ pub enum Ended {
 
 /// One run of the client workflow, driven by whoever can fetch files.
 ///
-/// Call [`Self::want`]; fetch what it names and [`Self::give`] the answer; repeat until it names
+/// Call [`Self::next`]; fetch what it names and [`Self::give`] the answer; repeat until it names
 /// nothing, then [`Self::finish`]. After an error call [`Self::abandon`] instead.
 #[derive(Debug)]
 pub struct Update<'a> {
@@ -562,8 +545,6 @@ pub struct Update<'a> {
     minimums: (u64, u64),
     /// What is stored, as it was read.
     stored: State<'a>,
-    /// The state itself was lost and this is an older one: it must be written in any case.
-    mends: bool,
     /// The root that what is stored was trusted under.
     before: Root,
     root: Root,
@@ -630,52 +611,31 @@ struct Documents<'a> {
 impl<'a> Update<'a> {
     /// Starts from the newest root that is trusted: the pinned one or a stored one after it.
     ///
-    /// `stored` is the state of this machine and, after it, older ones that were kept. The first is
-    /// all that counts while it is whole. Damaged state does not stop an update: whatever is still
-    /// signed in any of them keeps its say about which versions were seen; the rest is fetched
-    /// again.
+    /// Damaged state does not stop an update. Whatever in it is still signed keeps its say about
+    /// which versions were seen; the rest is fetched again.
     ///
     /// # Errors
     /// [`RegistryError`] when the pinned root itself cannot be used, or when the state was
     /// written by a newer mcpshim.
-    pub fn new(stored: &[&'a [u8]], trust: &Trust<'a>, now: &Now) -> Result<Self, RegistryError> {
+    pub fn new(
+        state: Option<&'a [u8]>,
+        trust: &Trust<'a>,
+        now: &Now,
+    ) -> Result<Self, RegistryError> {
         let pinned = load_trusted_root(trust)?;
-        let mut best = Self::over(State::default(), pinned.clone(), trust, now);
-        for (index, bytes) in stored.iter().enumerate() {
-            let state = match State::read(bytes) {
-                Ok(state) => state,
-                Err(RegistryError::Damaged { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let mut update = Self::over(state, pinned.clone(), trust, now);
-            update.mends = index > 0;
-            if index == 0 && update.old.complete {
-                return Ok(update);
-            }
-            let seen = |update: &Self| {
-                (
-                    update.old.timestamp.as_ref().map(|(t, _)| t.version()),
-                    update.root.version(),
-                )
-            };
-            if seen(&update) > seen(&best) {
-                best = update;
-            }
-        }
-        Ok(best)
-    }
-
-    fn over(state: State<'a>, pinned: Root, trust: &Trust<'a>, now: &Now) -> Self {
-        let Followed {
-            root, kept: roots, ..
-        } = follow_stored_roots(pinned, &state.roots);
+        let state = match state.map(State::read) {
+            Some(Ok(state)) => state,
+            Some(Err(RegistryError::Damaged { .. })) | None => State::default(),
+            Some(Err(error)) => return Err(error),
+        };
+        let (root, roots) = follow_stored_roots(pinned, &state.roots)
+            .unwrap_or_else(|(root, roots, _)| (root, roots));
         let mut update = Self {
             start_s: now.unix_s(),
             org: trust.org.clone(),
             pinned: trust.root,
             minimums: (trust.min_root_version, trust.min_timestamp_version),
             stored: state,
-            mends: false,
             before: root.clone(),
             root,
             roots: roots.into_iter().map(Held::Stored).collect(),
@@ -684,12 +644,11 @@ impl<'a> Update<'a> {
             stage: Stage::Root,
         };
         update.old = update.read_stored();
-        update
+        Ok(update)
     }
 
     /// The next file to fetch; `None` when the update has ended.
-    #[must_use]
-    pub fn want(&self) -> Option<Want> {
+    pub fn next(&mut self) -> Option<Want> {
         let metadata = |name: String, role, listed, etag| Want {
             path: format!("metadata/{name}"),
             max_bytes: max_bytes(role, listed),
@@ -723,13 +682,13 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Takes the answer to the last [`Self::want`] and checks it.
+    /// Takes the answer to the last [`Self::next`] and checks it.
     ///
     /// # Errors
     /// The clause that refused it, or [`RegistryError::Unavailable`] when the source did not say.
     /// The update is over; call [`Self::abandon`].
     pub fn give(&mut self, answer: Answer) -> Result<(), RegistryError> {
-        let Some(want) = self.want() else {
+        let Some(want) = self.next() else {
             return Ok(());
         };
         let file = want.path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -942,7 +901,7 @@ impl<'a> Update<'a> {
     pub fn finish(&self) -> Result<Ended, RegistryError> {
         let Stage::Documents(documents) = &self.stage else {
             let far = self.start_s.abs_diff(self.stored.checked) >= CHECKED_EVERY_S;
-            let worth = self.roots_found > 0 || self.mends || far;
+            let worth = self.roots_found > 0 || far;
             return Ok(Ended::Unchanged(
                 worth.then(|| self.old_state(self.start_s).write()),
             ));
@@ -978,7 +937,7 @@ impl<'a> Update<'a> {
     /// finds them again.
     #[must_use]
     pub fn abandon(&self) -> Option<Vec<u8>> {
-        if self.roots_found == 0 || self.stored.metadata.is_none() {
+        if self.roots_found == 0 {
             return None;
         }
         let state = self.old_state(self.stored.checked);

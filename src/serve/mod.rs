@@ -1,2 +1,59 @@
-//! serve
+//! `mcpshim serve`: the driver around the session machine.
+//!
+//! ```text
+//!   client fds ─▶┐                       ┌─▶ client fds
+//!   child fds ──▶│ Event ─▶ Machine ─▶ Output ─▶ children
+//!   signals ────▶│            ▲   │      └─▶ recorder (spool, here or on its thread)
+//!   watcher ────▶┘            └───┘ Recorded
+//! ```
+//!
+//! One thread, one loop, one closed `enum Event`. What is slow has a thread of its own: the
+//! registry watcher (network, signatures) and, only where a disk or a rule asks for it, the spool.
+//! **It never ends because of a registry, a login or a disk**: it comes up and says what is wrong.
+//! **Nothing is written, started or fetched before the first real request**: clients start
+//! throw-away processes that only ask `server/discover`.
+
 pub mod assemble;
+#[cfg(unix)]
+mod driver;
+#[cfg(unix)]
+mod harden;
+#[cfg(unix)]
+mod record;
+#[cfg(unix)]
+mod watch;
+
+use crate::config::Config;
+use crate::report::Failure;
+
+/// Serves one client on the standard streams, until it closes them or a signal comes.
+///
+/// # Errors
+/// When not even the event loop can be made. Everything else is told to the client.
+#[cfg(unix)]
+pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
+    use crate::report::Exit;
+    harden::harden();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let served = runtime.block_on(driver::serve(config));
+    // a thread that still reads a terminal, or fetches, is not waited for
+    runtime.shutdown_background();
+    served.map_err(|error| Failure::from_error(Exit::Failed, &error))
+}
+
+/// Serves nothing yet on this platform.
+///
+/// # Errors
+/// Always.
+#[cfg(not(unix))]
+pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
+    drop(config);
+    Err(Failure::new(
+        crate::report::Exit::Failed,
+        "serving is not supported on this platform yet",
+    )
+    .hint("see docs/limitations.md; Linux and macOS can serve"))
+}

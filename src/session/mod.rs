@@ -239,6 +239,13 @@ impl Machine {
         .min()
     }
 
+    /// Whether the client asked for anything but `server/discover`: clients start throw-away
+    /// processes that ask only that, and such a process must leave nothing behind.
+    #[must_use]
+    pub fn is_engaged(&self) -> bool {
+        self.front.era().is_some()
+    }
+
     /// Intents, outcomes and calls in flight: the first is always the sum of the other two.
     #[must_use]
     pub fn books(&self) -> (u64, u64, u64) {

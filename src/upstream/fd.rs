@@ -170,6 +170,8 @@ enum SinkKind {
     },
     /// A terminal or a file: written at once, blocking. For people who try things by hand.
     Blocking,
+    /// Nobody reads any more: everything is dropped.
+    Closed,
 }
 
 impl Sink {
@@ -207,6 +209,12 @@ impl Sink {
         }))
     }
 
+    /// One whose other end is gone: takes everything and keeps nothing.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::of(SinkKind::Closed)
+    }
+
     fn of(kind: SinkKind) -> Self {
         Self {
             kind,
@@ -217,6 +225,9 @@ impl Sink {
 
     /// Adds a line to the queue; nothing is written yet.
     pub fn push(&mut self, line: Bytes) {
+        if matches!(self.kind, SinkKind::Closed) {
+            return;
+        }
         self.bytes += line.len();
         self.queue.push_back(line);
     }
@@ -259,6 +270,9 @@ impl Sink {
                 let len = out.write_vectored(several)?;
                 out.flush()?;
                 Poll::Ready(Ok(len))
+            }
+            (SinkKind::Closed, several) => {
+                Poll::Ready(Ok(several.iter().map(|slice| slice.len()).sum()))
             }
         }
     }

@@ -1,0 +1,501 @@
+//! The loop: one event in, the machine's outputs out, everything written once per turn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, Sleep};
+
+use super::assemble::{assemble, without_registry};
+use super::record::{Recorder, Settled};
+use super::watch::Watcher;
+use crate::audit::encode::StreamHeader;
+use crate::clock::{Clock as _, SystemClock, SystemEntropy};
+use crate::config::{self, Config};
+use crate::ids::{Digest, KeyId, LinkId};
+use crate::policy::{Snapshot, SnapshotId};
+use crate::registry::doc::{RegistryVersion, ServerDoc};
+use crate::report::Failure;
+use crate::session::{Input, Machine, Output};
+use crate::spool::{RealDisk, Spool};
+use crate::upstream::fd::{Sink, Source};
+use crate::upstream::{Child, ChildEvent, Environment, Launch};
+use crate::wire::line::LineBuffer;
+use crate::{limits, telemetry, vault};
+
+/// While the client has this much to read, nothing more is read from upstreams.
+const CLIENT_QUEUE_BYTES: usize = 8 << 20;
+/// While the client has this much to read, nothing more is read from itself either.
+const CLIENT_FULL_BYTES: usize = 64 << 20;
+/// How long the end may take: a client that ends us gives half a second (measured: Claude Code).
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Everything that can happen to the driver.
+#[derive(Debug)]
+enum Event {
+    /// The client's bytes were read; none means it closed its end.
+    ClientRead(usize),
+    /// The client's streams broke.
+    ClientBroke(io::Error),
+    /// A child moved.
+    Link(LinkId, ChildEvent),
+    /// Records were settled on the spool's thread.
+    Settled(Vec<Settled>),
+    /// A signal asks us to end.
+    Signal,
+    /// The watcher has a snapshot.
+    Snapshot(Arc<Snapshot>),
+    /// The machine's time has come, or the end's.
+    Timer,
+}
+
+/// One running transport.
+#[derive(Debug)]
+struct Pipe {
+    child: Child,
+    buffer: LineBuffer,
+}
+
+/// The signals that end us.
+struct Signals([Signal; 3]);
+
+struct Driver {
+    machine: Machine,
+    recorder: Recorder,
+    clock: SystemClock,
+    entropy: SystemEntropy,
+    config: Option<Config>,
+    environment: Environment,
+    client_in: Option<Source>,
+    client_buffer: LineBuffer,
+    client_out: Sink,
+    pipes: BTreeMap<LinkId, Pipe>,
+    /// Transports that could not be started: the machine is told after its outputs were read.
+    stillborn: VecDeque<(LinkId, String)>,
+    /// The link that is looked at first, so that a busy one does not starve the others.
+    turn: u32,
+    signals: Signals,
+    watcher: Option<Watcher>,
+    timer: Pin<Box<Sleep>>,
+    /// What the timer is set to, in monotonic microseconds.
+    armed_us: Option<u64>,
+    /// The newest snapshot, `None` while a first one is waited for.
+    snapshot: Option<Arc<Snapshot>>,
+    engaged: bool,
+    /// The machine has settled everything.
+    done: bool,
+    /// The end was asked for; by then it comes.
+    ends_us: Option<u64>,
+}
+
+/// Serves until the client or a signal ends it.
+pub(super) async fn serve(config: Result<Config, Failure>) -> io::Result<()> {
+    let mut driver = Driver::new(config)?;
+    while !driver.is_over() {
+        driver.arm();
+        let event = poll_fn(|cx| driver.poll_event(cx)).await;
+        driver.on(event);
+        driver.settle();
+    }
+    driver.end().await;
+    Ok(())
+}
+
+impl Driver {
+    fn new(config: Result<Config, Failure>) -> io::Result<Self> {
+        let clock = SystemClock::new();
+        let now = clock.now();
+        let id = SnapshotId(0);
+        let (config, snapshot) = match config {
+            Ok(config) => {
+                telemetry::prepare(&config);
+                let snapshot = assemble(&config, id, &now);
+                (Some(config), snapshot)
+            }
+            Err(failure) => (None, without_registry(&failure, id, &now)),
+        };
+        // only a machine that can still get its first registry lets its client wait
+        let waits = config.is_some() && snapshot.registry().is_none();
+        let session = config.as_ref().and_then(|c| c.client_session.clone());
+        let recorder = match &config {
+            Some(config) => Recorder::new(spool(config, &snapshot, &clock), clock.clone()),
+            None => Recorder::nowhere("mcpshim is not configured".to_owned(), clock.clone()),
+        };
+        let snapshot = (!waits).then_some(snapshot);
+        Ok(Self {
+            machine: Machine::new(snapshot.clone(), session),
+            snapshot,
+            recorder,
+            entropy: SystemEntropy,
+            environment: Environment::of(config::environment()),
+            config,
+            client_in: Some(Source::standard()?),
+            client_buffer: LineBuffer::new(),
+            client_out: Sink::standard(),
+            pipes: BTreeMap::new(),
+            stillborn: VecDeque::new(),
+            turn: 0,
+            signals: Signals([
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::hangup())?,
+            ]),
+            watcher: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed_us: None,
+            engaged: false,
+            done: false,
+            ends_us: None,
+            clock,
+        })
+    }
+
+    // ---- waiting
+
+    /// Over when everything is settled and written, or when the end has taken too long.
+    fn is_over(&self) -> bool {
+        let settled = self.done && !self.recorder.is_away() && self.client_out.queued_bytes() == 0;
+        let late = self
+            .ends_us
+            .is_some_and(|at| self.clock.now().mono_us >= at);
+        settled || late
+    }
+
+    /// Sets the timer if it would ring too late. One that rings too early costs a turn; setting
+    /// it for every call would cost more.
+    fn arm(&mut self) {
+        let wanted = [self.machine.next_wakeup(), self.ends_us];
+        let Some(at) = wanted.into_iter().flatten().min() else {
+            return;
+        };
+        if self.armed_us.is_some_and(|armed| armed <= at) {
+            return;
+        }
+        let pause = at.saturating_sub(self.clock.now().mono_us);
+        let deadline = Instant::now() + Duration::from_micros(pause);
+        self.timer.as_mut().reset(deadline);
+        self.armed_us = Some(at);
+    }
+
+    /// Writes what can be written, then finds the next event. Everything that can move us is
+    /// asked, so everything can wake us.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(Err(error)) = self.client_out.poll_flush(cx) {
+            return Poll::Ready(Event::ClientBroke(error));
+        }
+        for pipe in self.pipes.values_mut() {
+            pipe.child.poll_flush(cx);
+        }
+        if self.signals.poll(cx).is_ready() {
+            return Poll::Ready(Event::Signal);
+        }
+        if let Poll::Ready(settled) = self.recorder.poll_settled(cx) {
+            return Poll::Ready(Event::Settled(settled));
+        }
+        if let Some(watcher) = &mut self.watcher {
+            match watcher.poll_snapshot(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Some(snapshot)) => return Poll::Ready(Event::Snapshot(snapshot)),
+                Poll::Ready(None) => self.watcher = None,
+            }
+        }
+        let held = self.client_out.queued_bytes();
+        if let Poll::Ready(event) = self.poll_links(cx, held < CLIENT_QUEUE_BYTES) {
+            return Poll::Ready(event);
+        }
+        if let Some(source) = self.client_in.as_mut().filter(|_| held < CLIENT_FULL_BYTES)
+            && let Poll::Ready(read) = source.poll_fill(cx, &mut self.client_buffer)
+        {
+            return Poll::Ready(match read {
+                Ok(len) => Event::ClientRead(len),
+                Err(error) => Event::ClientBroke(error),
+            });
+        }
+        if self.armed_us.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Timer);
+        }
+        Poll::Pending
+    }
+
+    /// Looks at every link once, the one after the last that had something first.
+    fn poll_links(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Event> {
+        let turn = LinkId(self.turn);
+        let (before, after): (Vec<_>, Vec<_>) =
+            self.pipes.iter_mut().partition(|(id, _)| **id < turn);
+        for (id, pipe) in after.into_iter().chain(before) {
+            if let Poll::Ready(event) = pipe.child.poll_event(cx, &mut pipe.buffer, read) {
+                self.turn = id.0.wrapping_add(1);
+                return Poll::Ready(Event::Link(*id, event));
+            }
+        }
+        Poll::Pending
+    }
+
+    // ---- what happens
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::ClientBroke(error) => {
+                tracing::info!(%error, "The client is gone.");
+                self.client_in = None;
+                self.client_out = Sink::closed();
+                self.ask_to_end();
+            }
+            Event::ClientRead(0) => {
+                self.client_in = None;
+                if let Some(fault) = self.client_buffer.finish() {
+                    self.handle(Input::ClientFault(fault));
+                }
+                self.ask_to_end();
+            }
+            Event::ClientRead(_) => self.client_lines(),
+            Event::Link(link, event) => self.on_link(link, event),
+            Event::Settled(settled) => self.give(settled),
+            Event::Signal => {
+                self.client_in = None;
+                self.ask_to_end();
+            }
+            Event::Snapshot(snapshot) => {
+                if let Some(registry) = snapshot.registry() {
+                    self.recorder.set_audit_keys(&registry.org.audit_keys);
+                }
+                self.snapshot = Some(Arc::clone(&snapshot));
+                self.handle(Input::Snapshot(snapshot));
+            }
+            Event::Timer => {
+                self.armed_us = None;
+                self.handle(Input::Wake);
+            }
+        }
+    }
+
+    fn client_lines(&mut self) {
+        while let Some(line) = self.client_buffer.next_line() {
+            let now = self.clock.now();
+            let input = match line {
+                Ok(line) => Input::ClientLine(line),
+                Err(fault) => Input::ClientFault(fault),
+            };
+            self.machine.handle(input, &now, &mut self.entropy);
+        }
+        if !self.engaged && self.machine.is_engaged() {
+            self.engage();
+        }
+    }
+
+    fn on_link(&mut self, link: LinkId, event: ChildEvent) {
+        match event {
+            ChildEvent::Ended(reason) => {
+                if let Some(mut pipe) = self.pipes.remove(&link)
+                    && let Some(fault) = pipe.buffer.finish()
+                {
+                    self.handle(Input::LinkFault { link, fault });
+                }
+                self.handle(Input::LinkClosed { link, reason });
+            }
+            ChildEvent::Read => {
+                let Some(pipe) = self.pipes.get_mut(&link) else {
+                    return;
+                };
+                while let Some(line) = pipe.buffer.next_line() {
+                    let now = self.clock.now();
+                    let input = match line {
+                        Ok(line) => Input::LinkLine { link, line },
+                        Err(fault) => Input::LinkFault { link, fault },
+                    };
+                    self.machine.handle(input, &now, &mut self.entropy);
+                }
+            }
+            ChildEvent::Started => self.handle(Input::LinkOpened { link }),
+        }
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
+        let now = self.clock.now();
+        self.machine.handle(input, &now, &mut self.entropy);
+    }
+
+    fn give(&mut self, settled: Vec<Settled>) {
+        for settled in settled {
+            self.handle(match settled {
+                Settled::NotRecorded { upto, reason } => Input::NotRecorded { upto, reason },
+                Settled::Recorded { upto } => Input::Recorded { upto },
+            });
+        }
+    }
+
+    /// The first real request: from here on files may be made, and the registry renewed.
+    fn engage(&mut self) {
+        self.engaged = true;
+        let Some(config) = &self.config else {
+            return;
+        };
+        if let Err(error) = telemetry::open() {
+            tracing::debug!(%error, "There is no local log.");
+        }
+        if let Err(error) = config::remember(config) {
+            tracing::warn!(%error, "That this machine is managed is not noted.");
+        }
+        let snapshot = self.snapshot.as_deref();
+        match Watcher::start(config.clone(), self.clock.clone(), snapshot) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) => tracing::warn!(%error, "The registry is not watched."),
+        }
+    }
+
+    fn ask_to_end(&mut self) {
+        if self.ends_us.is_none() {
+            let settle_us = u64::try_from(SETTLE.as_micros()).unwrap_or(u64::MAX);
+            self.ends_us = Some(self.clock.now().mono_us.saturating_add(settle_us));
+            self.handle(Input::ClientClosed);
+        }
+    }
+
+    // ---- doing
+
+    /// Carries out what the machine wants, until it wants nothing more.
+    fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.machine.poll() {
+                self.carry_out(output);
+            }
+            let settled = self.recorder.settle();
+            let told = !settled.is_empty() || !self.stillborn.is_empty();
+            self.give(settled);
+            while let Some((link, reason)) = self.stillborn.pop_front() {
+                self.handle(Input::LinkClosed { link, reason });
+            }
+            if !told {
+                break;
+            }
+        }
+        self.end_those_who_do_not_read();
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Append(ticket, entry) => self.recorder.push(ticket, entry),
+            Output::CloseLink(link) => {
+                if let Some(pipe) = self.pipes.remove(&link) {
+                    pipe.child.stop();
+                }
+            }
+            Output::Done => self.done = true,
+            Output::OpenLink(link, server) => self.open(link, &server),
+            Output::ToClient(line) => self.client_out.push(line),
+            Output::ToLink(link, line) => self.send(link, line),
+        }
+    }
+
+    fn open(&mut self, link: LinkId, server: &ServerDoc) {
+        let log = self.config.as_ref().map(|config| log_path(config, server));
+        let spawned =
+            Launch::of(server, &self.environment, log).and_then(|launch| Child::spawn(&launch));
+        match spawned {
+            Ok(child) => {
+                let buffer = LineBuffer::new();
+                self.pipes.insert(link, Pipe { child, buffer });
+            }
+            Err(error) => self.stillborn.push_back((link, error.to_string())),
+        }
+    }
+
+    fn send(&mut self, link: LinkId, line: Bytes) {
+        // one that is gone: the machine hears of it, or closed it itself
+        if let Some(pipe) = self.pipes.get_mut(&link) {
+            pipe.child.push(line);
+        }
+    }
+
+    /// One upstream that does not read must not fill our memory.
+    fn end_those_who_do_not_read(&mut self) {
+        let full: Vec<_> = self
+            .pipes
+            .iter()
+            .filter(|(_, pipe)| pipe.child.queued_bytes() > limits::LINK_QUEUE_BYTES)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in full {
+            if let Some(pipe) = self.pipes.remove(&link) {
+                pipe.child.stop();
+                let limit = limits::LINK_QUEUE_BYTES >> 20;
+                let reason = format!("does not read: more than {limit} MiB wait for it");
+                self.handle(Input::LinkClosed { link, reason });
+                while let Some(output) = self.machine.poll() {
+                    self.carry_out(output);
+                }
+            }
+        }
+    }
+
+    // ---- the end
+
+    /// Children end with their guards, which see us go.
+    async fn end(mut self) {
+        self.recorder.close();
+        let flushed = poll_fn(|cx| self.client_out.poll_flush(cx));
+        if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(50), flushed).await {
+            tracing::debug!(%error, "The client did not read to the end.");
+        }
+    }
+}
+
+impl Signals {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let rung = self.0.iter_mut().any(|s| s.poll_recv(cx).is_ready());
+        if rung { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+fn log_path(config: &Config, server: &ServerDoc) -> PathBuf {
+    let name = format!("server-{}.log", server.key);
+    config.state_dir.join("log").join(name)
+}
+
+/// The stream of this process; nothing is made before its first record.
+fn spool(config: &Config, snapshot: &Snapshot, clock: &SystemClock) -> Spool {
+    let registry = snapshot.registry();
+    let version: Option<RegistryVersion> = registry.map(|registry| registry.version);
+    let keys = registry.map_or(&[][..], |registry| &registry.org.audit_keys);
+    let (org, machine_id) = (config.org.clone(), config.machine_id.clone());
+    let state_dir = config.state_dir.clone();
+    let started = clock.now();
+    let describe = move |stream, _: &_| StreamHeader {
+        stream,
+        org: org.clone(),
+        machine_id: machine_id.clone(),
+        installation: installation(&state_dir),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started,
+        registry: version,
+        others: 0,
+        previous: Vec::new(),
+    };
+    Spool::new(
+        config.state_dir.join("spool"),
+        Box::new(RealDisk),
+        Box::new(describe),
+        keys,
+        Box::new(SystemEntropy),
+    )
+}
+
+/// The key that signs this installation's batches; made when it is first needed. Without one
+/// the stream names a key of zeros, and is not delivered until there is one.
+fn installation(state_dir: &Path) -> KeyId {
+    match vault::installation_key(state_dir, &mut SystemEntropy) {
+        Ok(key) => key.id().clone(),
+        Err(error) => {
+            tracing::warn!(%error, "This installation has no key: records are not delivered.");
+            Digest::default().into()
+        }
+    }
+}

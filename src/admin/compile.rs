@@ -153,7 +153,7 @@ fn expand(
     sink: &mut Sink<'_>,
 ) {
     for spot in &grant.resources {
-        if !offers_resources(server, &spot.value) {
+        if spot.value != "*" && !offers_resources(server, &spot.value) {
             let (glob, key) = (&spot.value, &server.doc.key);
             let message = format!("`{glob}` matches no resource or template of `{key}`");
             let fix = "take it out, unless the server has resources that it does not list";
@@ -229,6 +229,10 @@ fn matching(server: &Server, kind: Kind, spot: &Spot<String>, sink: &mut Sink<'_
         let message = format!("`{wanted}` of `{key}` is quarantined: {reason}");
         let fix = "take it out, and tell the server's owner";
         sink.error(spot.at, "quarantined-tool", message, fix);
+        return found;
+    }
+    if wanted == "*" {
+        // all there is, and there is nothing
         return found;
     }
     if wanted.contains('*') {

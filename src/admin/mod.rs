@@ -1,27 +1,34 @@
 //! Authoring: YAML in a git repository becomes documents, documents become a TUF repository.
 //!
 //! [`check`] reads a directory and reports every mistake at once; [`compile`] is what `publish`
-//! calls, and refuses a directory with an error in it. [`pin`](survey) runs the real servers.
+//! calls, and refuses a directory with an error in it; [`pin()`] runs the real servers; [`init()`]
+//! and [`agent()`] write files for people to go on with.
 #![warn(missing_docs)]
 
 pub mod keys;
 pub mod publish;
 
+mod agent;
 mod compile;
 mod date;
+mod init;
 mod lint;
 mod pins;
 mod problem;
 mod quarantine;
 mod secrets;
 mod source;
+mod survey;
 mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use self::agent::{AgentError, NewAgent, agent};
+pub use self::init::{Example, InitError, init};
 pub use self::problem::{At, Level, Problem, Problems};
 use self::source::Sources;
+pub use self::survey::{Outcome, PinChange, PinEdit, Pinning, pin, visible};
 use crate::clock::Now;
 use crate::ids::OrgId;
 

@@ -166,6 +166,7 @@ pub fn publish(
     if root.expires().0 <= now_s {
         return Err(PublishError::Root(RegistryError::Expired {
             file: format!("{}.root.json", root.version()),
+            role: Role::Root,
             cause: registry::Cause(format!("it expired at {}", root.expires().text())),
         }));
     }
@@ -392,8 +393,7 @@ fn newest_root(roots: &[Vec<u8>]) -> Result<Root, PublishError> {
 
 fn root_version(bytes: &[u8]) -> Result<u64, PublishError> {
     Envelope::parse("root", bytes, Role::Root)
-        .and_then(|envelope| Root::unverified(&envelope))
-        .map(|root| root.version())
+        .map(|envelope| envelope.version())
         .map_err(PublishError::Root)
 }
 
@@ -555,8 +555,8 @@ impl<'p> Repository<'p> {
             min_timestamp_version: 0,
         };
         let refused = PublishError::Refused;
-        let mut update = Update::new(None, &trust, now).map_err(refused)?;
-        while let Some(want) = update.next() {
+        let mut update = Update::new(&[], &trust, now).map_err(refused)?;
+        while let Some(want) = update.want() {
             let written = match want.path.as_str() {
                 "metadata/timestamp.json" => writes.timestamp.as_ref(),
                 path => writes.files.get(path),

@@ -514,14 +514,14 @@ mod tests {
         Inputs {
             managed: Ok(None),
             seen: false,
-            marker: Some(PathBuf::from("/home/ann/data/managed.seen")),
-            user: Some((PathBuf::from("/home/ann/c.toml"), Ok(Some(user.to_owned())))),
+            marker: Some(PathBuf::from("/users/ann/data/managed.seen")),
+            user: Some((PathBuf::from("/users/ann/c.toml"), Ok(Some(user.to_owned())))),
             user_is_named: false,
             environment: BTreeMap::new(),
             machine: "m1".to_owned(),
             client_session: None,
-            home: Some(PathBuf::from("/home/ann")),
-            data: Some(PathBuf::from("/home/ann/data")),
+            home: Some(PathBuf::from("/users/ann")),
+            data: Some(PathBuf::from("/users/ann/data")),
         }
     }
 
@@ -544,7 +544,7 @@ mod tests {
         let inputs = inputs(GOOD);
         let config = resolve(&inputs).config.unwrap();
         assert_eq!(config.org.as_str(), "acme");
-        assert_eq!(config.state_dir, Path::new("/home/ann/data/m1/acme"));
+        assert_eq!(config.state_dir, Path::new("/users/ann/data/m1/acme"));
         assert!(!config.managed && config.agent.is_none());
         insta::assert_snapshot!(said(&inputs), @r#"
 agent = None (default)
@@ -552,10 +552,10 @@ agent_key = None (default)
 log_level = Some("info") (default)
 min_root_version = Some("0") (default)
 min_timestamp_version = Some("0") (default)
-org = Some("acme") (/home/ann/c.toml:1)
-registry_url = Some("https://r.example/") (/home/ann/c.toml:2)
-root = Some("(the metadata itself)") (/home/ann/c.toml:3)
-state_dir = Some("/home/ann/data/m1/acme") (default)
+org = Some("acme") (/users/ann/c.toml:1)
+registry_url = Some("https://r.example/") (/users/ann/c.toml:2)
+root = Some("(the metadata itself)") (/users/ann/c.toml:3)
+state_dir = Some("/users/ann/data/m1/acme") (default)
 "#);
     }
 
@@ -566,7 +566,7 @@ state_dir = Some("/home/ann/data/m1/acme") (default)
         let config = resolve(&inputs).config.unwrap();
         let (name, key) = config.agent.unwrap();
         assert_eq!(name.as_str(), "ci");
-        assert_eq!(key, Path::new("/home/ann/s/agents/ci.key"));
+        assert_eq!(key, Path::new("/users/ann/s/agents/ci.key"));
     }
 
     #[test]
@@ -579,9 +579,9 @@ state_dir = Some("/home/ann/data/m1/acme") (default)
         let config = effective.config.unwrap();
         assert!(config.managed && config.agent.is_none());
         assert_eq!(config.org.as_str(), "acme");
-        assert_eq!(config.state_dir, Path::new("/home/ann/data/m1/acme"));
+        assert_eq!(config.state_dir, Path::new("/users/ann/data/m1/acme"));
         insta::assert_snapshot!(effective.warnings.join("\n"), @r#"
-/home/ann/c.toml: not read, because this machine is managed
+/users/ann/c.toml: not read, because this machine is managed
 MCPSHIM_AGENT: not read, because this machine is managed
 MCPSHIM_STATE: not read, because this machine is managed
 "#);
@@ -593,7 +593,7 @@ MCPSHIM_STATE: not read, because this machine is managed
         inputs.seen = true;
         insta::assert_snapshot!(refusal(&inputs), @r#"
 error: the managed configuration of this machine is gone
-hint:  whoever manages this machine must put /etc/mcpshim/managed.toml back; if the machine is yours now, remove /home/ann/data/managed.seen
+hint:  whoever manages this machine must put /etc/mcpshim/managed.toml back; if the machine is yours now, remove /users/ann/data/managed.seen
 "#);
         inputs.managed = Err(Untrusted::Open {
             path: PathBuf::from("/etc/mcpshim"),
@@ -612,17 +612,17 @@ hint:  root must own /etc/mcpshim/managed.toml and every directory above it, and
         let effective = resolve(&lenient);
         assert_eq!(effective.config.unwrap().log_level, LogLevel::Info);
         insta::assert_snapshot!(effective.warnings.join("\n"), @r#"
-/home/ann/c.toml:5: there is no key `registry-url`; did you mean `registry_url`?
-/home/ann/c.toml:4: `log_level` is "loud", expected error, warn, info, debug or trace; the default holds
+/users/ann/c.toml:5: there is no key `registry-url`; did you mean `registry_url`?
+/users/ann/c.toml:4: `log_level` is "loud", expected error, warn, info, debug or trace; the default holds
 "#);
         let strict = inputs(&format!(
             "{GOOD}min_root_version = \"4\"\nagent = \"A B\"\nstate_dir = \"here\"\n"
         ));
         insta::assert_snapshot!(refusal(&strict), @r#"
 error: the configuration cannot be used
-cause: /home/ann/c.toml:4: `min_root_version` is text, expected a number without quotes
-cause: /home/ann/c.toml:6: `state_dir` is "here", expected an absolute path
-cause: /home/ann/c.toml:5: `agent` is "A B", expected 1 to 64 of a-z 0-9 -
+cause: /users/ann/c.toml:4: `min_root_version` is text, expected a number without quotes
+cause: /users/ann/c.toml:6: `state_dir` is "here", expected an absolute path
+cause: /users/ann/c.toml:5: `agent` is "A B", expected 1 to 64 of a-z 0-9 -
 hint:  correct it; `mcpshim config` shows every key, where it comes from and what is wrong
 "#);
         assert_eq!(resolve(&strict).settings.len(), KEYS.len());
@@ -632,20 +632,20 @@ hint:  correct it; `mcpshim config` shows every key, where it comes from and wha
     fn what_is_missing_is_said() {
         insta::assert_snapshot!(refusal(&inputs("")), @r#"
 error: mcpshim is not configured here
-cause: /home/ann/c.toml sets no `org`, `registry_url` or `root`
-hint:  write the three lines your platform team gives you into /home/ann/c.toml (`mcpshim config --help` shows them)
+cause: /users/ann/c.toml sets no `org`, `registry_url` or `root`
+hint:  write the three lines your platform team gives you into /users/ann/c.toml (`mcpshim config --help` shows them)
 "#);
         insta::assert_snapshot!(refusal(&inputs("org = \"acme\"\nroot = \"gone.json\"\n")), @r#"
 error: the configuration cannot be used
-cause: /home/ann/c.toml:2: `root` names /home/ann/gone.json, which does not exist
+cause: /users/ann/c.toml:2: `root` names /users/ann/gone.json, which does not exist
 hint:  correct it; `mcpshim config` shows every key, where it comes from and what is wrong
 "#);
         insta::assert_snapshot!(refusal(&inputs("org = \"acme\"\nroot = \"{}\"\n")), @r#"
-error: the configuration is not complete: /home/ann/c.toml sets no `registry_url`
-hint:  write the three lines your platform team gives you into /home/ann/c.toml (`mcpshim config --help` shows them)
+error: the configuration is not complete: /users/ann/c.toml sets no `registry_url`
+hint:  write the three lines your platform team gives you into /users/ann/c.toml (`mcpshim config --help` shows them)
 "#);
         insta::assert_snapshot!(refusal(&inputs("org = \"acme\"\n= 7\n")), @r#"
-error: /home/ann/c.toml:2 is not TOML
+error: /users/ann/c.toml:2 is not TOML
 cause: unquoted keys cannot be empty, expected letters, numbers, `-`, `_`
 hint:  correct the line; `mcpshim config --help` shows a complete file
 "#);

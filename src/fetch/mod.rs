@@ -162,10 +162,16 @@ pub async fn refresh_within(
         }
     };
     let state = store.read().map_err(|e| disk(&store, e))?;
+    let previous = store.read_previous().map_err(|e| disk(&store, e))?;
     let now = clock.now();
-    let mut update = Update::new(state.as_deref(), &trust(config), &now)?;
+    // a missing state takes its place as an empty, that is a damaged one
+    let stored = [
+        state.as_deref().unwrap_or_default(),
+        previous.as_deref().unwrap_or_default(),
+    ];
+    let mut update = Update::new(&stored, &trust(config), &now)?;
     let walked = tokio::time::timeout_at(deadline, async {
-        while let Some(want) = update.next() {
+        while let Some(want) = update.want() {
             let answer = source.fetch(&want, patience).await;
             update.give(answer)?;
         }
@@ -174,7 +180,7 @@ pub async fn refresh_within(
     .await
     .unwrap_or_else(|_| {
         Err(RegistryError::Unavailable {
-            file: update.next().map(|want| want.path).unwrap_or_default(),
+            file: update.want().map(|want| want.path).unwrap_or_default(),
             cause: Cause(format!(
                 "the refresh took longer than {} ms",
                 patience.total_ms

@@ -103,7 +103,7 @@ async fn http(
     patience: &Patience,
 ) -> Result<Answer, String> {
     let stall = Duration::from_millis(patience.stall_ms);
-    let stalled = |_| {
+    let stalled = |_elapsed| {
         format!(
             "it came slower than {} bytes in {} s",
             patience.stall_bytes,
@@ -116,7 +116,7 @@ async fn http(
     }
     let mut response = tokio::time::timeout(stall, request.send())
         .await
-        .map_err(|_| format!("no answer within {} s", stall.as_secs_f32()))?
+        .map_err(|_elapsed| format!("no answer within {} s", stall.as_secs_f32()))?
         .map_err(|e| super::chain(&e))?;
     match response.status() {
         StatusCode::OK => {}

@@ -40,22 +40,20 @@ impl Store {
     /// # Errors
     /// What the file system says, and a file larger than any state of ours.
     pub fn read(&self) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let most = limits::REGISTRY_BYTES as u64 * 2;
-        let size = file.metadata()?.len();
-        if size > most {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it has {size} bytes, the limit is {most}"),
-            ));
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        file.take(most).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        read(&self.path)
+    }
+
+    /// Reads the state before the present one: a witness of which versions were seen, for when
+    /// the present one is lost.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_previous(&self) -> io::Result<Option<Vec<u8>>> {
+        read(&self.previous())
+    }
+
+    fn previous(&self) -> PathBuf {
+        self.path.with_extension("state.previous")
     }
 
     /// Replaces the state, waiting for the lock.
@@ -114,12 +112,31 @@ impl Locked<'_> {
         let mut file = private().create(true).truncate(true).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        self.keep_previous()?;
         fs::rename(&temporary, path)?;
         #[cfg(unix)]
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Gives the present state a second name, so that there is never a moment without one.
+    fn keep_previous(&self) -> io::Result<()> {
+        let temporary = self.store.path.with_extension("state.link");
+        let linked = remove(&temporary).and_then(|()| fs::hard_link(&self.store.path, &temporary));
+        match linked {
+            Ok(()) => fs::rename(&temporary, self.store.previous()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -143,4 +160,23 @@ fn make_private_dir(dir: &Path) -> io::Result<()> {
         builder.mode(0o700);
     }
     builder.create(dir)
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let most = limits::REGISTRY_BYTES as u64 * 2;
+    let size = file.metadata()?.len();
+    if size > most {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has {size} bytes, the limit is {most}"),
+        ));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }

@@ -401,7 +401,8 @@ impl Snapshot {
     }
 
     /// Whether the surface has it, whoever may use it.
-    pub(super) fn offers(&self, access: &Access) -> bool {
+    #[must_use]
+    pub fn offers(&self, access: &Access) -> bool {
         let Some(row) = self.rows.get(access.server()) else {
             return false;
         };

@@ -5,15 +5,74 @@
 #![warn(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::ids::{AgentName, Digest, ExposedName, KeyId, OrgId, RoleName, ServerId, ServerKey};
 
 /// The format these types write, and the newest they read.
 pub const FORMAT: u32 = 1;
+
+/// Reads a map and refuses a repeated key, where `BTreeMap` alone would keep the last: two readers
+/// must not find two grants in one document.
+fn unique<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+    V: Deserialize<'de>,
+{
+    struct UniqueVisitor<K, V>(PhantomData<(K, V)>);
+
+    impl<'de, K, V> Visitor<'de> for UniqueVisitor<K, V>
+    where
+        K: Deserialize<'de> + Ord + fmt::Display,
+        V: Deserialize<'de>,
+    {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object without repeated members")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut out = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<K, V>()? {
+                if out.contains_key(&key) {
+                    return Err(A::Error::custom(format_args!("member {key} is repeated")));
+                }
+                out.insert(key, value);
+            }
+            Ok(out)
+        }
+    }
+
+    deserializer.deserialize_map(UniqueVisitor(PhantomData))
+}
+
+/// [`unique`] on both levels.
+fn unique_twice<'de, D, K, L, V>(deserializer: D) -> Result<BTreeMap<K, BTreeMap<L, V>>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+    L: Deserialize<'de> + Ord + fmt::Display,
+    V: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    #[serde(bound(deserialize = "L: Deserialize<'de> + Ord + fmt::Display, V: Deserialize<'de>"))]
+    struct Inner<L: Ord, V>(#[serde(deserialize_with = "unique")] BTreeMap<L, V>);
+
+    let outer: BTreeMap<K, Inner<L, V>> = unique(deserializer)?;
+    Ok(outer
+        .into_iter()
+        .map(|(key, inner)| (key, inner.0))
+        .collect())
+}
 
 /// `org.json`: the organisation and what all its machines share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,12 +149,15 @@ pub struct PolicyDoc {
     /// The lowest reader that may use it.
     pub min_reader: u32,
     /// Every role.
+    #[serde(deserialize_with = "unique")]
     pub roles: BTreeMap<RoleName, RoleDoc>,
     /// Every agent.
+    #[serde(deserialize_with = "unique")]
     pub agents: BTreeMap<AgentName, AgentDoc>,
     /// The rules that table entries refer to by index.
     pub rules: Vec<RuleDoc>,
     /// What each role may use, per server. Absent means denied.
+    #[serde(deserialize_with = "unique_twice")]
     pub grants: BTreeMap<RoleName, BTreeMap<ServerKey, GrantTable>>,
 }
 
@@ -144,10 +206,10 @@ pub struct RuleDoc {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantTable {
     /// Tools by the upstream's own name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     pub tools: BTreeMap<String, u32>,
     /// Prompts by the upstream's own name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     pub prompts: BTreeMap<String, u32>,
     /// Resource URI globs, in order (`*` is any run of characters; everything else is literal).
     #[serde(default)]
@@ -255,7 +317,7 @@ pub enum Transport {
         #[serde(default)]
         args: Vec<String>,
         /// Variables set for it, beside the allowlist; never a secret.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "unique")]
         env: BTreeMap<String, String>,
         /// The package and exact version the arguments name, e.g. `npm:@scope/name@1.2.3`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -315,7 +377,11 @@ pub struct AuditDoc {
     #[serde(default)]
     pub fail_mode: FailMode,
     /// Tools with settings of their own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "unique",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub tools: BTreeMap<String, ToolAuditDoc>,
 }
 

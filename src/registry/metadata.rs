@@ -17,6 +17,7 @@ use crate::limits;
 #[derive(Debug)]
 pub(crate) struct Envelope {
     file: String,
+    version: u64,
     signatures: Vec<Signature>,
     signed: Value,
     canonical: Vec<u8>,
@@ -82,8 +83,8 @@ impl Envelope {
                     short(&signature.keyid)
                 )));
             }
-            // a signature that is not hexadecimal, or of another scheme, counts for nothing
-            let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            // a signature that is not lower-case hexadecimal counts for nothing
+            let bytes = data_encoding::HEXLOWER
                 .decode(signature.sig.as_bytes())
                 .unwrap_or_default();
             signatures.push(Signature {
@@ -94,10 +95,16 @@ impl Envelope {
         let canonical = json::canonical(&doc.signed);
         Ok(Self {
             file: file.to_owned(),
+            version: head.version,
             signatures,
             signed: doc.signed,
             canonical,
         })
+    }
+
+    /// The version it claims, before its signatures are checked.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Reads the content. Private: only [`Root::verify`] may, after the signatures.

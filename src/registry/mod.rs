@@ -163,14 +163,9 @@ pub enum RegistryError {
     Expired {
         /// Which file.
         file: String,
+        /// Whose keys must sign it again.
+        role: Role,
         /// When.
-        #[source]
-        cause: Cause,
-    },
-    /// Nothing has been verified on this machine yet.
-    #[error("no registry has been verified on this machine yet")]
-    Incomplete {
-        /// What is there.
         #[source]
         cause: Cause,
     },
@@ -262,7 +257,7 @@ impl RegistryError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::BelowMinimum { .. } | Self::Incomplete { .. } => {
+            Self::BelowMinimum { .. } => {
                 "run `mcpshim registry refresh`; until then every call is refused"
             }
             Self::Damaged { .. } => {
@@ -271,7 +266,16 @@ impl RegistryError {
             Self::Document { .. } => {
                 "tell the owners of the registry; `mcpshim-admin publish` refuses such documents, so ask how this one was signed"
             }
-            Self::Expired { .. } => {
+            Self::Expired {
+                role: Role::Root | Role::Targets,
+                ..
+            } => {
+                "check this machine's clock; if it is right, tell the owners of the registry to publish again with the offline keys"
+            }
+            Self::Expired {
+                role: Role::Snapshot | Role::Timestamp,
+                ..
+            } => {
                 "check this machine's clock; if it is right, tell the owners of the registry that `mcpshim-admin refresh` does not run"
             }
             Self::Malformed { .. } | Self::WrongDigest { .. } | Self::WrongVersion { .. } => {

@@ -10,9 +10,9 @@
 //! part, in order; the parts are the bytes as they were published. The digest finds a damaged
 //! head; every other byte is covered by the signatures and digests that [`super::load`] checks.
 //!
-//! Losing it costs a refresh, and the memory of which versions were seen (the minimum versions of
-//! managed configuration remain). Who can write it can put back an older state that was validly
-//! signed, until that lapses; they cannot grant anything.
+//! Losing it costs a refresh. Which versions were seen survives in the state before it, which the
+//! store keeps beside it; losing both leaves the minimum versions of managed configuration. Who
+//! can put back older ones that were validly signed, until those lapse; they cannot grant anything.
 
 use std::fmt::Write as _;
 
@@ -34,7 +34,7 @@ pub(super) struct State<'a> {
     pub(super) etag: Option<String>,
     /// The roots that follow the pinned one, ascending without a gap.
     pub(super) roots: Vec<&'a [u8]>,
-    /// Everything below the root; absent after a root that outdated it.
+    /// Everything below the root; absent only where nothing is stored.
     pub(super) metadata: Option<Metadata<'a>>,
     /// Documents by target name.
     pub(super) documents: Vec<(String, &'a [u8])>,
@@ -55,8 +55,7 @@ struct Head {
     etag: Option<String>,
     roots: Vec<usize>,
     /// Timestamp, snapshot, targets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    metadata: Option<[usize; 3]>,
+    metadata: [usize; 3],
     documents: Vec<(String, usize)>,
 }
 
@@ -109,14 +108,12 @@ impl<'a> State<'a> {
             .iter()
             .map(|len| take(*len, &"a root"))
             .collect::<Result<_, _>>()?;
-        let metadata = match head.metadata {
-            Some([timestamp, snapshot, targets]) => Some(Metadata {
-                timestamp: take(timestamp, &"the timestamp")?,
-                snapshot: take(snapshot, &"the snapshot")?,
-                targets: take(targets, &"the targets")?,
-            }),
-            None => None,
-        };
+        let [timestamp, snapshot, targets] = head.metadata;
+        let metadata = Some(Metadata {
+            timestamp: take(timestamp, &"the timestamp")?,
+            snapshot: take(snapshot, &"the snapshot")?,
+            targets: take(targets, &"the targets")?,
+        });
         let documents = head
             .documents
             .into_iter()
@@ -143,9 +140,9 @@ impl<'a> State<'a> {
             checked: self.checked,
             etag: self.etag.clone(),
             roots: self.roots.iter().map(|part| part.len()).collect(),
-            metadata: self
-                .metadata
-                .map(|m| [m.timestamp.len(), m.snapshot.len(), m.targets.len()]),
+            metadata: self.metadata.map_or([0; 3], |m| {
+                [m.timestamp.len(), m.snapshot.len(), m.targets.len()]
+            }),
             documents: self
                 .documents
                 .iter()

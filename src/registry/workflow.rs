@@ -1,6 +1,6 @@
 //! The client workflow of TUF 1.0.34 §5, one function per clause, and the machine that runs it.
 //!
-//! The machine asks for one file at a time ([`Update::next`]) and is told what the source said
+//! The machine asks for one file at a time ([`Update::want`]) and is told what the source said
 //! ([`Update::give`]); it never waits, reads a clock or opens anything. [`load`] runs the same
 //! clauses, without the freeze checks, over the state this machine already has.
 //!
@@ -296,6 +296,7 @@ fn check_not_expired<T: Content>(
     }
     Err(RegistryError::Expired {
         file: file.to_owned(),
+        role: T::ROLE,
         cause: Cause(format!(
             "version {} expired at {}, and it is {}",
             content.version(),
@@ -334,41 +335,62 @@ fn check_minimum(role: Role, version: u64, minimum: u64) -> Result<(), RegistryE
     })
 }
 
-/// Follows the stored roots from the pinned one.
+/// How far stored roots lead.
+struct Followed<'s> {
+    root: Root,
+    /// Those on the way.
+    kept: Vec<&'s [u8]>,
+    /// Why the next one is not followed.
+    broken: Option<RegistryError>,
+}
+
+impl Followed<'_> {
+    /// The last root, if all of them hold.
+    fn whole(self) -> Result<Root, RegistryError> {
+        self.broken.map_or(Ok(self.root), Err)
+    }
+}
+
+/// Follows the stored roots from the pinned one, as far as they hold.
 ///
 /// Roots up to the pinned version are skipped: a newer pinned root replaces them.
-fn follow_stored_roots<'s>(
-    pinned: Root,
-    roots: &[&'s [u8]],
-) -> Result<(Root, Vec<&'s [u8]>), (Root, Vec<&'s [u8]>, RegistryError)> {
+fn follow_stored_roots<'s>(pinned: Root, roots: &[&'s [u8]]) -> Followed<'s> {
     let pinned_version = pinned.version();
-    let (mut root, mut kept) = (pinned, Vec::new());
+    let mut followed = Followed {
+        root: pinned,
+        kept: Vec::new(),
+        broken: None,
+    };
     for bytes in roots.iter().copied() {
-        let step = (|| {
-            let envelope = Envelope::parse("stored root", bytes, Role::Root)?;
-            if Root::unverified(&envelope)?.version() <= pinned_version {
-                return Ok(None);
-            }
-            let new = check_root_signatures(&root, "stored root", bytes)?;
-            if new.version() == root.version() + 1 {
-                return Ok(Some(new));
-            }
-            Err(wrong_version(
-                "stored root",
-                new.version(),
-                root.version() + 1,
-            ))
-        })();
-        match step {
+        match follow_stored_root(&followed.root, pinned_version, bytes) {
             Ok(Some(new)) => {
-                root = new;
-                kept.push(bytes);
+                followed.root = new;
+                followed.kept.push(bytes);
             }
             Ok(None) => {}
-            Err(error) => return Err((root, kept, error)),
+            Err(error) => {
+                followed.broken = Some(error);
+                break;
+            }
         }
     }
-    Ok((root, kept))
+    followed
+}
+
+fn follow_stored_root(
+    root: &Root,
+    pinned_version: u64,
+    bytes: &[u8],
+) -> Result<Option<Root>, RegistryError> {
+    let file = "stored root";
+    if Envelope::parse(file, bytes, Role::Root)?.version() <= pinned_version {
+        return Ok(None);
+    }
+    let new = check_root_signatures(root, file, bytes)?;
+    if check_root_version(root, &new, file)? {
+        return Ok(Some(new));
+    }
+    Err(wrong_version(file, new.version(), root.version() + 1))
 }
 
 /// Follows roots from the first, which is trusted, to the last.
@@ -376,9 +398,7 @@ fn follow_stored_roots<'s>(
 pub(crate) fn newest_root(roots: &[Vec<u8>]) -> Result<Root, RegistryError> {
     let first = Root::pinned("root", roots.first().map(Vec::as_slice).unwrap_or_default())?;
     let rest: Vec<&[u8]> = roots.iter().skip(1).map(Vec::as_slice).collect();
-    follow_stored_roots(first, &rest)
-        .map(|(root, _)| root)
-        .map_err(|(_, _, error)| error)
+    follow_stored_roots(first, &rest).whole()
 }
 
 // ---- loading what is stored ------------------------------------------------------------------
@@ -390,16 +410,13 @@ pub(super) fn load(
     now: &Now,
 ) -> Result<Loaded, RegistryError> {
     let pinned = load_trusted_root(trust)?;
-    let (root, _) = follow_stored_roots(pinned, &state.roots)
-        .map_err(|(_, _, error)| error)
+    let root = follow_stored_roots(pinned, &state.roots)
+        .whole()
         .map_err(damaged)?;
     check_minimum(Role::Root, root.version(), trust.min_root_version)?;
     let Some(metadata) = state.metadata else {
-        return Err(RegistryError::Incomplete {
-            cause: Cause(format!(
-                "root version {} replaced the keys, and what they signed has not been fetched",
-                root.version()
-            )),
+        return Err(RegistryError::Damaged {
+            cause: Cause("it is empty".to_owned()),
         });
     };
 
@@ -534,7 +551,7 @@ pub enum Ended {
 
 /// One run of the client workflow, driven by whoever can fetch files.
 ///
-/// Call [`Self::next`]; fetch what it names and [`Self::give`] the answer; repeat until it names
+/// Call [`Self::want`]; fetch what it names and [`Self::give`] the answer; repeat until it names
 /// nothing, then [`Self::finish`]. After an error call [`Self::abandon`] instead.
 #[derive(Debug)]
 pub struct Update<'a> {
@@ -545,6 +562,8 @@ pub struct Update<'a> {
     minimums: (u64, u64),
     /// What is stored, as it was read.
     stored: State<'a>,
+    /// The state itself was lost and this is an older one: it must be written in any case.
+    mends: bool,
     /// The root that what is stored was trusted under.
     before: Root,
     root: Root,
@@ -611,31 +630,52 @@ struct Documents<'a> {
 impl<'a> Update<'a> {
     /// Starts from the newest root that is trusted: the pinned one or a stored one after it.
     ///
-    /// Damaged state does not stop an update. Whatever in it is still signed keeps its say about
-    /// which versions were seen; the rest is fetched again.
+    /// `stored` is the state of this machine and, after it, older ones that were kept. The first is
+    /// all that counts while it is whole. Damaged state does not stop an update: whatever is still
+    /// signed in any of them keeps its say about which versions were seen; the rest is fetched
+    /// again.
     ///
     /// # Errors
     /// [`RegistryError`] when the pinned root itself cannot be used, or when the state was
     /// written by a newer mcpshim.
-    pub fn new(
-        state: Option<&'a [u8]>,
-        trust: &Trust<'a>,
-        now: &Now,
-    ) -> Result<Self, RegistryError> {
+    pub fn new(stored: &[&'a [u8]], trust: &Trust<'a>, now: &Now) -> Result<Self, RegistryError> {
         let pinned = load_trusted_root(trust)?;
-        let state = match state.map(State::read) {
-            Some(Ok(state)) => state,
-            Some(Err(RegistryError::Damaged { .. })) | None => State::default(),
-            Some(Err(error)) => return Err(error),
-        };
-        let (root, roots) = follow_stored_roots(pinned, &state.roots)
-            .unwrap_or_else(|(root, roots, _)| (root, roots));
+        let mut best = Self::over(State::default(), pinned.clone(), trust, now);
+        for (index, bytes) in stored.iter().enumerate() {
+            let state = match State::read(bytes) {
+                Ok(state) => state,
+                Err(RegistryError::Damaged { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let mut update = Self::over(state, pinned.clone(), trust, now);
+            update.mends = index > 0;
+            if index == 0 && update.old.complete {
+                return Ok(update);
+            }
+            let seen = |update: &Self| {
+                (
+                    update.old.timestamp.as_ref().map(|(t, _)| t.version()),
+                    update.root.version(),
+                )
+            };
+            if seen(&update) > seen(&best) {
+                best = update;
+            }
+        }
+        Ok(best)
+    }
+
+    fn over(state: State<'a>, pinned: Root, trust: &Trust<'a>, now: &Now) -> Self {
+        let Followed {
+            root, kept: roots, ..
+        } = follow_stored_roots(pinned, &state.roots);
         let mut update = Self {
             start_s: now.unix_s(),
             org: trust.org.clone(),
             pinned: trust.root,
             minimums: (trust.min_root_version, trust.min_timestamp_version),
             stored: state,
+            mends: false,
             before: root.clone(),
             root,
             roots: roots.into_iter().map(Held::Stored).collect(),
@@ -644,11 +684,12 @@ impl<'a> Update<'a> {
             stage: Stage::Root,
         };
         update.old = update.read_stored();
-        Ok(update)
+        update
     }
 
     /// The next file to fetch; `None` when the update has ended.
-    pub fn next(&mut self) -> Option<Want> {
+    #[must_use]
+    pub fn want(&self) -> Option<Want> {
         let metadata = |name: String, role, listed, etag| Want {
             path: format!("metadata/{name}"),
             max_bytes: max_bytes(role, listed),
@@ -682,13 +723,13 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Takes the answer to the last [`Self::next`] and checks it.
+    /// Takes the answer to the last [`Self::want`] and checks it.
     ///
     /// # Errors
     /// The clause that refused it, or [`RegistryError::Unavailable`] when the source did not say.
     /// The update is over; call [`Self::abandon`].
     pub fn give(&mut self, answer: Answer) -> Result<(), RegistryError> {
-        let Some(want) = self.next() else {
+        let Some(want) = self.want() else {
             return Ok(());
         };
         let file = want.path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -901,7 +942,7 @@ impl<'a> Update<'a> {
     pub fn finish(&self) -> Result<Ended, RegistryError> {
         let Stage::Documents(documents) = &self.stage else {
             let far = self.start_s.abs_diff(self.stored.checked) >= CHECKED_EVERY_S;
-            let worth = self.roots_found > 0 || far;
+            let worth = self.roots_found > 0 || self.mends || far;
             return Ok(Ended::Unchanged(
                 worth.then(|| self.old_state(self.start_s).write()),
             ));
@@ -937,7 +978,7 @@ impl<'a> Update<'a> {
     /// finds them again.
     #[must_use]
     pub fn abandon(&self) -> Option<Vec<u8>> {
-        if self.roots_found == 0 {
+        if self.roots_found == 0 || self.stored.metadata.is_none() {
             return None;
         }
         let state = self.old_state(self.stored.checked);

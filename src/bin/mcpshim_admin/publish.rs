@@ -39,7 +39,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     })?;
     let failed = |e: &publish::PublishError| Failure::from_error(Exit::Failed, e).hint(e.hint());
     let roots = publish::read_roots(&args.dir).map_err(|e| {
-        failed(&e).hint("make the keys and the root first: `mcpshim-admin key new DIR --keys KEYDIR`")
+        failed(&e)
+            .hint("make the keys and the root first: `mcpshim-admin key new DIR --keys KEYDIR`")
     })?;
     let keys = KeyRing::read(&args.keys)
         .map_err(|e| Failure::from_error(Exit::Failed, &e).hint(e.hint()))?;

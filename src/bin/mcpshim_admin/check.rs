@@ -1,0 +1,59 @@
+//! `mcpshim-admin check`: every mistake at once.
+
+use std::path::PathBuf;
+
+use mcpshim::admin;
+use mcpshim::clock::{Clock as _, SystemClock};
+use mcpshim::report::{Exit, Failure};
+use serde_json::json;
+
+/// Report every mistake in the sources: file, line, rule, fix
+///
+/// Errors prevent publication, warnings do not. Needs no network, no keys and starts nothing, so
+/// it belongs into the checks of every pull request.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    mcpshim-admin check acme\n  \
+    mcpshim-admin check acme --json | jq -r '.problems[] | \"\\(.file):\\(.line) \\(.rule)\"'")]
+pub(crate) struct Args {
+    /// The registry's sources
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Print one JSON object: `problems`, and how many are `errors` and `warnings`
+    #[arg(long)]
+    json: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let problems = admin::check(&args.dir, &SystemClock::new().now());
+    let (errors, warnings) = (problems.errors(), problems.warnings());
+    if args.json {
+        let report = json!({ "errors": errors, "warnings": warnings, "problems": problems });
+        println!("{report}");
+    } else if !problems.0.is_empty() {
+        println!("{problems}");
+    }
+    let dir = args.dir.display();
+    let counted = format!(
+        "{} and {}",
+        count(errors, "error"),
+        count(warnings, "warning")
+    );
+    if errors > 0 {
+        return Err(Failure::new(Exit::Failed, format!("{dir} has {counted}"))
+            .hint("nothing with an error is published; each line above has its fix"));
+    }
+    if !args.json {
+        println!("{dir}: {counted}.");
+    }
+    Ok(())
+}
+
+fn count(number: usize, word: &str) -> String {
+    match number {
+        0 => format!("no {word}s"),
+        1 => format!("1 {word}"),
+        _ => format!("{number} {word}s"),
+    }
+}

@@ -1,0 +1,134 @@
+//! `mcpshim-admin pin`: run the servers, record what they offer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mcpshim::admin::{self, Outcome, PinChange, Pinning, visible};
+use mcpshim::limits;
+use mcpshim::report::{Exit, Failure};
+use mcpshim::upstream::{Environment, survey};
+
+use super::shell;
+
+/// Run servers and record their whole surface: tools, prompts, resources, instructions
+///
+/// Each server is started once with a cleared environment and ended again. What it offers goes
+/// to pins/ID.json, one definition a line, for review: this is what models will read. Names that
+/// clients see are assigned once and never change. Tools that a client would choke on, or that
+/// hide text, are quarantined: listed with the reason, never offered.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    mcpshim-admin pin acme\n  \
+    mcpshim-admin pin acme fs everything --timeout 30\n  \
+    mcpshim-admin pin acme --json | jq -r 'select(.outcome == \"changed\") | .changes[].sentence'")]
+pub(crate) struct Args {
+    /// The registry's sources
+    dir: PathBuf,
+    /// Keys of servers; all of them when none is given
+    #[arg(value_name = "SERVER")]
+    servers: Vec<String>,
+    /// How long one server may take, in seconds; the first run downloads its package
+    #[arg(long, value_name = "SECONDS", default_value_t = limits::LINK_OPEN_MS / 1000,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Print one JSON object a line, one for each server
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the allowlisted part is passed on to the servers; nothing here is read"
+    )]
+    let environment = Environment::of(std::env::vars_os());
+    let deadline = Duration::from_secs(args.timeout);
+    let pinned = admin::pin(&args.dir, &args.servers, &mut |server| {
+        survey(server, &environment, deadline)
+            .map_err(|error| format!("server `{}` {error}", server.key))
+    });
+    let pinned = pinned.map_err(|problems| {
+        let first = problems.0.into_iter().next();
+        let (sentence, fix) = first.map(|p| (p.message, p.fix)).unwrap_or_default();
+        Failure::new(Exit::Failed, sentence).hint(fix)
+    })?;
+    for pinning in &pinned {
+        print(pinning, args.json);
+    }
+    let failed = |p: &&Pinning| matches!(p.outcome, Outcome::Failed { .. });
+    match pinned.iter().filter(failed).count() {
+        0 => Ok(()),
+        failed => {
+            let (of, dir) = (pinned.len(), shell(&args.dir));
+            let sentence = format!("{failed} of {of} servers could not be pinned");
+            Err(Failure::new(Exit::Failed, sentence).hint(format!(
+                "correct them and run `mcpshim-admin pin {dir}` again"
+            )))
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
+fn print(pinning: &Pinning, json: bool) {
+    if json {
+        match serde_json::to_string(pinning) {
+            Ok(line) => println!("{line}"),
+            Err(error) => println!("{}", serde_json::json!({ "error": error.to_string() })),
+        }
+        return;
+    }
+    let (server, file) = (&pinning.server, &pinning.file);
+    let mut odd: &[(String, String)] = &[];
+    match &pinning.outcome {
+        Outcome::Changed {
+            changes,
+            quarantined,
+        } => {
+            println!("{server}: changed, review {file}");
+            for change in changes {
+                print_change(change);
+            }
+            odd = quarantined;
+        }
+        Outcome::Failed { reason, hint } => {
+            println!("{server}: failed, {file} is as it was");
+            println!("  cause: {}", visible(reason, 2000));
+            println!("  hint:  {hint}");
+        }
+        Outcome::New {
+            tools,
+            prompts,
+            templates,
+            resources,
+            quarantined,
+        } => {
+            println!(
+                "{server}: {tools} tools, {prompts} prompts, {templates} templates, \
+                 {resources} resources; review {file}"
+            );
+            odd = quarantined;
+        }
+        Outcome::Off => println!("{server}: not pinned, its `pin` is `off`"),
+        Outcome::Unchanged => println!("{server}: unchanged"),
+    }
+    for (name, reason) in odd {
+        println!("  quarantined: `{}`: {reason}", visible(name, 128));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
+fn print_change(change: &PinChange) {
+    println!("  {}", change.sentence);
+    for edit in &change.edits {
+        println!("    {}", edit.path);
+        for (sign, value) in [("-", &edit.was), ("+", &edit.is)] {
+            if let Some(value) = value {
+                println!("      {sign} {}", visible(value, 400));
+            }
+        }
+    }
+    if !change.roles.is_empty() {
+        let roles: Vec<String> = change.roles.iter().map(ToString::to_string).collect();
+        println!("    already granted by a pattern to: {}", roles.join(", "));
+    }
+}

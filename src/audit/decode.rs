@@ -82,6 +82,8 @@ pub enum Said<'a> {
         how: Ending,
         /// Bytes of an unfinished last record that were cut off.
         cut_bytes: u64,
+        /// The chain before this record: where all before it is gone, it stands first in a file.
+        prev_hash: Digest,
     },
     /// A call is about to be sent.
     Intent(Call<'a>),
@@ -170,6 +172,8 @@ pub struct Damage<'a> {
     pub highest_seq: u64,
     /// The SHA-256 of the file.
     pub digest: Digest,
+    /// The chain before this record: where all before it is gone, it stands first in a file.
+    pub prev_hash: Digest,
 }
 
 /// A call, as an intent or a denial tells it.
@@ -332,6 +336,7 @@ fn try_decode<'a>(frame: &Frame<'a>) -> Option<Decoded<'a>> {
             readable: r.number()?,
             highest_seq: r.number()?,
             digest: Digest(r.array()?),
+            prev_hash: Digest(r.array()?),
         }),
         kind::END => Said::End {
             how: match r.byte()? {
@@ -340,6 +345,7 @@ fn try_decode<'a>(frame: &Frame<'a>) -> Option<Decoded<'a>> {
                 _ => return None,
             },
             cut_bytes: r.number()?,
+            prev_hash: Digest(r.array()?),
         },
         kind => Said::Unknown { kind },
     };

@@ -259,8 +259,9 @@ impl Encoder {
     pub fn end(&mut self, at: &Now, entropy: &mut dyn Entropy, out: &mut Vec<u8>) {
         if self.seq > 0 {
             self.begin(at, entropy, out);
+            let prev = self.hash;
             self.plain(kind::END, at, out, |meta| {
-                put_ending(meta, Ending::Closed, 0);
+                put_ending(meta, Ending::Closed, 0, &prev);
             });
         }
     }
@@ -475,7 +476,7 @@ impl Encoder {
 
 /// Appends a damage record in the place of a writer that is gone; returns the chain's new hash.
 pub(crate) fn damage(
-    (seq, prev): (u64, Digest),
+    seq: u64,
     at: &Now,
     damage: &super::decode::Damage<'_>,
     out: &mut Vec<u8>,
@@ -492,7 +493,8 @@ pub(crate) fn damage(
         put_number(&mut meta, number);
     }
     meta.extend_from_slice(&damage.digest.0);
-    frame::append(out, &prev, kind::DAMAGE, seq, &meta, None)
+    meta.extend_from_slice(&damage.prev_hash.0);
+    frame::append(out, &damage.prev_hash, kind::DAMAGE, seq, &meta, None)
 }
 
 /// Appends the last record of a stream whose writer is gone; returns the chain's new hash.
@@ -504,7 +506,7 @@ pub(crate) fn adopted(
 ) -> Digest {
     let mut meta = Vec::new();
     put_now(&mut meta, at);
-    put_ending(&mut meta, Ending::Adopted, cut_bytes);
+    put_ending(&mut meta, Ending::Adopted, cut_bytes, &prev);
     frame::append(out, &prev, kind::END, seq, &meta, None)
 }
 
@@ -513,12 +515,13 @@ fn put_now(meta: &mut Vec<u8>, at: &Now) {
     put_number(meta, at.mono_us);
 }
 
-fn put_ending(meta: &mut Vec<u8>, how: Ending, cut_bytes: u64) {
+fn put_ending(meta: &mut Vec<u8>, how: Ending, cut_bytes: u64, prev: &Digest) {
     meta.push(match how {
         Ending::Closed => 0,
         Ending::Adopted => 1,
     });
     put_number(meta, cut_bytes);
+    meta.extend_from_slice(&prev.0);
 }
 
 fn put_header(meta: &mut Vec<u8>, header: &StreamHeader) {

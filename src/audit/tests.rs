@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use super::decode::{Payload, Said, WhySize, kind};
-use super::encode::{Encoder, Room, StreamHeader};
+use super::encode::Room;
 use super::entry::{
     Body, CallFacts, CallerContext, Context, ContextId, Correlation, End, Entry, TargetKind,
 };
-use super::frame::{Blob, ChainError, FrameError, GENESIS};
+use super::frame::{Blob, GENESIS};
 use super::seal::bucket;
 use super::*;
 use crate::clock::{CountingEntropy, Now};
@@ -171,14 +171,14 @@ fn last(bytes: &[u8]) -> Decoded<'_> {
     all(bytes).pop().unwrap()
 }
 
+/// The last segment's header.
 fn segment(bytes: &[u8]) -> decode::SegmentHeader<'_> {
-    let found = all(bytes)
-        .into_iter()
-        .rev()
-        .find_map(|record| match record.said {
-            Said::Segment(segment) => Some(*segment),
-            _ => None,
-        });
+    let mut found = None;
+    for record in all(bytes) {
+        if let Said::Segment(segment) = record.said {
+            found = Some(*segment);
+        }
+    }
     found.unwrap()
 }
 
@@ -239,4 +239,716 @@ fn what_was_said_is_read_again() {
         (writer.encoder.seq(), writer.encoder.hash()),
         (10, tail.last_hash)
     );
+}
+
+#[test]
+fn a_payload_opens_with_the_right_key_in_the_right_place_only() {
+    let (private, doc) = key();
+    let (stranger, _) = generate_audit_key(&mut CountingEntropy(2), 0, u64::MAX).unwrap();
+    let mut writer = Writer::new(std::slice::from_ref(&doc));
+    writer.put(1, Body::Intent(facts(1, b"one", Capture::Full)));
+    let first = writer.out.len();
+    writer.put(2, Body::Intent(facts(2, b"two", Capture::Full)));
+    let header = segment(&writer.out);
+    assert_eq!(
+        DataKey::open(&header, &stranger).unwrap_err(),
+        UnsealError::NotForThisKey
+    );
+    let keys = DataKey::open(&header, &private).unwrap();
+    let (one, two) = (last(&writer.out[..first]), last(&writer.out));
+    assert_eq!(keys.unseal(&one).unwrap().content.0, "one");
+    assert_eq!(keys.unseal(&two).unwrap().content.0, "two");
+
+    // moved to another record, another kind, another stream, or another organisation
+    let moved = Decoded {
+        seq: two.seq,
+        ..one.clone()
+    };
+    assert_eq!(keys.unseal(&moved).unwrap_err(), UnsealError::WrongSegment);
+    let Said::Intent(call) = one.said.clone() else {
+        panic!()
+    };
+    let kind = Decoded {
+        said: Said::Denial { call, code: "x" },
+        ..one.clone()
+    };
+    assert_eq!(keys.unseal(&kind).unwrap_err(), UnsealError::WrongSegment);
+    let stream = StreamId::new(1, &[1; 10]);
+    let other = decode::SegmentHeader {
+        stream,
+        ..header.clone()
+    };
+    assert_eq!(
+        DataKey::open(&other, &private).unwrap_err(),
+        UnsealError::Damaged
+    );
+    let org = OrgId::parse("another").unwrap();
+    let other = decode::SegmentHeader {
+        org,
+        ..header.clone()
+    };
+    assert_eq!(
+        DataKey::open(&other, &private).unwrap_err(),
+        UnsealError::Damaged
+    );
+    let other = decode::SegmentHeader {
+        first_seq: 2,
+        ..header
+    };
+    assert_eq!(
+        DataKey::open(&other, &private).unwrap_err(),
+        UnsealError::Damaged
+    );
+
+    // changed, as one who can write the chain anew could
+    let mut forged = writer.out.clone();
+    let at = forged.len() - 5;
+    forged[at] ^= 1;
+    let Payload::Sealed { bytes, .. } = two.payload().clone() else {
+        panic!()
+    };
+    let mut bytes = bytes.unwrap().to_vec();
+    bytes[3] ^= 1;
+    let mut changed = two.clone();
+    if let Said::Intent(call) = &mut changed.said
+        && let Payload::Sealed { bytes: slot, .. } = &mut call.payload
+    {
+        *slot = Some(&bytes);
+    }
+    assert_eq!(keys.unseal(&changed).unwrap_err(), UnsealError::Damaged);
+}
+
+#[test]
+fn nothing_is_sealed_to_a_key_that_is_not_valid_and_nothing_is_left_in_clear() {
+    let check = |doc: AuditKeyDoc, valid: bool| {
+        let mut writer = Writer::new(&[doc]);
+        writer.put(1, Body::Intent(facts(1, CANARY.as_bytes(), Capture::Full)));
+        writer.put(2, outcome(1, CANARY.as_bytes(), Capture::Digest));
+        let clear = memchr::memmem::find(&writer.out, CANARY.as_bytes());
+        assert_eq!(clear, None, "the argument is in clear");
+        let records = all(&writer.out);
+        let size = Payload::Size {
+            bucket: 256,
+            why: WhySize::NoKey,
+        };
+        for record in &records[records.len() - 2..] {
+            assert_eq!(*record.payload() == size, !valid);
+        }
+        assert_eq!(segment(&writer.out).wrapped.len(), usize::from(valid));
+    };
+    let doc = key().1;
+    let now = at(1).unix_s();
+    check(doc.clone(), true);
+    check(
+        AuditKeyDoc {
+            not_before: now,
+            not_after: now + 1,
+            ..doc.clone()
+        },
+        true,
+    );
+    check(
+        AuditKeyDoc {
+            not_before: now + 1,
+            ..doc.clone()
+        },
+        false,
+    );
+    check(
+        AuditKeyDoc {
+            not_after: now,
+            ..doc.clone()
+        },
+        false,
+    );
+    check(
+        AuditKeyDoc {
+            suite: "x-wing".to_owned(),
+            ..doc.clone()
+        },
+        false,
+    );
+    check(
+        AuditKeyDoc {
+            public: "AAAA".to_owned(),
+            ..doc.clone()
+        },
+        false,
+    );
+    check(
+        AuditKeyDoc {
+            public: "not base64!".to_owned(),
+            ..doc.clone()
+        },
+        false,
+    );
+    let other = generate_audit_key(&mut CountingEntropy(3), 0, u64::MAX)
+        .unwrap()
+        .1;
+    check(
+        AuditKeyDoc {
+            public: other.public,
+            ..doc.clone()
+        },
+        false,
+    );
+    // a point of low order: every shared secret with it is known
+    let zero = data_encoding::BASE64.encode(&[0; 32]);
+    let id = KeyId::parse(&Digest::of(&[0; 32]).to_string()).unwrap();
+    check(
+        AuditKeyDoc {
+            public: zero,
+            id,
+            ..doc
+        },
+        false,
+    );
+}
+
+#[test]
+fn four_keys_open_a_segment_and_a_fifth_is_left_out() {
+    let keys: Vec<_> = (0..5)
+        .map(|n| generate_audit_key(&mut CountingEntropy(n * 1000), 0, u64::MAX).unwrap())
+        .collect();
+    let docs: Vec<AuditKeyDoc> = keys.iter().map(|(_, doc)| doc.clone()).collect();
+    let mut writer = Writer::new(&docs);
+    writer.put(1, Body::Intent(facts(1, CANARY.as_bytes(), Capture::Full)));
+    let (header, record) = (segment(&writer.out), last(&writer.out));
+    for (index, (private, doc)) in keys.iter().enumerate() {
+        assert_eq!(private.id(), &doc.id);
+        match DataKey::open(&header, private) {
+            Ok(key) => assert_eq!(key.unseal(&record).unwrap().content.0, CANARY),
+            Err(error) => assert_eq!((index, error), (4, UnsealError::NotForThisKey)),
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_payload_follows_the_rule_and_the_room() {
+    let (_, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    let check = |writer: &mut Writer, room, capture, expected: Payload<'_>| {
+        let intent = entry(1, Body::Intent(facts(1, &[b'x'; 300], capture)));
+        writer
+            .encoder
+            .append_in(room, &intent, &mut writer.entropy, &mut writer.out);
+        assert_eq!(*last(&writer.out).payload(), expected);
+    };
+    let size = |why| Payload::Size { bucket: 512, why };
+    check(
+        &mut writer,
+        Room::Plenty,
+        Capture::None,
+        size(WhySize::Rule),
+    );
+    check(
+        &mut writer,
+        Room::Reserve,
+        Capture::None,
+        size(WhySize::Rule),
+    );
+    check(
+        &mut writer,
+        Room::Reserve,
+        Capture::Full,
+        size(WhySize::NoRoom),
+    );
+    check(
+        &mut writer,
+        Room::Reserve,
+        Capture::Digest,
+        size(WhySize::NoRoom),
+    );
+    let before = writer.out.len();
+    writer.put(1, Body::Intent(facts(1, &[b'x'; 300], Capture::Full)));
+    assert!(writer.out.len() - before > 512, "padded and sealed");
+    assert!(matches!(
+        last(&writer.out).payload(),
+        Payload::Sealed { bucket: 512, .. }
+    ));
+    writer.put(1, Body::Intent(facts(1, &[b'x'; 300], Capture::Digest)));
+    assert!(matches!(
+        last(&writer.out).payload(),
+        Payload::Digest { bucket: 512, .. }
+    ));
+    writer.put(1, Body::Intent(facts(1, b"", Capture::Full)));
+    assert_eq!(*last(&writer.out).payload(), Payload::Empty);
+}
+
+#[test]
+fn equal_payloads_look_different_and_sizes_fall_into_buckets() {
+    let (_, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    let mut seen = std::collections::BTreeSet::new();
+    for call in 0..8 {
+        writer.put(1, Body::Intent(facts(call, b"same", Capture::Full)));
+        writer.put(1, outcome(call, b"same", Capture::Digest));
+    }
+    for record in all(&writer.out) {
+        match record.payload() {
+            Payload::Sealed {
+                bytes, commitment, ..
+            } => {
+                assert_eq!(bytes.unwrap().len(), 256 + 16);
+                assert!(seen.insert(bytes.unwrap()[..32].to_vec()));
+                assert!(seen.insert(commitment.to_vec()));
+            }
+            Payload::Digest { digest, .. } => assert!(seen.insert(digest.0.to_vec())),
+            Payload::Empty => {}
+            Payload::Size { .. } => panic!("a key is valid"),
+        }
+    }
+    assert_eq!(seen.len(), 24);
+
+    let sizes = [
+        0,
+        252,
+        253,
+        1020,
+        1021,
+        4092,
+        4093,
+        10_000,
+        1 << 20,
+        16 << 20,
+    ]
+    .map(bucket);
+    assert_eq!(
+        sizes,
+        [
+            256,
+            256,
+            512,
+            1024,
+            2048,
+            4096,
+            4352,
+            10_240,
+            (1 << 20) + (32 << 10),
+            (16 << 20) + (512 << 10)
+        ]
+    );
+    arbtest::arbtest(|u| {
+        let len = u.int_in_range(0..=16 << 20)?;
+        let bucket = bucket(len);
+        assert!(bucket >= len + 4 && bucket <= frame::BLOB_BYTES - 16);
+        assert!(len <= 4096 || bucket <= (len + 4) + (len + 4) / 8);
+        assert_eq!(seal::bucket(bucket - 4), bucket, "the largest of its class");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_segment_reads_alone_and_has_its_own_key() {
+    let (private, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    writer.put(1, Body::Intent(facts(1, b"one", Capture::Full)));
+    let first = writer.out.len();
+    let head = writer.encoder.hash();
+    writer.encoder.rotate();
+    writer.put(2, Body::Intent(facts(2, b"two", Capture::Full)));
+    let second = &writer.out[first..];
+    let header = segment(second);
+    assert_eq!(
+        (header.prev_hash, header.first_seq),
+        (head, all(&writer.out[..first]).len() as u64 + 1)
+    );
+    verify_chain(head, second).unwrap();
+    let mut table = ContextTable::new(header.stream);
+    let records = all(second);
+    records.iter().for_each(|record| table.observe(record));
+    assert_eq!(json(&last(second), &table)["tool"], "files/read_file");
+    let keys = DataKey::open(&header, &private).unwrap();
+    assert_eq!(keys.unseal(&last(second)).unwrap().content.0, "two");
+    let old = last(&writer.out[..first]);
+    assert_eq!(keys.unseal(&old).unwrap_err(), UnsealError::WrongSegment);
+}
+
+#[test]
+fn after_a_rewind_contexts_come_again_and_no_key_is_used_twice() {
+    let (_, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    writer.put(
+        1,
+        Body::Counted {
+            code: "parse",
+            count: 1,
+        },
+    );
+    let (seq, hash, len) = (
+        writer.encoder.seq(),
+        writer.encoder.hash(),
+        writer.out.len(),
+    );
+    writer.put(2, Body::Intent(facts(1, b"lost", Capture::Full)));
+    let lost = writer.out.split_off(len);
+    writer.encoder.rewind(seq, hash);
+    writer.put(3, Body::Intent(facts(1, b"kept", Capture::Full)));
+    verify_chain(GENESIS, &writer.out).unwrap();
+    assert_eq!(all(&writer.out).len(), 3 + 6 + 1);
+    let sealed = |bytes: &[u8]| {
+        let record = last(bytes);
+        let Payload::Sealed {
+            nonce, commitment, ..
+        } = record.payload()
+        else {
+            panic!("{record:?}")
+        };
+        (*nonce, *commitment)
+    };
+    assert_eq!(
+        last(&lost).seq,
+        last(&writer.out).seq,
+        "the number is used again"
+    );
+    assert_ne!(sealed(&lost), sealed(&writer.out), "the key is not");
+
+    // a segment whose beginning was lost begins again, with another key
+    let mut writer = Writer::new(&[key().1]);
+    writer.put(1, Body::Intent(facts(1, b"lost", Capture::Full)));
+    let lost = std::mem::take(&mut writer.out);
+    writer.encoder.rewind(0, GENESIS);
+    writer.put(1, Body::Intent(facts(1, b"lost", Capture::Full)));
+    verify_chain(GENESIS, &writer.out).unwrap();
+    assert_ne!(segment(&lost).wrapped, segment(&writer.out).wrapped);
+    assert_ne!(sealed(&lost).1, sealed(&writer.out).1);
+}
+
+#[test]
+fn a_blob_can_be_taken_away_and_the_chain_still_holds() {
+    let (private, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    writer.put(1, Body::Intent(facts(1, CANARY.as_bytes(), Capture::Full)));
+    writer.put(2, outcome(1, b"", Capture::Full));
+    let mut stripped = Vec::new();
+    for frame in frames(&writer.out) {
+        frame.unwrap().detach(&mut stripped);
+    }
+    assert!(stripped.len() + 256 < writer.out.len());
+    assert_eq!(
+        verify_chain(GENESIS, &stripped),
+        verify_chain(GENESIS, &writer.out)
+    );
+    let header = segment(&stripped);
+    assert!(header.detached);
+    assert_eq!(
+        DataKey::open(&header, &private).unwrap_err(),
+        UnsealError::Gone
+    );
+    let keys = DataKey::open(&segment(&writer.out), &private).unwrap();
+    let records = all(&stripped);
+    assert_eq!(
+        keys.unseal(&records[records.len() - 2]).unwrap_err(),
+        UnsealError::Gone
+    );
+    // and the digest that stands in its place is the chain's
+    let intent = frames(&stripped).nth(8).unwrap().unwrap();
+    let Blob::Detached(_) = intent.blob else {
+        panic!()
+    };
+    let forged = Frame {
+        blob: Blob::Detached(Digest::of(b"other")),
+        ..intent
+    };
+    assert_ne!(
+        forged.chain(&frames(&stripped).nth(7).unwrap().unwrap().hash),
+        intent.hash
+    );
+}
+
+#[test]
+fn the_chain_shows_what_was_changed_left_out_put_in_or_moved() {
+    let mut writer = Writer::new(&[]);
+    for count in 1..6 {
+        writer.put(
+            count,
+            Body::Counted {
+                code: "parse",
+                count,
+            },
+        );
+    }
+    let records: Vec<Vec<u8>> = frames(&writer.out)
+        .map(|frame| frame.unwrap().bytes.to_vec())
+        .collect();
+    let check = |order: &[usize]| {
+        let bytes: Vec<u8> = order
+            .iter()
+            .flat_map(|index| records[*index].clone())
+            .collect();
+        verify_chain(GENESIS, &bytes)
+    };
+    assert_eq!(check(&[0, 1, 2, 3, 4, 5, 6]).unwrap().last_seq, 7);
+    assert_eq!(
+        check(&[0, 1, 2]).unwrap().last_seq,
+        3,
+        "the end alone is not shown by a chain"
+    );
+    let gap = check(&[0, 1, 2, 4]).unwrap_err();
+    assert!(
+        matches!(
+            gap,
+            ChainError::Seq {
+                seq: 5,
+                expected: 4,
+                ..
+            }
+        ),
+        "{gap}"
+    );
+    assert!(matches!(
+        check(&[0, 1, 1]).unwrap_err(),
+        ChainError::Seq { .. }
+    ));
+    assert!(matches!(
+        check(&[0, 2, 1]).unwrap_err(),
+        ChainError::Seq { .. }
+    ));
+    assert!(matches!(
+        check(&[1, 2]).unwrap_err(),
+        ChainError::Hash { seq: 2, .. }
+    ));
+    assert_eq!(verify_chain(GENESIS, b"").unwrap_err(), ChainError::Empty);
+    // another stream's record with the right number
+    let mut other = Writer::new(&[]);
+    let stream = StreamId::new(5, &[5; 10]);
+    other.encoder = Encoder::open(StreamHeader { stream, ..header() }, &[]);
+    other.put(
+        1,
+        Body::Counted {
+            code: "parse",
+            count: 1,
+        },
+    );
+    let foreign = frames(&other.out).nth(1).unwrap().unwrap().bytes.to_vec();
+    let bytes = [&records[0][..], &foreign].concat();
+    assert!(matches!(
+        verify_chain(GENESIS, &bytes),
+        Err(ChainError::Hash { seq: 2, .. })
+    ));
+}
+
+#[test]
+fn every_cut_and_every_flipped_bit_is_noticed_and_nothing_before_it_is_lost() {
+    let (_, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    writer.put(1, Body::Intent(facts(1, CANARY.as_bytes(), Capture::Full)));
+    writer.put(2, outcome(1, b"result", Capture::Digest));
+    writer.put(
+        3,
+        Body::Counted {
+            code: "parse",
+            count: 3,
+        },
+    );
+    let bytes = writer.out;
+    let ends: Vec<usize> = frames(&bytes)
+        .map(|frame| frame.unwrap())
+        .map(|frame| frame.offset + frame.bytes.len())
+        .collect();
+    let whole = |upto: usize| ends.iter().filter(|end| **end <= upto).count();
+    for cut in 0..bytes.len() {
+        let read: Vec<_> = frames(&bytes[..cut]).collect();
+        assert_eq!(
+            read.iter().filter(|frame| frame.is_ok()).count(),
+            whole(cut)
+        );
+        let at_end = cut == 0 || ends.contains(&cut);
+        assert_eq!(read.last().is_some_and(Result::is_err), !at_end);
+        if let Some(Err(error)) = read.last() {
+            let offset = ends[..whole(cut)].last().copied().unwrap_or(0);
+            assert_eq!(*error, FrameError::Cut { offset });
+        }
+    }
+    let mut changed = bytes.clone();
+    for at in 0..bytes.len() {
+        for bit in [0x01, 0x80] {
+            changed[at] ^= bit;
+            let read = frames(&changed).take_while(Result::is_ok).count();
+            assert_eq!(read, whole(at), "byte {at}");
+            assert!(verify_chain(GENESIS, &changed).is_err());
+            fuzz_frames(&changed);
+            changed[at] ^= bit;
+        }
+    }
+}
+
+#[test]
+fn any_bytes_are_read_without_harm() {
+    let (_, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    writer.put(1, Body::Intent(facts(1, CANARY.as_bytes(), Capture::Full)));
+    writer.put(2, outcome(1, b"result", Capture::Digest));
+    let good = writer.out;
+    arbtest::arbtest(|u| {
+        // frames whose checksum holds and whose inside is anything
+        let mut bytes = Vec::new();
+        let mut prev = GENESIS;
+        for seq in 1..u.int_in_range(2..=6)? {
+            let kind = u.int_in_range(0..=12)?;
+            let mut meta: Vec<u8> = u.arbitrary()?;
+            if u.arbitrary()?
+                && let Some(frame) = frames(&good).nth(u.int_in_range(0..=9)?)
+            {
+                meta = frame.unwrap().meta.to_vec();
+                for _ in 0..u.int_in_range(0..=3)? {
+                    let at = u.choose_index(meta.len())?;
+                    meta[at] = u.arbitrary()?;
+                }
+            }
+            let mut blob = |out: &mut Vec<u8>| out.extend_from_slice(&[4, 1, 2, 3]);
+            let blob: Option<frame::PutBlob<'_>> = if u.arbitrary()? {
+                Some(&mut blob)
+            } else {
+                None
+            };
+            prev = frame::append(&mut bytes, &prev, kind, seq, &meta, blob);
+        }
+        fuzz_frames(&bytes);
+        assert!(verify_chain(GENESIS, &bytes).is_ok());
+        fuzz_frames(u.bytes(u.len())?);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_newer_version_and_an_unknown_kind_are_told_apart() {
+    let mut bytes = Vec::new();
+    frame::append(&mut bytes, &GENESIS, 200, 1, &[1, 2, 3, 4], None);
+    assert_eq!(last(&bytes).said, Said::Unknown { kind: 200 });
+    bytes[2] = 2;
+    let error = frames(&bytes).next().unwrap().unwrap_err();
+    assert_eq!(
+        error,
+        FrameError::Version {
+            offset: 0,
+            version: 2
+        }
+    );
+    // bytes after the known fields are a newer writer's
+    let mut bytes = Vec::new();
+    frame::append(
+        &mut bytes,
+        &GENESIS,
+        kind::LOSS,
+        1,
+        &[1, 1, 2, b'i', b'o', 7, 99, 99],
+        None,
+    );
+    assert_eq!(
+        last(&bytes).said,
+        Said::Loss {
+            count: 7,
+            code: "io"
+        }
+    );
+}
+
+#[test]
+fn the_view_names_who_did_what_and_how_it_ended() {
+    let (_, doc) = key();
+    let mut writer = Writer::new(&[doc]);
+    writer.put(
+        1_000_000,
+        Body::Intent(facts(7, CANARY.as_bytes(), Capture::Full)),
+    );
+    writer.put(1_250_000, outcome(7, b"{}", Capture::None));
+    let mut table = ContextTable::new(header().stream);
+    let mut views = Vec::new();
+    for record in all(&writer.out) {
+        table.observe(&record);
+        views.push(json(&record, &table));
+    }
+    let text: Vec<String> = views[views.len() - 2..]
+        .iter()
+        .map(|view| format!("{view:#}"))
+        .collect();
+    insta::assert_snapshot!(text.join("\n"), @r#"
+    {
+      "agent": "nightly-report",
+      "args_bucket": 256,
+      "args_kept": "sealed",
+      "call": 7,
+      "class": "disk",
+      "client": "claude-code",
+      "client_session_id": "0a6a5d3e-1b1f-4c11-9a8e-2f6f2b7b9f00",
+      "client_version": "2.1.4",
+      "decision": "allow",
+      "definition": "4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6",
+      "event": "01a1ee56-5e00-7707-8707-070707070707/9",
+      "exposed": "files_read_file",
+      "fail_mode": "closed",
+      "freshness": "grace",
+      "leg": 0,
+      "mono_us": 1000000,
+      "phase": "intent",
+      "protocol": "2026-07-28",
+      "registry_digest": "26cafb94003a654827f52047a9368c0821f01f4512828a68f7bd4b44e6a0afcf",
+      "registry_version": 0,
+      "role": "reader",
+      "rule": "eng/files#1",
+      "rule_source": "roles/eng.yaml:14",
+      "server": "files",
+      "server_id": "files",
+      "server_protocol": "2025-11-25",
+      "target": "tool",
+      "time": "2026-11-18T11:06:41.000000Z",
+      "tool": "files/read_file",
+      "tool_use_id": "toolu_01A09q90qw90lq917835lq9",
+      "trace_id": "0af7651916cd43dd8448eb211c80319c",
+      "transport": "stdio"
+    }
+    {
+      "agent": "nightly-report",
+      "call": 7,
+      "client": "claude-code",
+      "client_session_id": "0a6a5d3e-1b1f-4c11-9a8e-2f6f2b7b9f00",
+      "client_version": "2.1.4",
+      "decision": "allow",
+      "definition": "4c4ed1afbfdaa1e4c3bf7bbb82d730cecb7e384da91eea4f3cc093fd545524d6",
+      "end": "ok",
+      "event": "01a1ee56-5e00-7707-8707-070707070707/10",
+      "exposed": "files_read_file",
+      "freshness": "grace",
+      "leg": 0,
+      "mono_us": 1250000,
+      "phase": "outcome",
+      "protocol": "2026-07-28",
+      "registry_digest": "26cafb94003a654827f52047a9368c0821f01f4512828a68f7bd4b44e6a0afcf",
+      "registry_version": 0,
+      "result_bucket": 256,
+      "result_kept": "size",
+      "role": "reader",
+      "rule": "eng/files#1",
+      "rule_source": "roles/eng.yaml:14",
+      "server": "files",
+      "server_id": "files",
+      "server_protocol": "2025-11-25",
+      "target": "tool",
+      "time": "2026-11-18T11:06:41.250000Z",
+      "took_us": 1234,
+      "tool": "files/read_file",
+      "transport": "stdio"
+    }
+    "#);
+}
+
+#[test]
+fn the_private_key_survives_its_text_form_and_never_prints() {
+    let (private, doc) = key();
+    let text = private.to_text();
+    let read = PrivateKey::from_text(text.expose()).unwrap();
+    assert_eq!(read.id(), &doc.id);
+    assert!(!format!("{read:?}").contains("mcpshim-audit-private"));
+    for bad in [
+        "",
+        "mcpshim-audit-private-1:",
+        "mcpshim-audit-private-2:AAAA",
+        "AAAA",
+    ] {
+        assert_eq!(
+            PrivateKey::from_text(bad.as_bytes()).unwrap_err(),
+            UnsealError::BadKey
+        );
+    }
 }

@@ -155,7 +155,7 @@ pub fn json(record: &Decoded<'_>, table: &ContextTable) -> Value {
             put("code", (*code).into());
             put_call(&mut put, call);
         }
-        Said::End { how, cut_bytes } => {
+        Said::End { how, cut_bytes, .. } => {
             let how = match how {
                 Ending::Adopted => "adopted",
                 Ending::Closed => "closed",

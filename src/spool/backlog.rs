@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, RealDisk};
-use super::{ACK, lock_path, replace, segment_name, segments, streams, sync_file};
+use super::{ACK, lock_path, replace, segment_name, segments, streams, sync_file, sync_names};
 use crate::audit::decode::{Said, kind};
 use crate::audit::frame::{Frame, FrameError, GENESIS};
 use crate::audit::{decode, frames};
 use crate::clock::Now;
 use crate::ids::{Digest, StreamId};
 
+/// What [`replace`] calls the ack file before it is whole.
+const ACK_NEW: &str = "ack.new";
 /// The format of the ack file that this code writes, and the newest it reads.
 const ACK_FORMAT: u32 = 1;
 /// How much of a segment is read at once, in bytes.
@@ -85,17 +87,21 @@ struct Ack {
 pub(super) struct Cursor {
     pub(super) acked: u64,
     pub(super) acked_hash: Digest,
+    /// False where the ack file is there and cannot be read. Then the collector says what it has;
+    /// else a record that is neither acknowledged nor here is lost.
+    ack_known: bool,
     pub(super) live: bool,
     pub(super) ended: bool,
     /// First sequence numbers of the segments there are.
     pub(super) segments: Vec<u64>,
     /// The next frame is expected here.
     pub(super) at: Mark,
-    /// A frame was read, so `at` is a place in the chain and not only where one might begin.
-    pub(super) begun: bool,
-    /// The oldest record that is here.
+    /// The oldest record that is here; 0 as long as none was read, and then `at` is only where one
+    /// might begin.
     pub(super) first_seq: u64,
     marks: Vec<Mark>,
+    /// The names of segments up to this one survive loss of power.
+    named: u64,
     /// Quarantined files this stream declares.
     pub(super) declared: Vec<String>,
 }
@@ -174,7 +180,7 @@ impl Backlog {
     ) -> io::Result<Option<Slice>> {
         let (disk, dir) = (&*self.disk, self.dir.join(stream.to_string()));
         let cursor = cursor(&mut self.cursors, disk, &self.dir, stream);
-        if !cursor.begun {
+        if !cursor.begun() {
             cursor.advance(disk, &dir)?;
         }
         if from_seq < cursor.first_seq || from_seq > cursor.at.seq || from_seq == 0 {
@@ -209,6 +215,10 @@ impl Backlog {
         })?;
         for segment in touched {
             sync_file(disk, &dir.join(segment_name(segment)))?;
+            if segment > cursor.named {
+                sync_names(disk, &self.dir, &dir)?;
+                cursor.named = segment;
+            }
         }
         Ok(slice)
     }
@@ -260,9 +270,12 @@ impl Backlog {
     /// # Errors
     /// When something cannot be removed. What was removed stays so; call again.
     pub fn collect(&mut self, now: &Now) -> io::Result<u64> {
-        let mut freed = 0;
+        let (mut freed, mut failed) = (0, None);
         for id in streams(&*self.disk, &self.dir)? {
-            freed += self.collect_stream(id, now)?;
+            match self.collect_stream(id, now) {
+                Ok(bytes) => freed += bytes,
+                Err(error) => failed = Some(error),
+            }
         }
         // a lock without a directory is what a crash in the last step below left
         for entry in self.disk.list(&self.dir).unwrap_or_default() {
@@ -276,7 +289,7 @@ impl Backlog {
                 self.disk.remove(&self.dir.join(&entry.name))?;
             }
         }
-        Ok(freed)
+        failed.map_or(Ok(freed), Err)
     }
 
     fn collect_stream(&mut self, id: StreamId, now: &Now) -> io::Result<u64> {
@@ -305,7 +318,8 @@ impl Backlog {
             id.0.iter()
                 .take(6)
                 .fold(0_u64, |ms, byte| ms << 8 | u64::from(*byte));
-        let abandoned = found.is_empty() && now.wall_us / 1000 > made_ms.saturating_add(EMPTY_MS);
+        let abandoned = found.iter().all(|(_, bytes)| *bytes == 0)
+            && now.wall_us / 1000 > made_ms.saturating_add(EMPTY_MS);
         if !whole && !abandoned {
             return Ok(freed);
         }
@@ -314,9 +328,11 @@ impl Backlog {
         let Some(lock) = disk.lock(&lock_path(&self.dir, id))? else {
             return Ok(freed);
         };
-        match disk.remove(&dir.join(ACK)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for entry in disk.list(&dir)? {
+            let ours = entry.name == ACK || entry.name == ACK_NEW;
+            if ours || (entry.name.ends_with(".seg") && entry.bytes == 0) {
+                disk.remove(&dir.join(&entry.name))?;
+            }
         }
         disk.remove_dir(&dir)?;
         disk.remove(&lock_path(&self.dir, id))?;
@@ -343,17 +359,18 @@ pub(super) fn cursor<'c>(
 
 impl Cursor {
     fn new(disk: &dyn Disk, dir: &Path, id: StreamId) -> Self {
-        // an ack file that cannot be read counts as none: everything is offered again, and the
-        // collector says what it has
-        let ack = disk
-            .read(&dir.join(ACK), 0, 4096)
+        let read = disk.read(&dir.join(ACK), 0, 4096);
+        let missing = matches!(&read, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let ack = read
             .ok()
             .and_then(|text| serde_json::from_slice::<Ack>(&text).ok())
             .filter(|ack| ack.min_reader <= ACK_FORMAT && ack.stream == id.to_string());
+        let ack_known = ack.is_some() || missing;
         let (acked, acked_hash) = ack.map_or((0, GENESIS), |ack| (ack.acked, ack.hash));
         Self {
             acked,
             acked_hash,
+            ack_known,
             live: true,
             ended: false,
             segments: Vec::new(),
@@ -363,11 +380,16 @@ impl Cursor {
                 seq: 0,
                 hash: GENESIS,
             },
-            begun: false,
             first_seq: 0,
             marks: Vec::new(),
+            named: 0,
             declared: Vec::new(),
         }
+    }
+
+    /// Whether a record was read.
+    pub(super) fn begun(&self) -> bool {
+        self.first_seq > 0
     }
 
     fn state(&self, id: StreamId) -> StreamState {
@@ -387,79 +409,93 @@ impl Cursor {
             .into_iter()
             .map(|(first_seq, _)| first_seq)
             .collect();
-        if !self.begun {
+        if !self.begun() {
             let Some(first) = self.segments.first() else {
                 return Ok(());
             };
             self.at.segment = *first;
         }
         loop {
-            let path = dir.join(segment_name(self.at.segment));
-            let bytes = match chunk(disk, &path, self.at.offset) {
-                // the last one that was read may be delivered and gone
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                read => read?,
-            };
-            let before = self.at.offset;
-            for frame in frames(&bytes) {
-                let Ok(frame) = frame else { break };
-                if !self.take(&frame) {
-                    break;
-                }
-            }
-            if self.at.offset > before {
+            if self.read_on(disk, dir)? {
                 continue;
             }
-            let next = self.at.seq + 1;
-            if !self.begun || self.at.segment == next || self.ended {
+            if !self.begun() || self.ended {
                 return Ok(());
             }
-            if self.segments.contains(&next) {
-                self.at = Mark {
-                    segment: next,
-                    offset: 0,
-                    ..self.at
-                };
-            } else if self.acked > self.at.seq && self.segments.contains(&(self.acked + 1)) {
-                // less is left here than the collector has: its end stands after what it has
-                let segment = self.acked + 1;
+            // on to the next segment, once it holds a whole frame
+            let (here, next) = (self.at, self.at.seq + 1);
+            let (segment, offset) = (next, 0);
+            if here.segment != next && self.segments.contains(&next) {
                 self.at = Mark {
                     segment,
-                    offset: 0,
-                    seq: self.acked,
-                    hash: self.acked_hash,
+                    offset,
+                    ..here
+                };
+            } else if self.acked >= next && self.segments.contains(&(self.acked + 1)) {
+                // less is left here than the collector has: its end stands after what it has
+                let (segment, seq, hash) = (self.acked + 1, self.acked, self.acked_hash);
+                self.at = Mark {
+                    segment,
+                    offset,
+                    seq,
+                    hash,
                 };
             } else {
+                return Ok(());
+            }
+            if !self.read_on(disk, dir)? {
+                self.at = here;
                 return Ok(());
             }
         }
     }
 
+    /// Takes the frames at the place reached, as far as one read goes. Says whether there were any.
+    fn read_on(&mut self, disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+        let path = dir.join(segment_name(self.at.segment));
+        let bytes = match chunk(disk, &path, self.at.offset) {
+            // the last one that was read may be delivered and gone
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            read => read?,
+        };
+        let before = self.at.offset;
+        for frame in frames(&bytes) {
+            let Ok(frame) = frame else { break };
+            if self.ended || !self.take(&frame) {
+                break;
+            }
+        }
+        Ok(self.at.offset > before)
+    }
+
     /// Takes the frame if it is the next of the chain.
     fn take(&mut self, frame: &Frame<'_>) -> bool {
-        if !self.begun {
-            let Some(hash) = self.before_first(frame) else {
-                return false;
-            };
-            self.at = Mark {
+        let before = if self.begun() {
+            self.at
+        } else if let Some(hash) = self.before_first(frame) {
+            Mark {
                 seq: frame.seq - 1,
                 hash,
                 ..self.at
-            };
-            self.marks.push(self.at);
-            self.first_seq = frame.seq;
-        }
-        let follows = frame.seq == self.at.seq + 1 && frame.chain(&self.at.hash) == frame.hash;
-        if !follows || self.ended {
+            }
+        } else {
+            return false;
+        };
+        if frame.seq != before.seq + 1 || frame.chain(&before.hash) != frame.hash {
             return false;
         }
-        self.begun = true;
-        if self.at.offset == 0 || frame.seq.is_multiple_of(MARK_RECORDS) {
-            self.marks.push(self.at);
+        if !self.begun() {
+            self.first_seq = frame.seq;
         }
-        self.at.seq = frame.seq;
-        self.at.hash = frame.hash;
-        self.at.offset += frame.bytes.len() as u64;
+        if before.offset == 0 || frame.seq.is_multiple_of(MARK_RECORDS) {
+            self.marks.push(before);
+        }
+        self.at = Mark {
+            segment: before.segment,
+            offset: before.offset + frame.bytes.len() as u64,
+            seq: frame.seq,
+            hash: frame.hash,
+        };
         match frame.kind {
             kind::END => self.ended = true,
             kind::DAMAGE => {
@@ -475,9 +511,11 @@ impl Cursor {
     }
 
     /// The chain before the first frame that is here. Segments before it were delivered and
-    /// removed; the ack file or the segment itself says how the chain stood.
+    /// removed; the ack file or the frame itself says how the chain stood. `None` where records
+    /// between what was acknowledged and this frame are missing: then all that follows is set
+    /// aside and declared, like any damage.
     fn before_first(&self, frame: &Frame<'_>) -> Option<Digest> {
-        if frame.seq != self.at.segment {
+        if frame.seq != self.at.segment || (self.ack_known && frame.seq > self.acked + 1) {
             return None;
         }
         if frame.seq == 1 {
@@ -487,6 +525,8 @@ impl Cursor {
             return Some(self.acked_hash);
         }
         match decode(frame).ok()?.said {
+            Said::Damage(damage) => Some(damage.prev_hash),
+            Said::End { prev_hash, .. } => Some(prev_hash),
             Said::Segment(segment) => Some(segment.prev_hash),
             _ => None,
         }

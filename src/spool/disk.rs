@@ -79,13 +79,13 @@ pub trait DiskFile: std::fmt::Debug + Send {
     /// fewer than given.
     ///
     /// # Errors
-    /// When nothing is known to be written. Something may be all the same: see [`DiskFile::len`].
+    /// When nothing is known to be written. Something may be all the same: see [`DiskFile::size`].
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// The size.
     ///
     /// # Errors
     /// When the disk does not say.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Cuts the file to `len` bytes.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl DiskFile for RealFile {
         }
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

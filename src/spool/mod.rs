@@ -660,8 +660,7 @@ impl Stream {
             segment.file.sync()?;
         }
         if self.names_unsynced {
-            disk.sync_dir(&self.dir)?;
-            disk.sync_dir(spool)?;
+            sync_names(disk, spool, &self.dir)?;
             self.names_unsynced = false;
         }
         self.records_unsynced = 0;
@@ -692,7 +691,7 @@ impl Segment {
         // "failed" may still mean "kept": the file says
         let kept = self
             .file
-            .len()
+            .size()
             .map(|len| usize::try_from(len.saturating_sub(self.good)).unwrap_or(usize::MAX))
             .unwrap_or(done)
             .min(buffer.len());
@@ -726,6 +725,13 @@ fn sync_file(disk: &dyn Disk, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a stream's files findable after loss of power: their names, its name, the spool's name.
+fn sync_names(disk: &dyn Disk, spool: &Path, dir: &Path) -> io::Result<()> {
+    disk.sync_dir(dir)?;
+    disk.sync_dir(spool)?;
+    spool.parent().map_or(Ok(()), |state| disk.sync_dir(state))
 }
 
 fn lock_path(dir: &Path, stream: StreamId) -> PathBuf {

@@ -94,7 +94,7 @@ fn settle_tail(
     id: StreamId,
     cursor: &Cursor,
 ) -> io::Result<u64> {
-    let good = if cursor.begun {
+    let good = if cursor.begun() {
         (cursor.at.segment, cursor.at.offset)
     } else {
         (0, 0)
@@ -155,17 +155,17 @@ fn declare(
         name.starts_with(&prefix) && name.ends_with(".bin") && !cursor.declared.contains(name)
     });
     names.sort_unstable();
-    if names.is_empty() && !cursor.begun && cursor.acked == 0 {
+    if names.is_empty() && !cursor.begun() && cursor.acked == 0 {
         // not one whole record: there is no stream to end, and the directory goes in time
         return Ok(names);
     }
     // what the collector has may be more than what is left here: go on from there
-    let (mut seq, mut hash) = if cursor.begun && cursor.at.seq >= cursor.acked {
+    let (mut seq, mut hash) = if cursor.begun() && cursor.at.seq >= cursor.acked {
         (cursor.at.seq, cursor.at.hash)
     } else {
         (cursor.acked, cursor.acked_hash)
     };
-    let onto_last = cursor.begun && cursor.at.seq == seq;
+    let onto_last = cursor.begun() && cursor.at.seq == seq;
     let path = if onto_last {
         dir.join(segment_name(cursor.at.segment))
     } else {
@@ -183,9 +183,10 @@ fn declare(
             readable,
             highest_seq,
             digest,
+            prev_hash: hash,
         };
         seq += 1;
-        hash = encode::damage((seq, hash), now, &damage, &mut out);
+        hash = encode::damage(seq, now, &damage, &mut out);
     }
     encode::adopted((seq + 1, hash), now, cut_bytes, &mut out);
     let mut file = match disk.open(&path) {

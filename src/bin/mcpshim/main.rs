@@ -16,6 +16,7 @@ mod explain;
 mod out;
 mod registry;
 mod run;
+mod serve;
 mod status;
 mod tools;
 
@@ -50,6 +51,7 @@ enum Command {
     #[command(subcommand)]
     Registry(registry::Command),
     Run(run::Args),
+    Serve(serve::Args),
     Status(status::Args),
     Tools(tools::Args),
 }
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Registry(command) => registry::run(&command),
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Tools(args) => tools::run(&args),
     };

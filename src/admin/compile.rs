@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::TargetSet;
-use super::problem::{At, Problems, Sink, Spot, nearest};
+use super::problem::{At, Problems, Sink, Spot, suggest};
 use super::source::{Grant, Revocations, Server, Sources};
 use crate::limits;
 use crate::pin::{Kind, printable};
@@ -256,9 +256,9 @@ fn matching(server: &Server, kind: Kind, spot: &Spot<String>, sink: &mut Sink<'_
         };
         let by_exposed = kind.of(&pin.surface).iter().find(exposed);
         let meant = by_exposed.map(|entry| entry.name.as_str());
-        let fix = match meant.or_else(|| nearest(wanted, names())) {
+        let fix = match meant {
             Some(meant) => format!("did you mean `{}`?", printable(meant)),
-            None => format!("take it out, or run `mcpshim-admin pin DIR {key}` if it is new"),
+            None => suggest(wanted, names(), &format!("pin `{key}` again if it is new")),
         };
         let rule = if kind == Kind::Prompt {
             "unknown-prompt"

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::problem::{At, Problems, Sink, Spot, nearest};
+use super::problem::{At, Problems, Sink, Spot, nearest, suggest};
 use super::secrets;
 use super::source::{Server, Sources};
 use crate::clock::{Now, Utc};
@@ -74,7 +74,9 @@ fn org(sources: &Sources, problems: &mut Problems) {
         problems,
     };
     let top = At::default();
-    if org.doc.audit_keys.is_empty() {
+    // a key that was meant and is wrong has its own message
+    let meant = |rule: &str| matches!(rule, "audit-key" | "no-such-file");
+    if org.doc.audit_keys.is_empty() && !sink.problems.0.iter().any(|p| meant(p.rule)) {
         sink.warning(
             top,
             "no-audit-key",
@@ -280,7 +282,7 @@ fn secrets(server: &Server, sink: &mut Sink<'_>) {
         found(url.at, format!("the url {what}"));
     }
     let values = spots.env.iter().map(|(_, value)| value).chain(&spots.args);
-    for value in values.filter(|value| value.value.contains("${") || value.value.starts_with('$')) {
+    for value in values.filter(|value| expands(&value.value)) {
         let message = format!(
             "`{}` is passed as it stands: nothing is expanded",
             value.value
@@ -290,15 +292,20 @@ fn secrets(server: &Server, sink: &mut Sink<'_>) {
     }
 }
 
+/// Whether a shell would put a variable here.
+fn expands(text: &str) -> bool {
+    let name = |c: char| c.is_ascii_alphabetic() || c == '_' || c == '{';
+    text.split('$').skip(1).any(|rest| rest.starts_with(name))
+}
+
 fn audit_tools(server: &Server, sink: &mut Sink<'_>) {
     let Some(pin) = &server.pin else { return };
-    let names = || pin.surface.tools.iter().map(|tool| tool.name.as_str());
+    let quarantined = pin.surface.quarantined.keys().map(String::as_str);
+    let offered = pin.surface.tools.iter().map(|tool| tool.name.as_str());
+    let names: Vec<&str> = offered.chain(quarantined).collect();
     for tool in &server.audit_tools {
-        if !names().any(|name| name == tool.value) {
-            let fix = match nearest(&tool.value, names()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => "take it out, or pin again".to_owned(),
-            };
+        if !names.contains(&tool.value.as_str()) {
+            let fix = suggest(&tool.value, names.iter().copied(), "pin again if it is new");
             let (name, key) = (&tool.value, &server.doc.key);
             let message = format!("`{name}` is not a pinned tool of `{key}`");
             sink.error(tool.at, "unknown-tool", message, fix);
@@ -332,12 +339,7 @@ fn roles(sources: &Sources, problems: &mut Problems) {
                 && !known.iter().any(|other| other.value == group.value)
             {
                 let names = known.iter().map(|spot| spot.value.as_str());
-                let fix = match nearest(&group.value, names) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None => {
-                        "add it to the issuer's `groups` in org.yaml, or take it out".to_owned()
-                    }
-                };
+                let fix = suggest(&group.value, names, "add it to the issuer's `groups`");
                 let message = format!("no issuer has the group `{}`", group.value);
                 sink.error(group.at, "unknown-group", message, fix);
             }
@@ -373,9 +375,9 @@ fn roles(sources: &Sources, problems: &mut Problems) {
                     .find(|s| s.doc.id.as_str() == server.value);
                 let keys = sources.servers.iter().map(|s| s.doc.key.as_str());
                 let meant = by_id.map(|s| s.doc.key.as_str());
-                let fix = match meant.or_else(|| nearest(&server.value, keys)) {
+                let fix = match meant {
                     Some(meant) => format!("did you mean `{meant}`?"),
-                    None => "use the `key` of a file in servers/".to_owned(),
+                    None => suggest(&server.value, keys, "add the server to servers/"),
                 };
                 let message = format!("no server has the key `{}`", server.value);
                 sink.error(server.at, "unknown-server", message, fix);

@@ -21,6 +21,9 @@ mod source;
 mod survey;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

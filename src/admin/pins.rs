@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::problem::{At, Sink};
 use crate::ids::{ServerId, ServerKey};
-use crate::pin::{self, Kept, Kind, assign_names};
+use crate::pin::{self, Kept, Kind, PinError, assign_names};
 use crate::registry::doc::{FORMAT, Pinned, ServerDoc, Surface, Transport};
 
 /// One pin file.
@@ -60,7 +60,13 @@ impl PinFile {
 
     /// Reads and verifies a pin file. What is wrong with it is reported; `None` if it cannot be
     /// used at all.
-    pub(super) fn read(bytes: &[u8], server: &ServerDoc, sink: &mut Sink<'_>) -> Option<Self> {
+    /// Where the server's transport was not understood, it is not compared.
+    pub(super) fn read(
+        bytes: &[u8],
+        server: &ServerDoc,
+        reachable: bool,
+        sink: &mut Sink<'_>,
+    ) -> Option<Self> {
         let again = format!("run `mcpshim-admin pin DIR {}`", server.key);
         let pin: Self = match serde_json::from_slice(bytes) {
             Ok(pin) => pin,
@@ -81,12 +87,16 @@ impl PinFile {
             sink.error(top, "pin-file", message, fix);
             return None;
         }
+        // maps keep the last of two equal keys; a reviewer sees the first
+        if let Err(error @ PinError::Duplicate { .. }) = pin::canonical(bytes) {
+            sink.error(top, "pin-edited", error.to_string(), again.as_str());
+        }
         if pin.server != server.id {
             let message = format!("is the pin of server `{}`", pin.server);
             sink.error(top, "pin-file", message, again);
             return None;
         }
-        if pin.transport != server.transport {
+        if reachable && pin.transport != server.transport {
             let message = "was made with another transport than the server has now";
             sink.error(top, "stale-pin", message, again);
             return Some(pin);

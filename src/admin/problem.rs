@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::pin::printable;
+
 /// A position in a file, both from 1. Line 0 means the file as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct At {
@@ -15,11 +17,11 @@ pub struct At {
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spot<T> {
+pub(super) struct Spot<T> {
     /// Where.
-    pub at: At,
+    pub(super) at: At,
     /// What.
-    pub value: T,
+    pub(super) value: T,
 }
 
 /// How much a problem matters.
@@ -162,30 +164,56 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// Edits from one word to the other: insert, delete, replace (Levenshtein); case and `-` against
-/// `_` are free. Quadratic; words are keys and names.
+/// Edits from one word to the other: insert, delete, replace, swap two neighbours (optimal string
+/// alignment); case and `-` against `_` are free. Quadratic; words are keys and names.
 fn distance(a: &str, b: &str) -> usize {
-    let fold = |c: char| {
-        if c == '_' {
-            '-'
-        } else {
-            c.to_ascii_lowercase()
-        }
+    let fold = |c: char| match c {
+        '_' => '-',
+        c => c.to_ascii_lowercase(),
     };
-    let a: Vec<char> = a.chars().take(128).map(fold).collect();
-    let mut row: Vec<usize> = (0..=a.len()).collect();
-    for (i, b) in b.chars().take(128).map(fold).enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (a, up) in a.iter().zip(row.iter().skip(1)) {
-            left = (diagonal + usize::from(*a != b)).min(left + 1).min(up + 1);
-            diagonal = *up;
-            next.push(left);
+    let [a, b] = [a, b].map(|word| word.chars().take(128).map(fold).collect::<Vec<_>>());
+    // rows[i][j]: from the first i of a to the first j of b
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    let cell = |rows: &[Vec<usize>], i: usize, j: usize| -> usize {
+        rows.get(i)
+            .and_then(|row| row.get(j))
+            .copied()
+            .unwrap_or_default()
+    };
+    for i in 1..=a.len() {
+        rows.push(vec![i]);
+        for j in 1..=b.len() {
+            let same = a.get(i - 1) == b.get(j - 1);
+            let mut best = (cell(&rows, i - 1, j - 1) + usize::from(!same))
+                .min(cell(&rows, i - 1, j) + 1)
+                .min(cell(&rows, i, j - 1) + 1);
+            if i > 1 && j > 1 && a.get(i - 1) == b.get(j - 2) && a.get(i - 2) == b.get(j - 1) {
+                best = best.min(cell(&rows, i - 2, j - 2) + 1);
+            }
+            if let Some(row) = rows.last_mut() {
+                row.push(best);
+            }
         }
-        row = next;
     }
-    row.last().copied().unwrap_or_default()
+    cell(&rows, a.len(), b.len())
+}
+
+/// Suggests a known word for one that is not, or says what is known, or what else to do.
+pub(super) fn suggest<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    otherwise: &str,
+) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(word, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{}`?", printable(meant)),
+        None if (1..=8).contains(&known.len()) && known.iter().all(|word| word.len() <= 40) => {
+            let known: Vec<String> = known.into_iter().map(printable).collect();
+            let known = either(known.iter().map(String::as_str));
+            format!("use {known}; or {otherwise}")
+        }
+        None => otherwise.to_owned(),
+    }
 }
 
 /// Writes a list of words for a sentence: `a`, `b` or `c`.
@@ -209,6 +237,7 @@ mod tests {
         assert_eq!(nearest("on-call", known), Some("on_call"));
         assert_eq!(nearest("Purpose", known), Some("purpose"));
         assert_eq!(nearest("tool", known), Some("tools"));
+        assert_eq!(nearest("ownre", known), Some("owner"));
         assert_eq!(nearest("zone", known), None);
         assert_eq!(nearest("", known), None);
     }

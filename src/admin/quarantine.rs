@@ -31,10 +31,7 @@ fn schema(definition: &Json) -> Option<String> {
             ));
         }
     }
-    let Some(properties) = schema.get("properties") else {
-        return None;
-    };
-    let Json::Object(properties) = properties else {
+    let Json::Object(properties) = schema.get("properties")? else {
         return Some("the properties of its inputSchema are not an object".to_owned());
     };
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');

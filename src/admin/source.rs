@@ -60,6 +60,8 @@ pub(super) struct Server {
     pub(super) key_at: At,
     pub(super) pin_at: At,
     pub(super) transport: TransportSpots,
+    /// The transport was understood.
+    pub(super) reachable: bool,
     pub(super) audit_tools: Vec<Spot<String>>,
     pub(super) pin: Option<PinFile>,
     /// The pin file exists but cannot be used; that is reported once.
@@ -324,17 +326,13 @@ impl Reader<'_> {
         let mut sink = self.sink(file);
         let sink = &mut sink;
         let mut fields = Fields::open(&tree, "the organisation", sink)?;
-        let org = fields.need("org", "write its id, such as `org: acme`", sink);
+        let org = fields.need("org", "write its id, such as `org: acme`");
         let org = org.and_then(|node| name(node, "org", OrgId::parse, sink));
-        let known = fields.need("name", "write the name people use", sink);
+        let known = fields.need("name", "write the name people use");
         let known = text_or_empty(known, "name", sink);
-        let help = fields.need("help", "write whom to ask when something is refused", sink);
+        let help = fields.need("help", "write whom to ask when something is refused");
         let help = text_or_empty(help, "help", sink);
-        let grace = fields.need(
-            "grace_hours",
-            "write hours, such as `grace_hours: 72`",
-            sink,
-        );
+        let grace = fields.need("grace_hours", "write hours, such as `grace_hours: 72`");
         let grace = grace.and_then(|node| yaml::number(node, "grace_hours", 0..=24 * 366, sink));
         let min_client = fields
             .take("min_client")
@@ -372,7 +370,7 @@ impl Reader<'_> {
         let mut sink = self.sink(file);
         let sink = &mut sink;
         let mut fields = Fields::open(node, "collector", sink)?;
-        let url = fields.need("url", "write where it listens, such as `https://…`", sink);
+        let url = fields.need("url", "write where it listens, such as `https://…`");
         let url = url.and_then(|node| endpoint(node, "collector.url", sink));
         let ca = fields.take("ca");
         fields.finish(sink);
@@ -466,19 +464,19 @@ impl Reader<'_> {
             let Some(mut fields) = Fields::open(item, "the issuer", sink) else {
                 continue;
             };
-            let issuer = fields.need("issuer", "write its `iss`, such as `https://…`", sink);
+            let issuer = fields.need("issuer", "write its `iss`, such as `https://…`");
             let issuer = issuer
                 .and_then(|node| endpoint(node, "issuer", sink))
                 .unwrap_or_default();
-            let client = fields.need("client_id", "write our client id there", sink);
+            let client = fields.need("client_id", "write our client id there");
             let client = text_or_empty(client, "client_id", sink);
-            let claim = fields.need("groups_claim", "write the claim, such as `groups`", sink);
+            let claim = fields.need("groups_claim", "write the claim, such as `groups`");
             let claim = text_or_empty(claim, "groups_claim", sink);
             let named = fields
                 .take("groups")
                 .map(|node| texts(node, "groups", sink));
             let fix = "name a file with the issuer's keys as its `jwks_uri` gives them";
-            let jwks = fields.need("jwks", fix, sink);
+            let jwks = fields.need("jwks", fix);
             fields.finish(sink);
             groups = groups.zip(named).map(|(mut all, more)| {
                 all.extend(more);
@@ -529,7 +527,7 @@ impl Reader<'_> {
         let sink = &mut sink;
         let mut fields = Fields::open(tree, "the server", sink)?;
         let fix = format!("write `id: {stem}`, the name of the file: it never changes");
-        let id_node = fields.need("id", &fix, sink);
+        let id_node = fields.need("id", &fix);
         let id = id_node.and_then(|node| name(node, "id", ServerId::parse, sink));
         if let (Some(id), Some(node)) = (&id, id_node)
             && id.as_str() != stem
@@ -539,27 +537,27 @@ impl Reader<'_> {
             sink.error(node.at, "file-name", message, fix);
         }
         let fix = "write the short key that begins every tool name, 1 to 16 of a-z 0-9 -";
-        let key_node = fields.need("key", fix, sink);
+        let key_node = fields.need("key", fix);
         let key = key_node.and_then(|node| name(node, "key", ServerKey::parse, sink));
-        let owner = fields.need("owner", "name the team that answers for it", sink);
+        let owner = fields.need("owner", "name the team that answers for it");
         let owner = text_or_empty(owner, "owner", sink);
-        let oncall = fields.need("on_call", "write whom to call when it is down", sink);
+        let oncall = fields.need("on_call", "write whom to call when it is down");
         let oncall = text_or_empty(oncall, "on_call", sink);
-        let purpose = fields.need("purpose", "say in one line what it is for", sink);
+        let purpose = fields.need("purpose", "say in one line what it is for");
         let purpose = text_or_empty(purpose, "purpose", sink);
-        let hosted = fields.need("hosted", "write `self` or `vendor`", sink);
+        let hosted = fields.need("hosted", "write `self` or `vendor`");
         let hosted = hosted.and_then(|node| choice(node, "hosted", &HOSTED, sink));
-        let environment = fields.need("environment", "write `prod`, `staging` or `dev`", sink);
+        let environment = fields.need("environment", "write `prod`, `staging` or `dev`");
         let environment = text_or_empty(environment, "environment", sink);
-        let zone = fields.need("zone", "name its network or trust zone", sink);
+        let zone = fields.need("zone", "name its network or trust zone");
         let zone = text_or_empty(zone, "zone", sink);
         let fix = "list the classes of data it gives access to, or write `[]`";
-        let classes = fields.need("data_classes", fix, sink);
+        let classes = fields.need("data_classes", fix);
         let classes = classes
             .map(|node| texts(node, "data_classes", sink))
             .unwrap_or_default();
         let fix = "say how to reach it: `type: stdio` with a command, or `type: http` with a url";
-        let transport = fields.need("transport", fix, sink);
+        let transport = fields.need("transport", fix);
         let (transport, spots) = transport.map(|node| reach(node, sink)).unwrap_or_default();
         let limits = fields
             .take("limits")
@@ -580,6 +578,7 @@ impl Reader<'_> {
             id_at: id_node.map(|node| node.at).unwrap_or_default(),
             key_at: key_node.map(|node| node.at).unwrap_or_default(),
             pin_at: pin_node.map_or(tree.at, |node| node.at),
+            reachable: transport.is_some(),
             transport: spots,
             audit_tools,
             pin: None,
@@ -612,7 +611,7 @@ impl Reader<'_> {
         let sink = &mut sink;
         let role = file_name(stem, RoleName::parse, sink);
         let mut fields = Fields::open(tree, "the role", sink)?;
-        let title = fields.need("title", "say in one line who has this role", sink);
+        let title = fields.need("title", "say in one line who has this role");
         let title = text_or_empty(title, "title", sink);
         let ask = fields
             .take("ask")
@@ -623,7 +622,7 @@ impl Reader<'_> {
         let agents = fields
             .take("agents")
             .map(|node| texts(node, "agents", sink));
-        let servers = fields.need("servers", "grant something, or delete the role", sink);
+        let servers = fields.need("servers", "grant something, or delete the role");
         fields.finish(sink);
         let mut grants = Vec::new();
         let members = servers.and_then(|node| yaml::mapping(node, "servers", sink));
@@ -660,10 +659,10 @@ impl Reader<'_> {
         let sink = &mut sink;
         let agent = file_name(stem, AgentName::parse, sink);
         let mut fields = Fields::open(tree, "the agent", sink)?;
-        let owner = fields.need("owner", "name the team that answers for it", sink);
+        let owner = fields.need("owner", "name the team that answers for it");
         let owner = text_or_empty(owner, "owner", sink);
         let fix = "make a key with `mcpshim-admin agent new NAME --key FILE`";
-        let key = fields.need("public_key", fix, sink);
+        let key = fields.need("public_key", fix);
         let expires = fields
             .take("expires")
             .and_then(|node| moment(node, "expires", sink));
@@ -737,7 +736,8 @@ impl Reader<'_> {
                 continue;
             };
             let before = self.problems.0.len();
-            server.pin = PinFile::read(&bytes, &server.doc, &mut self.sink(&file));
+            let reachable = server.reachable;
+            server.pin = PinFile::read(&bytes, &server.doc, reachable, &mut self.sink(&file));
             server.pin_broken = server.pin.is_none() || self.problems.0.len() > before;
         }
     }
@@ -905,13 +905,16 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
     let Some(mut fields) = Fields::open(node, "transport", sink) else {
         return (None, spots);
     };
-    let kind = fields.need("type", "write `type: stdio` or `type: http`", sink);
+    let kind = fields.need("type", "write `type: stdio` or `type: http`");
     let among = [("stdio", true), ("http", false)];
     let stdio = kind.and_then(|node| choice(node, "transport.type", &among, sink));
     let transport = match stdio {
-        None => None,
+        None => {
+            fields.abandon(sink);
+            None
+        }
         Some(true) => {
-            let command = fields.need("command", "write the program, such as `npx`", sink);
+            let command = fields.need("command", "write the program, such as `npx`");
             spots.command = command.and_then(|node| spot(node, "command", sink));
             if let Some(node) = fields.take("args") {
                 let items = yaml::list(node, "args", sink).iter();
@@ -937,7 +940,7 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
             })
         }
         Some(false) => {
-            let url = fields.need("url", "write where it listens", sink);
+            let url = fields.need("url", "write where it listens");
             fields.finish(sink);
             let text = url.and_then(|node| endpoint(node, "transport.url", sink));
             spots.url = url.and_then(|node| {
@@ -1023,9 +1026,9 @@ fn grant(server: Spot<String>, number: usize, node: &Node, sink: &mut Sink<'_>) 
     let tools = list("tools", sink);
     let prompts = list("prompts", sink);
     let resources = list("resources", sink);
-    let by = fields.need("approved_by", "name the person who approved it", sink);
+    let by = fields.need("approved_by", "name the person who approved it");
     let by = by.and_then(|node| spot(node, "approved_by", sink));
-    let on = fields.need("approved_at", "write the day it was approved", sink);
+    let on = fields.need("approved_at", "write the day it was approved");
     let at = on.and_then(|node| moment(node, "approved_at", sink));
     let on = on.and_then(|node| at.and_then(|_| spot(node, "approved_at", sink)));
     let expires = fields
@@ -1059,17 +1062,15 @@ fn grant(server: Spot<String>, number: usize, node: &Node, sink: &mut Sink<'_>) 
 fn audit_key(node: &Node, sink: &mut Sink<'_>) -> Option<AuditKeyDoc> {
     let fix = "paste what `mcpshim-collector auditkey new` printed";
     let mut fields = Fields::open(node, "the audit key", sink)?;
-    let id = fields
-        .need("id", fix, sink)
-        .and_then(|n| spot(n, "id", sink));
+    let id = fields.need("id", fix).and_then(|n| spot(n, "id", sink));
     let suite = fields
-        .need("suite", fix, sink)
+        .need("suite", fix)
         .and_then(|n| spot(n, "suite", sink));
     let public = fields
-        .need("public", fix, sink)
+        .need("public", fix)
         .and_then(|n| spot(n, "public", sink));
     let mut second = |key, sink: &mut Sink<'_>| {
-        let node = fields.need(key, fix, sink)?;
+        let node = fields.need(key, fix)?;
         let number = yaml::number(node, key, 0..=253_402_300_799, sink)?;
         Some((node.at, number))
     };

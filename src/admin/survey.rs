@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::pins::PinFile;
-use super::problem::{Level, Problem, Problems, nearest};
+use super::problem::{Level, Problem, Problems, suggest};
 use super::source::{Server, Sources};
 use crate::ids::{RoleName, ServerKey};
 use crate::pin::{self, Change, Difference, Kind};
@@ -136,10 +136,7 @@ fn unknown(key: &str, sources: &Sources) -> Problem {
         level: Level::Error,
         rule: "unknown-server",
         message: format!("no server has the key `{key}`"),
-        fix: match nearest(key, keys) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => "use the `key` of a file in servers/".to_owned(),
-        },
+        fix: suggest(key, keys, "add the server to servers/"),
     }
 }
 
@@ -249,7 +246,17 @@ fn changes(was: &Surface, is: &Surface, server: &Server, sources: &Sources) -> V
         edits: edits(difference, was, is),
         roles: gainers(difference, server, sources),
     };
-    all.iter().map(change).collect()
+    // what went into the quarantine is reported there
+    let quarantined = |difference: &&Difference| match difference {
+        Difference::Entry {
+            kind: Kind::Tool,
+            name,
+            change: Change::Removed,
+        } => is.quarantined.contains_key(name),
+        Difference::Capabilities(_) | Difference::Entry { .. } | Difference::Instructions => false,
+    };
+    let worth = all.iter().filter(|difference| !quarantined(difference));
+    worth.map(change).collect()
 }
 
 fn edits(difference: &Difference, was: &Surface, is: &Surface) -> Vec<PinEdit> {

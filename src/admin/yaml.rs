@@ -215,6 +215,7 @@ pub(super) struct Fields<'n> {
     what: &'static str,
     members: Vec<(&'n Key, &'n Node)>,
     known: Vec<&'static str>,
+    missing: Vec<(&'static str, String)>,
 }
 
 impl<'n> Fields<'n> {
@@ -226,6 +227,7 @@ impl<'n> Fields<'n> {
             what,
             members: members.iter().map(|(key, node)| (key, node)).collect(),
             known: Vec::new(),
+            missing: Vec::new(),
         })
     }
 
@@ -237,35 +239,38 @@ impl<'n> Fields<'n> {
     }
 
     /// Takes a member that must be there.
-    pub(super) fn need(
-        &mut self,
-        key: &'static str,
-        fix: &str,
-        sink: &mut Sink<'_>,
-    ) -> Option<&'n Node> {
+    pub(super) fn need(&mut self, key: &'static str, fix: &str) -> Option<&'n Node> {
         let node = self.take(key);
         if node.is_none() {
-            let what = self.what;
-            sink.error(
-                self.at,
-                "missing-key",
-                format!("{what} has no `{key}`"),
-                fix,
-            );
+            self.missing.push((key, fix.to_owned()));
         }
         node
     }
 
-    /// Reports what nobody took.
-    pub(super) fn finish(self, sink: &mut Sink<'_>) {
+    /// Reports what is missing, when nothing can be said about the rest.
+    pub(super) fn abandon(self, sink: &mut Sink<'_>) {
+        for (key, fix) in self.missing {
+            let message = format!("{} has no `{key}`", self.what);
+            sink.error(self.at, "missing-key", message, fix);
+        }
+    }
+
+    /// Reports what is missing and what nobody took. A misspelled key that must be there is one
+    /// mistake, not two.
+    pub(super) fn finish(mut self, sink: &mut Sink<'_>) {
+        let what = self.what;
         for (key, _) in &self.members {
             let fix = match nearest(&key.text, self.known.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
+                Some(meant) => {
+                    self.missing.retain(|(key, _)| *key != meant);
+                    format!("did you mean `{meant}`?")
+                }
                 None => format!("use {}", either(self.known.iter().copied())),
             };
-            let message = format!("{} has no key `{}`", self.what, key.text);
+            let message = format!("{what} has no key `{}`", key.text);
             sink.error(key.at, "unknown-key", message, fix);
         }
+        self.abandon(sink);
     }
 }
 

@@ -27,12 +27,14 @@ pub fn assign_names<'a>(
     kept: &Kept,
 ) -> Kept {
     let prefix = format!("{key}_");
+    let mut taken: BTreeSet<ExposedName> = BTreeSet::new();
     let mut assigned: Kept = kept
         .iter()
         .filter(|(_, exposed)| exposed.as_str().starts_with(&prefix))
+        // of two that are equal, which only an editor can make, the second is assigned anew
+        .filter(|(_, exposed)| taken.insert((*exposed).clone()))
         .map(|(name, exposed)| (name.clone(), exposed.clone()))
         .collect();
-    let mut taken: BTreeSet<ExposedName> = assigned.values().cloned().collect();
     let newcomers: BTreeSet<(bool, &str)> = names
         .into_iter()
         .filter(|name| !assigned.contains_key(*name))

@@ -111,8 +111,8 @@ fn nesting_is_accepted_to_the_limit_and_refused_beyond() {
 enum Tree {
     Token(&'static str),
     Text(String),
-    List(Vec<Tree>),
-    Map(Vec<(String, Tree)>),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
 }
 
 const TOKENS: [&str; 9] = [
@@ -326,6 +326,15 @@ fn names_fit_are_distinct_and_stay() {
         assert_eq!(give(&reversed, &Kept::new()), before);
         Ok(())
     });
+}
+
+#[test]
+fn equal_names_of_an_edited_file_are_made_distinct() {
+    let same = ExposedName::parse("fs_a").unwrap();
+    let kept = Kept::from([("a".to_owned(), same.clone()), ("b".to_owned(), same)]);
+    let names = assign_names(&ServerKey::parse("fs").unwrap(), ["a", "b"], &kept);
+    assert_eq!(names["a"].as_str(), "fs_a");
+    assert_eq!(names["b"].as_str(), "fs_b");
 }
 
 #[test]

@@ -78,13 +78,17 @@ struct Names {
 impl Names {
     /// Takes an entry in, unless its exposed name is taken: the first in the order keeps it.
     fn add(&mut self, server: &ServerKey, pinned: &Pinned) {
-        let (Some(exposed), Some(definition)) = (&pinned.exposed, renamed(pinned)) else {
+        let (Some(exposed), Some((before, after))) = (&pinned.exposed, around_name(pinned)) else {
             return;
         };
         if exposed.as_str() == STATUS_TOOL || self.exposed.contains_key(exposed) {
             return;
         }
-        push(&mut self.list, &definition);
+        // the exposed name in place of the original, every other byte stays; it needs no escapes
+        push(&mut self.list, before);
+        for part in ["\"", exposed.as_str(), "\"", after] {
+            self.list.push_str(part);
+        }
         let at = self.entries.len();
         self.exposed.insert(exposed.clone(), at);
         self.bare
@@ -118,6 +122,17 @@ impl Catalog {
             templates: "[".to_owned(),
             ..Self::default()
         };
+        // at most this long: growing step by step would copy megabytes several times
+        let surfaces = || {
+            let keys = snapshot
+                .registry()
+                .into_iter()
+                .flat_map(|r| r.servers.keys());
+            keys.filter_map(|key| snapshot.surface(key))
+        };
+        let tools = surfaces().flat_map(|surface| &surface.tools);
+        let bound = tools.map(|tool| tool.definition.get().len() + limits::EXPOSED_NAME_BYTES);
+        catalog.tools.list.reserve(bound.sum());
         catalog.tools.list.push('[');
         catalog.prompts.list.push('[');
         push(&mut catalog.tools.list, STATUS_DEFINITION);
@@ -313,14 +328,11 @@ fn push(list: &mut String, entry: &str) {
     list.push_str(entry);
 }
 
-/// The definition with the exposed name in place of the original; every other byte stays.
-fn renamed(pinned: &Pinned) -> Option<String> {
+/// What stands before and after the value of a definition's `name`.
+fn around_name(pinned: &Pinned) -> Option<(&str, &str)> {
     let definition = pinned.definition.get();
     let span = raw::Object::parse(definition).ok()?.value_span("name")?;
-    let exposed = pinned.exposed.as_ref()?.as_str();
-    let (before, after) = (definition.get(..span.start)?, definition.get(span.end..)?);
-    // an exposed name needs no escapes
-    Some(format!("{before}\"{exposed}\"{after}"))
+    Some((definition.get(..span.start)?, definition.get(span.end..)?))
 }
 
 const CUT: &str = "\n[cut here: the instructions of all servers together are too long]";

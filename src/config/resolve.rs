@@ -515,7 +515,10 @@ mod tests {
             managed: Ok(None),
             seen: false,
             marker: Some(PathBuf::from("/users/ann/data/managed.seen")),
-            user: Some((PathBuf::from("/users/ann/c.toml"), Ok(Some(user.to_owned())))),
+            user: Some((
+                PathBuf::from("/users/ann/c.toml"),
+                Ok(Some(user.to_owned())),
+            )),
             user_is_named: false,
             environment: BTreeMap::new(),
             machine: "m1".to_owned(),

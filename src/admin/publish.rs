@@ -131,18 +131,17 @@ pub fn utc(unix_s: u64) -> String {
 
 /// What a publication did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Published {
-    /// The repository holds exactly this already.
-    Unchanged(RegistryVersion),
-    /// A new version is there.
-    Updated {
-        /// Its versions.
-        version: RegistryVersion,
-        /// The documents that are new or different, and those that are gone.
-        changed: Vec<String>,
-        /// When the timestamp expires, in Unix seconds: `refresh` before half of that.
-        expires: u64,
-    },
+pub struct Published {
+    /// Whether anything new was signed; if not, the repository holds exactly this already.
+    pub updated: bool,
+    /// The versions that machines find now.
+    pub version: RegistryVersion,
+    /// The documents that are new or different, and those that are gone.
+    pub changed: Vec<String>,
+    /// When machines stop taking it as current, in Unix seconds: `refresh` before half of that.
+    pub expires: u64,
+    /// What has to be signed soon by keys that were not asked now: sentences.
+    pub warnings: Vec<String>,
 }
 
 /// Signs the documents and writes them to `out`, the repository published before or an empty
@@ -273,20 +272,41 @@ pub fn publish(
         // a repository that lost files is made whole; what is there is not touched
         repository.write(&writes)?;
         let previous = previous.as_ref();
-        return Ok(Published::Unchanged(RegistryVersion {
-            root: root.version(),
-            timestamp: previous.map_or(0, |previous| previous.timestamp.version()),
-            snapshot: previous.map_or(0, |previous| previous.snapshot.version()),
-            targets: previous.map_or(0, |previous| previous.targets.version()),
-        }));
+        let expires = previous.map_or(0, |previous| previous.timestamp.content.expires().0);
+        let mut warnings = due(
+            &root,
+            previous.map(|previous| &previous.targets.content),
+            now_s,
+        );
+        if expires < now_s + limits::TIMESTAMP_LIFE_S / 2 {
+            warnings.push(
+                "more than half of the timestamp's life is over: run `mcpshim-admin refresh`"
+                    .to_owned(),
+            );
+        }
+        return Ok(Published {
+            updated: false,
+            version: RegistryVersion {
+                root: root.version(),
+                timestamp: previous.map_or(0, |previous| previous.timestamp.version()),
+                snapshot: previous.map_or(0, |previous| previous.snapshot.version()),
+                targets: previous.map_or(0, |previous| previous.targets.version()),
+            },
+            changed,
+            expires,
+            warnings,
+        });
     };
     writes.timestamp = Some(timestamp);
     let version = repository.rehearse(&writes, roots, &set.org, now)?;
     repository.write(&writes)?;
-    Ok(Published::Updated {
+    let kept = previous.as_ref().map(|previous| &previous.targets.content);
+    Ok(Published {
+        updated: true,
         version,
         changed,
         expires: now_s + limits::TIMESTAMP_LIFE_S,
+        warnings: due(&root, kept.filter(|_| targets.is_none()), now_s),
     })
 }
 
@@ -333,7 +353,9 @@ pub fn refresh(keys: &KeyRing, out: &Path, now: &Now) -> Result<Published, Publi
     let signed = timestamp_content(timestamp, (version, &snapshot), now_s);
     writes.timestamp = Some(sign(keys, &root, Role::Timestamp, &signed)?);
     repository.write(&writes)?;
-    Ok(Published::Updated {
+    Ok(Published {
+        updated: true,
+        warnings: due(&root, Some(&previous.targets.content), now_s),
         version: RegistryVersion {
             root: root.version(),
             timestamp,
@@ -343,6 +365,28 @@ pub fn refresh(keys: &KeyRing, out: &Path, now: &Now) -> Result<Published, Publi
         changed: Vec::new(),
         expires: now_s + limits::TIMESTAMP_LIFE_S,
     })
+}
+
+/// What the offline keys have to sign soon: told from half of its life on.
+fn due(root: &Root, targets: Option<&Targets>, now_s: u64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut tell = |what: &str, expires: Expiry, life_s: u64, cure: &str| {
+        if expires.0 < now_s + life_s / 2 {
+            warnings.push(format!("the {what} expires at {}: {cure}", expires.text()));
+        }
+    };
+    if let Some(targets) = targets {
+        let cure = "publish again with the targets keys";
+        tell(
+            "targets metadata",
+            targets.expires(),
+            limits::TARGETS_LIFE_S,
+            cure,
+        );
+    }
+    let cure = "sign a new root with the root keys";
+    tell("root metadata", root.expires(), limits::ROOT_LIFE_S, cure);
+    warnings
 }
 
 fn snapshot_content(version: u64, (targets, bytes): (u64, &[u8]), now_s: u64) -> Value {

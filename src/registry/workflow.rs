@@ -485,9 +485,14 @@ pub(super) fn load(
         ));
     }
     let at = now.unix_s().max(state.checked);
-    if at >= expires {
+    let (verb, due) = if at >= expires {
+        ("expired", "has stopped")
+    } else {
+        ("expires", "is late")
+    };
+    if at.saturating_add(limits::TIMESTAMP_LIFE_S / 2) >= expires {
         warnings.push(format!(
-            "the registry expired at {}",
+            "the registry {verb} at {}: its renewal {due}",
             super::metadata::Expiry(expires).text()
         ));
     }
@@ -970,12 +975,12 @@ impl<'a> Update<'a> {
 
     /// Ends an update that failed: the state to write, if a root it found must be kept.
     ///
-    /// New roots are kept when the stored registry still loads under them (nothing is lost), and
-    /// when they change the targets keys (the organisation took a signing key back: the stored
-    /// registry decides on only if the new keys confirm it, and [`super::load`] says so). When only
-    /// the timestamp or snapshot keys changed, and the stored registry no longer loads, they are
-    /// not kept: a network that fails between two files would stop every call, and the next update
-    /// finds them again.
+    /// New roots are kept when the stored registry still loads under them and the last of them has
+    /// not expired (nothing is lost), and when they change the targets keys (the organisation took
+    /// a signing key back: the stored registry decides on only if the new keys confirm it, and
+    /// [`super::load`] says so). When only the timestamp or snapshot keys changed, and the stored
+    /// registry no longer loads, they are not kept: a network that fails between two files would
+    /// stop every call, and the next update finds them again.
     #[must_use]
     pub fn abandon(&self) -> Option<Vec<u8>> {
         if self.roots_found == 0 || self.stored.metadata.is_none() {
@@ -983,7 +988,10 @@ impl<'a> Update<'a> {
         }
         let state = self.old_state(self.stored.checked);
         let taken_back = self.root.rotated(&self.before, Role::Targets);
-        let usable = || load(&state, &self.trust(), &self.start()).is_ok();
+        let usable = || {
+            check_root_not_expired(&self.root, self.start_s).is_ok()
+                && load(&state, &self.trust(), &self.start()).is_ok()
+        };
         (taken_back || usable()).then(|| state.write())
     }
 

@@ -260,6 +260,8 @@ enum Manners {
     Slow,
     /// Takes the request and says nothing.
     Silent,
+    /// Has every root, and nothing else yet.
+    RootsOnly,
     /// Closes in the middle of every file.
     Cut,
 }
@@ -331,6 +333,7 @@ impl Shared {
             let status = match manners {
                 Manners::Status(status) => status,
                 Manners::RootStatus(status) if path.ends_with(".root.json") => status,
+                Manners::RootsOnly if !path.ends_with(".root.json") => "503 Not Yet",
                 _ if body.is_none() => "404 Not Found",
                 _ if tag.is_some() && tag == etag.as_deref() => "304 Not Modified",
                 _ => "200 OK",
@@ -524,6 +527,55 @@ fn a_source_that_is_down_or_cut_leaves_the_old_registry() {
     assert!(matches!(machine.refresh(ZOO_S), Ok(Refreshed::Updated(_))));
 }
 
+/// A new root without what its keys sign: seen while a publication is uploaded, or made so by
+/// whoever withholds the rest.
+#[test]
+fn a_root_that_only_changes_online_keys_waits_for_the_rest_of_its_publication() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("repository");
+    lay("older", &repository);
+    let source = Source::serve(&repository);
+    let root = fs::read(zoo().join("root.json")).unwrap();
+    let machine = Machine::new("acme", &root, source.url());
+    machine.refresh(ZOO_S).unwrap();
+
+    lay("fast-forward-recovered", &repository);
+    source.behave(Manners::RootsOnly);
+    let said = told(&machine.refresh(ZOO_S).unwrap_err());
+    assert!(said.contains("the source answers 503"), "{said}");
+    assert!(
+        machine.has(ZOO_S).starts_with("Fresh: root 1"),
+        "{}",
+        machine.has(ZOO_S)
+    );
+
+    // roots that change no key are kept at once: nothing is lost by it
+    lay("three-new-roots", &repository);
+    machine.refresh(ZOO_S).unwrap_err();
+    assert!(machine.has(ZOO_S).starts_with("Fresh: root 4, timestamp 1"));
+
+    // a root that takes targets keys back ends what they signed, whatever else is withheld
+    let machine = Machine::new("acme", &root, source.url());
+    lay("older", &repository);
+    source.behave(Manners::Good);
+    machine.refresh(ZOO_S).unwrap();
+    lay("one-key-under-two-ids", &repository);
+    source.behave(Manners::RootsOnly);
+    machine.refresh(ZOO_S).unwrap_err();
+    assert!(
+        machine
+            .has(ZOO_S)
+            .starts_with("error: registry metadata targets.json is signed by too few keys")
+    );
+    lay("older", &repository);
+    source.behave(Manners::Good);
+    machine.refresh(ZOO_S).unwrap_err();
+    assert!(
+        machine.has(ZOO_S).starts_with("error: "),
+        "hiding the root again does not help"
+    );
+}
+
 #[test]
 fn urls_that_anyone_could_listen_to_or_that_hold_a_secret_are_refused() {
     let root = fs::read(zoo().join("root.json")).unwrap();
@@ -668,6 +720,13 @@ fn time_narrows_and_a_wrong_clock_does_not_brick() {
     assert_eq!(tier(expires + 3 * DAY_S - 1), Freshness::Grace);
     assert_eq!(tier(expires + 3 * DAY_S), Freshness::Lapsed);
     assert_eq!(tier(u64::MAX / 1_000_000), Freshness::Lapsed);
+    // the alarm at half of a timestamp's life comes before anything narrows
+    assert_eq!(machine.has(expires - 4 * DAY_S).lines().count(), 1);
+    assert!(
+        machine
+            .has(expires - 3 * DAY_S)
+            .contains("warning: the registry expires at 2027-01-01")
+    );
     // one day back is tolerated with a warning, more is stale
     assert_eq!(tier(ZOO_S - DAY_S), Freshness::Fresh);
     assert!(
@@ -810,7 +869,7 @@ impl Org {
 }
 
 fn versions(published: &Published) -> [u64; 4] {
-    let (Published::Unchanged(v) | Published::Updated { version: v, .. }) = published;
+    let v = published.version;
     [v.root, v.timestamp, v.snapshot, v.targets]
 }
 
@@ -821,19 +880,17 @@ fn publishing_is_idempotent_and_versions_only_grow_with_content() {
     let machine = org.machine();
     machine.refresh(ZOO_S).unwrap();
     let before = org.files();
-    assert!(matches!(
-        org.publish(ZOO_S + DAY_S).unwrap(),
-        Published::Unchanged(_)
-    ));
+    assert!(!org.publish(ZOO_S + DAY_S).unwrap().updated);
     assert_eq!(org.files(), before);
 
     org.edit("org.json", "#help-mcp", "#ask-here");
-    let Published::Updated {
-        version, changed, ..
-    } = org.publish(ZOO_S + DAY_S).unwrap()
-    else {
-        panic!("nothing published")
-    };
+    let Published {
+        updated,
+        version,
+        changed,
+        ..
+    } = org.publish(ZOO_S + DAY_S).unwrap();
+    assert!(updated);
     assert_eq!(changed, ["org.json"]);
     assert_eq!((version.timestamp, version.targets), (2, 2));
     // what old readers are reading is still there, byte for byte
@@ -857,11 +914,37 @@ fn publishing_is_idempotent_and_versions_only_grow_with_content() {
         .find(|path| path.to_str().unwrap().ends_with("policy.json"))
         .unwrap();
     fs::remove_file(lost).unwrap();
-    assert!(matches!(
-        org.publish(ZOO_S + DAY_S).unwrap(),
-        Published::Unchanged(_)
-    ));
+    assert!(!org.publish(ZOO_S + DAY_S).unwrap().updated);
     assert_eq!(org.files(), after);
+}
+
+#[test]
+fn what_has_to_be_signed_soon_is_told_from_half_of_its_life_on() {
+    let org = Org::new(1, 1, ZOO_S);
+    assert_eq!(org.publish(ZOO_S).unwrap().warnings, [""; 0]);
+    assert_eq!(org.publish(ZOO_S + 3 * DAY_S).unwrap().warnings, [""; 0]);
+    let said = org.publish(ZOO_S + 4 * DAY_S).unwrap();
+    assert!(!said.updated);
+    assert!(said.warnings[0].starts_with("more than half of the timestamp's life is over"));
+    let said = publish::refresh(&org.keys, &org.out(), &at(ZOO_S + 91 * DAY_S)).unwrap();
+    assert_eq!(
+        said.warnings,
+        [
+            "the targets metadata expires at 2027-05-30T00:00:00Z: publish again with the targets keys"
+        ]
+    );
+    // publishing with the targets keys is that cure, though no document has changed
+    let said = org.publish(ZOO_S + 91 * DAY_S).unwrap();
+    assert_eq!(
+        (said.updated, said.version.targets, said.changed.len()),
+        (true, 2, 0)
+    );
+    assert_eq!(said.warnings, [""; 0]);
+    let said = publish::refresh(&org.keys, &org.out(), &at(ZOO_S + 400 * DAY_S)).unwrap();
+    assert!(
+        said.warnings[1].starts_with("the root metadata expires at 2028-11-30"),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -40,44 +40,39 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 /// Tells what a publication did; `publish` shares it.
 #[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 pub(super) fn print(published: &Published, out: &Path, as_json: bool) {
-    let (version, changed, expires) = match published {
-        Published::Unchanged(version) => (version, [].as_slice(), None),
-        Published::Updated {
-            version,
-            changed,
-            expires,
-        } => (version, changed.as_slice(), Some(*expires)),
-    };
+    let Published {
+        updated,
+        version,
+        changed,
+        expires,
+        warnings,
+    } = published;
     if as_json {
         let object = json!({
-            "updated": expires.is_some(),
+            "updated": updated,
             "version": version,
             "changed": changed,
             "expires": expires,
+            "warnings": warnings,
         });
         println!("{object}");
         return;
     }
-    match expires {
-        None => println!(
-            "Unchanged: version {} is what {} holds.",
-            version.targets,
-            out.display()
-        ),
-        Some(expires) => {
-            for name in changed {
-                println!("  {name}");
-            }
-            println!(
-                "Version {} (timestamp {}) is in {}.",
-                version.targets,
-                version.timestamp,
-                out.display()
-            );
-            println!(
-                "Machines take it as current until {}; run `mcpshim-admin refresh` daily.",
-                publish::utc(expires)
-            );
-        }
+    for name in changed {
+        println!("  {name}");
+    }
+    let held = if *updated { "is now" } else { "was already" };
+    println!(
+        "Version {} (timestamp {}) {held} in {}.",
+        version.targets,
+        version.timestamp,
+        out.display()
+    );
+    println!(
+        "Machines take it as current until {}; run `mcpshim-admin refresh` daily.",
+        publish::utc(*expires)
+    );
+    for warning in warnings {
+        println!("warning: {warning}");
     }
 }

@@ -17,7 +17,7 @@
 
 mod denial;
 mod explain;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod laws;

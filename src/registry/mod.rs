@@ -44,7 +44,7 @@ pub struct Verified<T>(T);
 
 impl<T> Verified<T> {
     /// For unit tests of the modules that consume registries.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn assume_for_tests(value: T) -> Self {
         Self(value)
     }

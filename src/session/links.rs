@@ -657,7 +657,7 @@ impl Machine {
             }
             "notifications/progress" => self.progress(id, notification, now),
             "notifications/message" => self.log_message(id, notification),
-            "notifications/resources/updated" => self.resource_updated(id, notification),
+            "notifications/resources/updated" => self.resource_updated(id, notification, now),
             "notifications/subscriptions/acknowledged" => self.acknowledged(id, notification, now),
             // of requests of its own, all of which were refused at once
             "notifications/cancelled" => {}

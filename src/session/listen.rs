@@ -273,7 +273,12 @@ impl Machine {
     }
 
     /// A resource changed: whoever is subscribed to it is told.
-    pub(super) fn resource_updated(&mut self, link: LinkId, notification: &Notification<'_>) {
+    pub(super) fn resource_updated(
+        &mut self,
+        link: LinkId,
+        notification: &Notification<'_>,
+        now: &Now,
+    ) {
         let params = notification.params.as_ref().map(|params| &params.object);
         let Some(uri) = params.and_then(|params| params.text("uri")) else {
             return;
@@ -286,8 +291,9 @@ impl Machine {
             .calls
             .select(|key, call| key.link == link && call.uri.as_deref().is_some_and(within))
             .is_empty();
-        if !held && !open {
-            return;
+        // a grant taken back ends the news of it too
+        if !(held || open) || !self.may_watch(&uri, now) {
+            return self.outbox.count("stray-update", now);
         }
         if self.listens.own.iter().any(|own| within(own)) {
             let line = era::stamped(&mut self.edits, notification, None);

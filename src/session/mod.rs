@@ -252,3 +252,8 @@ impl Machine {
         self.calls.books()
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+#[cfg(test)]
+mod tests;

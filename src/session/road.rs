@@ -556,12 +556,7 @@ impl Machine {
             request,
             asker: &asker,
             method: Method::Listen,
-            content: request.params.as_ref().map_or(0..0, |params| {
-                params
-                    .object
-                    .value_span("notifications")
-                    .unwrap_or_default()
-            }),
+            content: span_in_listen(request, uri).unwrap_or_default(),
         };
         match self.resource_route(uri, Method::Listen, now) {
             Ok(route) => self.walk(&ask, &route, None, fate, now),
@@ -961,6 +956,17 @@ enum Reply {
 
 fn copied(line: &str, span: &Range<usize>) -> Bytes {
     Bytes::copy_from_slice(line.get(span.clone()).unwrap_or_default().as_bytes())
+}
+
+/// Where a URI stands in a `subscriptions/listen`.
+fn span_in_listen(request: &Request<'_>, uri: &str) -> Option<Range<usize>> {
+    let params = &request.params.as_ref()?.object;
+    let wanted = params.object("notifications").ok()??;
+    let uris = raw::elements(wanted.get("resourceSubscriptions")?).ok()?;
+    let token = uris
+        .into_iter()
+        .find(|token| raw::string(token).as_deref() == Some(uri))?;
+    raw::place(request.line, token)
 }
 
 /// A tool result that says what went wrong, or an error where there is no tool.

@@ -203,7 +203,7 @@ mod tests {
                 .collect::<Result<_, _>>()?;
             let mut whole = LineBuffer::with_bound(4);
             whole.extend(&text);
-            let mut expected = all(&mut whole);
+            let expected = all(&mut whole);
             let expected_end = whole.finish();
             let mut cut = LineBuffer::with_bound(4);
             let mut got = Vec::new();
@@ -213,14 +213,6 @@ mod tests {
                 cut.extend(now);
                 got.extend(all(&mut cut));
                 rest = later;
-            }
-            // the size of an over-long line may count its carriage return
-            for list in [&mut expected, &mut got] {
-                for line in list.iter_mut() {
-                    if let Err(LineFault::TooLong { bytes }) = line {
-                        *bytes = 0;
-                    }
-                }
             }
             assert_eq!(got, expected);
             assert_eq!(cut.finish(), expected_end);

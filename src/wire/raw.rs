@@ -454,6 +454,14 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Where a piece of a text lies in it; `None` when it is no piece of this text.
+#[must_use]
+pub fn place(text: &str, piece: &str) -> Option<Range<usize>> {
+    let start = (piece.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let place = start..start + piece.len();
+    (text.get(place.clone()) == Some(piece)).then_some(place)
+}
+
 /// Reads a text that is one array into the texts of its elements.
 ///
 /// # Errors

@@ -1,0 +1,642 @@
+//! Calls: both eras on either side, refusals, cancellation, failures.
+
+use super::*;
+
+const CALL: &str = r#"> {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"alpha_echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":"p\u0031"}},"x":[]}"#;
+
+#[test]
+fn handshake_client_to_handshake_upstream() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(&format!(
+        r#"{CALL}
+        «alpha {{"method":"notifications/progress","params":{{"progress":0.50,"progressToken":6}},"jsonrpc":"2.0"}}
+        «alpha {{"result":{{"content":[{{"type":"video","x":1e2}}],"structuredContent":null}},"jsonrpc":"2.0","id":6}}"#
+    ));
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"alpha_echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":"p\u0031"}},"x":[]}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng {"n":12345678901234567890123,"s":"\u00e9","f":1.50} toolu_1
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":6}},"x":[]}
+    «alpha {"method":"notifications/progress","params":{"progress":0.50,"progressToken":6},"jsonrpc":"2.0"}
+    < {"method":"notifications/progress","params":{"progress":0.50,"progressToken":"p\u0031"},"jsonrpc":"2.0"}
+    «alpha {"result":{"content":[{"type":"video","x":1e2}],"structuredContent":null},"jsonrpc":"2.0","id":6}
+    ! outcome 1 Ok {"content":[{"type":"video","x":1e2}],"structuredContent":null}
+    < {"result":{"content":[{"type":"video","x":1e2}],"structuredContent":null},"jsonrpc":"2.0","id":7}
+    "#);
+}
+
+#[test]
+fn handshake_client_to_stateless_upstream() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"beta_echo","arguments":{}}}
+        «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"complete","content":[],"isError":true,"_meta":{"k":1}}}
+        > {"jsonrpc":"2.0","id":"b","method":"tools/call","params":{"name":"beta_echo"}}
+        «beta {"jsonrpc":"2.0","id":7,"result":{"resultType":"input_required","inputRequests":{}}}
+        > {"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"beta_echo"}}
+        «beta {"jsonrpc":"2.0","id":8,"error":{"code":-32021,"message":"needs elicitation","data":{}}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"beta_echo","arguments":{}}}
+    ! open beta
+    ! intent 1 beta(2026-07-28)/echo by rule#2 eng {}
+    »beta {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"old","version":"3"},"io.modelcontextprotocol/clientCapabilities":{}}}}
+    «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"complete","content":[],"isError":true,"_meta":{"k":1}}}
+    ! outcome 1 ToolError {"resultType":"complete","content":[],"isError":true,"_meta":{"k":1}}
+    < {"jsonrpc":"2.0","id":"a","result":{"content":[],"isError":true,"_meta":{"k":1}}}
+    > {"jsonrpc":"2.0","id":"b","method":"tools/call","params":{"name":"beta_echo"}}
+    ! intent 2 beta(2026-07-28)/echo by rule#2 eng
+    »beta {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"old","version":"3"},"io.modelcontextprotocol/clientCapabilities":{}}}}
+    «beta {"jsonrpc":"2.0","id":7,"result":{"resultType":"input_required","inputRequests":{}}}
+    ! outcome 2 Ok {"resultType":"input_required","inputRequests":{}}
+    < {"jsonrpc":"2.0","id":"b","result":{"content":[{"type":"text","text":"the server's answer was dropped: it asks for input, which a client of this protocol version cannot give"}],"isError":true}}
+    > {"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"beta_echo"}}
+    ! intent 3 beta(2026-07-28)/echo by rule#2 eng
+    »beta {"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"old","version":"3"},"io.modelcontextprotocol/clientCapabilities":{}}}}
+    «beta {"jsonrpc":"2.0","id":8,"error":{"code":-32021,"message":"needs elicitation","data":{}}}
+    ! outcome 3 error -32021 {"code":-32021,"message":"needs elicitation","data":{}}
+    < {"jsonrpc":"2.0","id":"c","result":{"content":[{"type":"text","text":"The server needs something of the client that this connection cannot carry: needs elicitation"}],"isError":true}}
+    "#);
+}
+
+#[test]
+fn stateless_client_to_handshake_upstream() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+        > {"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"alpha://doc/1",$META}}
+        «alpha {"jsonrpc":"2.0","id":7,"result":{"contents":[]}}
+        > {"jsonrpc":"2.0","id":3,"method":"resources/read","params":{"uri":"alpha://doc/2",$META}}
+        «alpha {"jsonrpc":"2.0","id":8,"error":{"code":-32002,"message":"gone","data":{"uri":"alpha://doc/2"}}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng {}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{}}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    ! outcome 1 Ok {"content":[]}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"}}}}
+    > {"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"alpha://doc/1",$META}}
+    ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://doc/1"
+    »alpha {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"alpha://doc/1","_meta":{}}}
+    «alpha {"jsonrpc":"2.0","id":7,"result":{"contents":[]}}
+    ! outcome 2 Ok {"contents":[]}
+    < {"jsonrpc":"2.0","id":2,"result":{"contents":[],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"}}}}
+    > {"jsonrpc":"2.0","id":3,"method":"resources/read","params":{"uri":"alpha://doc/2",$META}}
+    ! intent 3 alpha(2025-11-25)/ by rule#1 eng "alpha://doc/2"
+    »alpha {"jsonrpc":"2.0","id":8,"method":"resources/read","params":{"uri":"alpha://doc/2","_meta":{}}}
+    «alpha {"jsonrpc":"2.0","id":8,"error":{"code":-32002,"message":"gone","data":{"uri":"alpha://doc/2"}}}
+    ! outcome 3 error -32002 {"code":-32002,"message":"gone","data":{"uri":"alpha://doc/2"}}
+    < {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"gone","data":{"uri":"alpha://doc/2"}}}
+    "#);
+}
+
+#[test]
+fn stateless_client_to_stateless_upstream_with_input_required_passed_through() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"beta_echo","arguments":{},$META}}
+        «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}}
+        «beta {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","content":[]}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"beta_echo","arguments":{},$META}}
+    ! open beta
+    ! intent 1 beta(2026-07-28)/echo by rule#2 eng {}
+    »beta {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{},$META}}
+    «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}}
+    ! outcome 1 Ok {"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}
+    < {"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}}
+    ! intent 2 beta(2026-07-28)/echo by rule#2 eng {"name":"beta_echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}
+    »beta {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}}
+    «beta {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","content":[]}}
+    ! outcome 2 Ok {"resultType":"complete","content":[]}
+    < {"jsonrpc":"2.0","id":2,"result":{"resultType":"complete","content":[]}}
+    "#);
+}
+
+#[test]
+fn prompts_and_completion_are_routed_by_name_and_by_template() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"alpha_greet","arguments":{"a":"b"}}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"messages":[]}}
+        > {"jsonrpc":"2.0","id":2,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"alpha_greet"},"argument":{"name":"a","value":"b"}}}
+        «alpha {"jsonrpc":"2.0","id":7,"result":{"completion":{"values":[]}}}
+        > {"jsonrpc":"2.0","id":3,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"alpha://doc/{id}"},"argument":{"name":"id","value":"1"}}}
+        «alpha {"jsonrpc":"2.0","id":8,"result":{"completion":{"values":[]}}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"alpha_greet","arguments":{"a":"b"}}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/greet by rule#1 eng {"a":"b"}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"prompts/get","params":{"name":"greet","arguments":{"a":"b"}}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"messages":[]}}
+    ! outcome 1 Ok {"messages":[]}
+    < {"jsonrpc":"2.0","id":1,"result":{"messages":[]}}
+    > {"jsonrpc":"2.0","id":2,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"alpha_greet"},"argument":{"name":"a","value":"b"}}}
+    ! intent 2 alpha(2025-11-25)/greet by rule#1 eng {"name":"a","value":"b"}
+    »alpha {"jsonrpc":"2.0","id":7,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"greet"},"argument":{"name":"a","value":"b"}}}
+    «alpha {"jsonrpc":"2.0","id":7,"result":{"completion":{"values":[]}}}
+    ! outcome 2 Ok {"completion":{"values":[]}}
+    < {"jsonrpc":"2.0","id":2,"result":{"completion":{"values":[]}}}
+    > {"jsonrpc":"2.0","id":3,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"alpha://doc/{id}"},"argument":{"name":"id","value":"1"}}}
+    ! intent 3 alpha(2025-11-25)/ by rule#1 eng {"name":"id","value":"1"}
+    »alpha {"jsonrpc":"2.0","id":8,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"alpha://doc/{id}"},"argument":{"name":"id","value":"1"}}}
+    «alpha {"jsonrpc":"2.0","id":8,"result":{"completion":{"values":[]}}}
+    ! outcome 3 Ok {"completion":{"values":[]}}
+    < {"jsonrpc":"2.0","id":3,"result":{"completion":{"values":[]}}}
+    "#);
+}
+
+#[test]
+fn what_is_not_granted_is_refused_by_any_spelling_and_recorded() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_forbidden","arguments":{"a":1}}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"forbidden"}}
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_\u0066orbidden"}}
+        > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"gamma_secret"}}
+        > {"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"nothing"}}
+        > {"jsonrpc":"2.0","id":6,"method":"prompts/get","params":{"name":"nothing"}}
+        > {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"gamma://x"}}
+        > {"jsonrpc":"2.0","id":8,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"nothing"},"argument":{}}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_forbidden","arguments":{"a":1}}}
+    ! denial 1 alpha()/forbidden not-granted {"a":1}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/forbidden; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"forbidden"}}
+    ! denial 2 alpha()/forbidden not-granted 
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/forbidden; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_\u0066orbidden"}}
+    ! denial 3 alpha()/forbidden not-granted 
+    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/forbidden; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
+    > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"gamma_secret"}}
+    ! denial 4 gamma()/secret not-granted 
+    < {"jsonrpc":"2.0","id":4,"error":{"code":-32602,"message":"Unknown tool: gamma_secret"}}
+    > {"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"nothing"}}
+    ! denial 5 nothing hidden 
+    < {"jsonrpc":"2.0","id":5,"error":{"code":-32602,"message":"Unknown tool: nothing"}}
+    > {"jsonrpc":"2.0","id":6,"method":"prompts/get","params":{"name":"nothing"}}
+    ! denial 6 nothing hidden 
+    < {"jsonrpc":"2.0","id":6,"error":{"code":-32602,"message":"Unknown prompt: nothing"}}
+    > {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"gamma://x"}}
+    ! denial 7  hidden "gamma://x"
+    < {"jsonrpc":"2.0","id":7,"error":{"code":-32002,"message":"Resource not found: gamma://x","data":{"uri":"gamma://x"}}}
+    > {"jsonrpc":"2.0","id":8,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"nothing"},"argument":{}}}
+    ! denial 8 nothing hidden {}
+    < {"jsonrpc":"2.0","id":8,"error":{"code":-32602,"message":"Unknown prompt: nothing"}}
+    "#);
+    assert!(rig.servers.is_empty(), "nothing was started");
+}
+
+#[test]
+fn a_grant_taken_back_while_the_link_opens_refuses_the_waiting_call() {
+    let mut rig = Rig::handshake();
+    rig.opens = false;
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    let mut less = registry();
+    less.table("eng", "alpha").tools.clear();
+    rig.opens = true;
+    rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
+    insta::assert_snapshot!(rig.play("opened alpha"), @r#"
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    opened alpha
+    ! denial 1 alpha(2025-11-25)/echo not-granted 
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/echo; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
+    "#);
+}
+
+#[test]
+fn nothing_goes_up_before_its_intent_and_nothing_down_before_its_outcome_is_recorded() {
+    let mut rig = Rig::handshake();
+    rig.recording = Recording::Withheld;
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[],"early":true}}
+        recorded
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+        recorded"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[],"early":true}}
+    recorded
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    ! outcome 1 Ok {"content":[]}
+    recorded
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[]}}
+    "#);
+}
+
+#[test]
+fn a_call_that_cannot_be_recorded_is_refused_and_with_fail_mode_open_it_goes_on() {
+    let mut rig = Rig::handshake();
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    rig.recording = Recording::Fails;
+    let closed = rig.play(
+        r#"> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#,
+    );
+    insta::assert_snapshot!(closed, @r#"
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! intent 2 alpha(2025-11-25)/echo by rule#0 eng
+    ! outcome 2 NotSent
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Refused: the call could not be recorded (disk full)."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"no-record"}}}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    ! outcome 1 Ok {"content":[]}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Refused: the call was made, but its outcome could not be recorded (disk full), so its result is withheld."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"no-record"}}}}
+    "#);
+    let mut open = registry();
+    let server = open.servers.get_mut(&fixture::key("alpha")).unwrap();
+    Arc::make_mut(server).audit.fail_mode = crate::registry::doc::FailMode::Open;
+    rig.handle(Input::Snapshot(snapshot_of(2, &open, Some(ann(&["eng"])))));
+    let open = rig.play(
+        r#"> {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":8,"result":{"content":[]}}
+        +2000"#,
+    );
+    insta::assert_snapshot!(open, @r#"
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"echo"}}
+    «alpha {"jsonrpc":"2.0","id":8,"result":{"content":[]}}
+    ! outcome 3 Ok {"content":[]}
+    < {"jsonrpc":"2.0","id":3,"result":{"content":[]}}
+    +2000
+    ! counted unrecorded 2
+    "#);
+}
+
+#[test]
+fn cancelling_reaches_a_sent_call_and_stops_one_that_is_not() {
+    let mut rig = Rig::handshake();
+    let sent = rig.play(
+        r#"> {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"alpha_echo"}}
+        > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"\u0061","reason":"x"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+        > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"never"}}"#,
+    );
+    insta::assert_snapshot!(sent, @r#"
+    > {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"\u0061","reason":"x"}}
+    »alpha {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
+    ! outcome 1 Cancelled
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"never"}}
+    "#);
+    rig.recording = Recording::Withheld;
+    let held = rig.play(
+        r#"> {"jsonrpc":"2.0","id":"b","method":"tools/call","params":{"name":"alpha_echo"}}
+        > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"b"}}
+        recorded"#,
+    );
+    insta::assert_snapshot!(held, @r#"
+    > {"jsonrpc":"2.0","id":"b","method":"tools/call","params":{"name":"alpha_echo"}}
+    ! intent 2 alpha(2025-11-25)/echo by rule#0 eng
+    > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"b"}}
+    ! outcome 2 NotSent
+    recorded
+    "#);
+}
+
+#[test]
+fn cancelling_a_call_that_waits_for_its_link_sends_nothing() {
+    let mut rig = Rig::handshake();
+    rig.opens = false;
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}
+        opened alpha
+        +2000"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}
+    opened alpha
+    +2000
+    ! counted cancelled-early 1
+    "#);
+}
+
+#[test]
+fn one_id_cannot_be_in_flight_twice() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"alpha_echo"}}
+        > {"jsonrpc":"2.0","id":"\u0061","method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+        > {"jsonrpc":"2.0","id":"a","method":"ping"}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    > {"jsonrpc":"2.0","id":"\u0061","method":"tools/call","params":{"name":"alpha_echo"}}
+    < {"jsonrpc":"2.0","id":"\u0061","error":{"code":-32600,"message":"a request with id \"\\u0061\" is still in flight"}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    ! outcome 1 Ok {"content":[]}
+    < {"jsonrpc":"2.0","id":"a","result":{"content":[]}}
+    > {"jsonrpc":"2.0","id":"a","method":"ping"}
+    < {"jsonrpc":"2.0","id":"a","result":{}}
+    "#);
+}
+
+#[test]
+fn answers_that_answer_nothing_are_counted_and_dropped() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":777,"result":{"content":[]}}
+        «alpha {"jsonrpc":"2.0","id":"6","result":{"content":[]}}
+        «alpha {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":["twice"]}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":6,"progress":1}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/initialized"}
+        «alpha garbage
+        +2000"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    «alpha {"jsonrpc":"2.0","id":777,"result":{"content":[]}}
+    «alpha {"jsonrpc":"2.0","id":"6","result":{"content":[]}}
+    «alpha {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    ! outcome 1 Ok {"content":[]}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[]}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":["twice"]}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":6,"progress":1}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/initialized"}
+    «alpha garbage
+    ! link fault
+    +2000
+    ! counted stray-answer 3
+    ! counted late-answer 1
+    ! counted stray-progress 1
+    ! counted unknown-upstream-notification 1
+    ! counted upstream-line 1
+    "#);
+}
+
+#[test]
+fn an_unusable_answer_ends_its_call() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"isError":false,"isError":true}}
+        > {"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":7,"result":[]}
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
+        oversize alpha"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"isError":false,"isError":true}}
+    ! outcome 1 Unknown {"jsonrpc":"2.0","id":6,"result":{"isError":false,"isError":true}}
+    ! link fault
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha gave an unusable answer: duplicate key \"isError\" in result: two readers would see two values"}],"isError":true}}
+    > {"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"alpha://readme"}}
+    ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    »alpha {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"alpha://readme"}}
+    «alpha {"jsonrpc":"2.0","id":7,"result":[]}
+    ! outcome 2 Unknown {"jsonrpc":"2.0","id":7,"result":[]}
+    < {"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"server alpha gave an unusable answer: `result` must be an object"}}
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"echo"}}
+    oversize alpha
+    ! outcome 3 Unknown
+    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; ask for less"}],"isError":true}}
+    "#);
+}
+
+#[test]
+fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
+    let mut rig = Rig::handshake();
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    rig.recording = Recording::Withheld;
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+        closed alpha ended: exit status 1
+        recorded
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
+        > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"mcpshim_status"}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! intent 2 alpha(2025-11-25)/echo by rule#0 eng
+    closed alpha ended: exit status 1
+    ! outcome 1 Unknown
+    ! outcome 2 NotSent
+    ! link down
+    recorded
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha ended: exit status 1 before it answered; whether the call took effect is not known"}],"isError":true}}
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"server alpha ended: exit status 1 before the call was sent"}],"isError":true}}
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
+    > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"mcpshim_status"}}
+    < {"jsonrpc":"2.0","id":4,"result":{"content":[{"type":"text","text":"mcpshim $VERSION\norganisation: Acme\nregistry:     version 3, fresh, timestamp ends 2027-01-15T09:00:00Z\ncaller:       Ann\nroles:        eng\nserver:       alpha - 1 of 2 tools\nserver:       beta - 1 of 2 tools\nserver:       gamma - 0 of 1 tools (none granted; ask team-x or #team-x)\n"}],"isError":false}}
+    "#);
+}
+
+#[test]
+fn a_server_that_is_not_the_approved_one_gets_no_call() {
+    let mut strict = registry();
+    let alpha = strict.servers.get_mut(&fixture::key("alpha")).unwrap();
+    Arc::make_mut(alpha).pin = crate::registry::doc::PinMode::Strict;
+    let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"])))));
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
+    ! open alpha
+    ! link drift
+    ! denial 1 alpha()/echo drift {}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: server alpha is not the one that was approved: tool `echo` changed at `$`; ask team-x."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"drift"}}}}
+    ! close alpha
+    "#);
+}
+
+#[test]
+fn a_call_that_takes_too_long_is_taken_back() {
+    let mut quick = registry();
+    let alpha = quick.servers.get_mut(&fixture::key("alpha")).unwrap();
+    Arc::make_mut(alpha).limits.call_ms = 3000;
+    let mut rig = Rig::new(Some(snapshot_of(1, &quick, Some(ann(&["eng"])))));
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+        +2999
+        +1
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    +2999
+    +1
+    »alpha {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
+    ! outcome 1 Timeout
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha gave no answer within 3 s"}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    "#);
+}
+
+#[test]
+fn more_calls_than_the_server_entry_allows_are_refused_for_now() {
+    let mut narrow = registry();
+    let alpha = narrow.servers.get_mut(&fixture::key("alpha")).unwrap();
+    Arc::make_mut(alpha).limits.in_flight = 1;
+    let mut rig = Rig::new(Some(snapshot_of(1, &narrow, Some(ann(&["eng"])))));
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo",$META}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+    ! denial 2 alpha(2025-11-25)/echo overloaded 
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Refused, nothing was sent: 1 calls to server alpha are in flight, which is the most; wait for some."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"overloaded"}}}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
+    ! outcome 1 Ok {"content":[]}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"}}}}
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+    ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    "#);
+}
+
+#[test]
+fn an_end_of_the_session_settles_every_call() {
+    let mut rig = Rig::handshake();
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    rig.recording = Recording::Withheld;
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo"}}
+        > {"jsonrpc":"2.0","id":3,"method":"nonsense"}
+        eof
+        > {"jsonrpc":"2.0","id":4,"method":"ping"}
+        recorded"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo"}}
+    ! open beta
+    ! intent 2 beta(2026-07-28)/echo by rule#2 eng
+    > {"jsonrpc":"2.0","id":3,"method":"nonsense"}
+    < {"jsonrpc":"2.0","id":3,"error":{"code":-32601,"message":"Method not found: nonsense"}}
+    eof
+    »alpha {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
+    ! outcome 1 Unknown
+    ! outcome 2 NotSent
+    ! close alpha
+    ! close beta
+    ! counted unknown-method 1
+    > {"jsonrpc":"2.0","id":4,"method":"ping"}
+    recorded
+    ! done
+    "#);
+}
+
+#[test]
+fn what_an_upstream_asks_of_the_client_is_refused_and_recorded() {
+    let mut rig = Rig::handshake();
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    let transcript = rig.play(
+        r#"«alpha {"jsonrpc":"2.0","id":"e","method":"elicitation/create","params":{"message":"password?"}}
+        «alpha {"jsonrpc":"2.0","id":0,"method":"ping"}
+        «alpha {"jsonrpc":"2.0","id":1,"method":"x/y"}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    «alpha {"jsonrpc":"2.0","id":"e","method":"elicitation/create","params":{"message":"password?"}}
+    »alpha {"jsonrpc":"2.0","id":"e","error":{"code":-32601,"message":"Method not found: elicitation/create is not offered here"}}
+    ! denial 2 alpha(2025-11-25)/elicitation/create not-offered {"message":"password?"}
+    «alpha {"jsonrpc":"2.0","id":0,"method":"ping"}
+    »alpha {"jsonrpc":"2.0","id":0,"result":{}}
+    «alpha {"jsonrpc":"2.0","id":1,"method":"x/y"}
+    »alpha {"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found: x/y is not offered here"}}
+    ! denial 3 alpha(2025-11-25)/ not-offered
+    "#);
+}
+
+#[test]
+fn log_messages_come_where_they_were_asked_for() {
+    let mut rig = Rig::handshake();
+    let handshake = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1.0}}
+        > {"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"warning"}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+        > {"jsonrpc":"2.0","id":3,"method":"logging/setLevel","params":{"level":"loud"}}
+        > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"beta_echo"}}"#,
+    );
+    insta::assert_snapshot!(handshake, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1.0}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1.0}}
+    > {"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"warning"}}
+    »alpha {"jsonrpc":"2.0","id":7,"method":"logging/setLevel","params":{"level":"warning"}}
+    < {"jsonrpc":"2.0","id":2,"result":{}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+    > {"jsonrpc":"2.0","id":3,"method":"logging/setLevel","params":{"level":"loud"}}
+    < {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"params.level must be one of debug, info, notice, warning, error, critical, alert, emergency"}}
+    > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"beta_echo"}}
+    ! open beta
+    ! intent 2 beta(2026-07-28)/echo by rule#2 eng
+    »beta {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"old","version":"3"},"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"warning"}}}
+    "#);
+    let mut rig = Rig::eng();
+    let stateless = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"info"}}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+        «alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}"#,
+    );
+    insta::assert_snapshot!(stateless, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"info"}}}
+    ! open alpha
+    »alpha {"jsonrpc":"2.0","id":7,"method":"logging/setLevel","params":{"level":"info"}}
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+    «alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+    "#);
+}

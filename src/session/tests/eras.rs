@@ -1,0 +1,267 @@
+//! Opening in both eras, and what is answered here.
+
+use super::*;
+use crate::limits;
+
+const DISCOVER: &str = r#"> {"jsonrpc":"2.0","id":"server-discover-probe-1","method":"server/discover","params":{$META}}"#;
+
+#[test]
+fn discover_decides_nothing_and_initialize_may_follow() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(&format!(
+        r#"{DISCOVER}
+        > {{"method":"initialize","params":{{"protocolVersion":"2025-06-18","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}}}},"jsonrpc":"2.0","id":0}}
+        > {{"jsonrpc":"2.0","method":"notifications/initialized"}}
+        > {{"jsonrpc":"2.0","id":1,"method":"ping"}}"#
+    ));
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":"server-discover-probe-1","method":"server/discover","params":{$META}}
+    < {"jsonrpc":"2.0","id":"server-discover-probe-1","result":{"supportedVersions":["2026-07-28"],"capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}},"instructions":"Tools of several servers, approved by Acme. A result that begins \"Policy denial, do not retry:\" is final: tell the user what it says. If an expected tool is missing, call mcpshim_status.\n\n## alpha\nUse alpha well.\n\n## beta\nUse beta well.\n","resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    > {"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}},"jsonrpc":"2.0","id":0}
+    < {"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}},"serverInfo":$SHIM,"instructions":"Tools of several servers, approved by Acme. A result that begins \"Policy denial, do not retry:\" is final: tell the user what it says. If an expected tool is missing, call mcpshim_status.\n\n## alpha\nUse alpha well.\n\n## beta\nUse beta well.\n"}}
+    > {"jsonrpc":"2.0","method":"notifications/initialized"}
+    > {"jsonrpc":"2.0","id":1,"method":"ping"}
+    < {"jsonrpc":"2.0","id":1,"result":{}}
+    "#);
+}
+
+#[test]
+fn a_stateless_request_pins_and_a_late_initialize_is_told_so() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{}}}
+        > {"jsonrpc":"2.0","id":3,"method":"ping","params":{$META}}
+        > {"jsonrpc":"2.0","id":4,"method":"tools/list"}
+        > {"jsonrpc":"2.0","id":5,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2027-01-01","io.modelcontextprotocol/clientCapabilities":{}}}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+    < {"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    > {"jsonrpc":"2.0","id":2,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{}}}
+    < {"jsonrpc":"2.0","id":2,"error":{"code":-32022,"message":"Unsupported protocol version: 2025-11-25","data":{"supported":["2026-07-28"],"requested":"2025-11-25"}}}
+    > {"jsonrpc":"2.0","id":3,"method":"ping","params":{$META}}
+    < {"jsonrpc":"2.0","id":3,"error":{"code":-32601,"message":"Method not found: ping"}}
+    > {"jsonrpc":"2.0","id":4,"method":"tools/list"}
+    < {"jsonrpc":"2.0","id":4,"error":{"code":-32602,"message":"params._meta[\"io.modelcontextprotocol/protocolVersion\"] is missing (MCP 2026-07-28), and there was no initialize"}}
+    > {"jsonrpc":"2.0","id":5,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2027-01-01","io.modelcontextprotocol/clientCapabilities":{}}}}
+    < {"jsonrpc":"2.0","id":5,"error":{"code":-32022,"message":"Unsupported protocol version: 2027-01-01","data":{"supported":["2026-07-28"],"requested":"2027-01-01"}}}
+    "#);
+}
+
+#[test]
+fn before_any_opening_only_ping_is_answered() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"ping"}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/list"}
+        > {"jsonrpc":"2.0","id":3,"method":"initialize","params":{}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"ping"}
+    < {"jsonrpc":"2.0","id":1,"result":{}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/list"}
+    < {"jsonrpc":"2.0","id":2,"error":{"code":-32602,"message":"params._meta[\"io.modelcontextprotocol/protocolVersion\"] is missing (MCP 2026-07-28), and there was no initialize"}}
+    > {"jsonrpc":"2.0","id":3,"method":"initialize","params":{}}
+    < {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"params.protocolVersion must be a string"}}
+    "#);
+}
+
+#[test]
+fn lists_hold_what_is_granted_and_start_nothing() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/list"}
+        > {"jsonrpc":"2.0","id":2,"method":"prompts/list","params":{}}
+        > {"jsonrpc":"2.0","id":3,"method":"resources/list"}
+        > {"jsonrpc":"2.0","id":4,"method":"resources/templates/list"}
+        > {"jsonrpc":"2.0","id":5,"method":"tools/list","params":{"cursor":"x"}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/list"}
+    < {"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"mcpshim_status","title":"mcpshim status","description":"Says who you are to the organisation, which servers and tools you may use, and why something is missing or refused. Call it when an expected tool is not there.","inputSchema":{"type":"object","properties":{},"additionalProperties":false},"annotations":{"title":"mcpshim status","readOnlyHint":true,"destructiveHint":false,"idempotentHint":true,"openWorldHint":false}},{"annotations":{"readOnlyHint":true},"description":"d","inputSchema":{"type":"object"},"name":"alpha_echo"},{"annotations":{"readOnlyHint":true},"description":"d","inputSchema":{"type":"object"},"name":"beta_echo"}]}}
+    > {"jsonrpc":"2.0","id":2,"method":"prompts/list","params":{}}
+    < {"jsonrpc":"2.0","id":2,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}]}}
+    > {"jsonrpc":"2.0","id":3,"method":"resources/list"}
+    < {"jsonrpc":"2.0","id":3,"result":{"resources":[{"name":"alpha://readme","uri":"alpha://readme"},{"name":"beta://readme","uri":"beta://readme"}]}}
+    > {"jsonrpc":"2.0","id":4,"method":"resources/templates/list"}
+    < {"jsonrpc":"2.0","id":4,"result":{"resourceTemplates":[{"name":"alpha://doc/{id}","uriTemplate":"alpha://doc/{id}"},{"name":"beta://doc/{id}","uriTemplate":"beta://doc/{id}"}]}}
+    > {"jsonrpc":"2.0","id":5,"method":"tools/list","params":{"cursor":"x"}}
+    < {"jsonrpc":"2.0","id":5,"error":{"code":-32602,"message":"the cursor is not one of this list, or the list has changed: start over"}}
+    "#);
+}
+
+#[test]
+fn without_a_caller_there_is_one_tool_and_it_says_what_is_wrong() {
+    let nobody = Snapshot::new(
+        SnapshotId(1),
+        Some(Arc::new(Verified::assume_for_tests(registry()))),
+        Freshness::Fresh,
+        None,
+        Some("nobody is signed in; run `mcpshim login`".to_owned()),
+        &fixture::at(fixture::NOW),
+    );
+    let mut rig = Rig::new(Some(Arc::new(nobody)));
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/list","params":{$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"mcpshim_status","arguments":{},$META}}
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/list","params":{$META}}
+    < {"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"mcpshim_status","title":"mcpshim status","description":"Says who you are to the organisation, which servers and tools you may use, and why something is missing or refused. Call it when an expected tool is not there.","inputSchema":{"type":"object","properties":{},"additionalProperties":false},"annotations":{"title":"mcpshim status","readOnlyHint":true,"destructiveHint":false,"idempotentHint":true,"openWorldHint":false}}],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"mcpshim_status","arguments":{},$META}}
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"mcpshim $VERSION\norganisation: Acme\nregistry:     version 3, fresh, timestamp ends 2027-01-15T09:00:00Z\ncaller:       nobody is signed in\ntrouble:      nobody is signed in; run `mcpshim login`\nserver:       alpha - 0 of 2 tools\nserver:       beta - 0 of 2 tools\nserver:       gamma - 0 of 1 tools\n"}],"isError":false,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
+    ! denial 1 alpha()/echo no-caller {}
+    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: nobody is signed in; run `mcpshim login`."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"no-caller"}}}}
+    "#);
+}
+
+#[test]
+fn a_machine_without_a_registry_answers_initialize_at_once_and_lists_when_it_has_one() {
+    let mut rig = Rig::new(None);
+    let early = rig.play(
+        r#"> {"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}
+        > {"jsonrpc":"2.0","id":1,"method":"prompts/list"}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/list"}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/list"}
+        > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#,
+    );
+    insta::assert_snapshot!(early, @r#"
+    > {"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}
+    < {"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}},"serverInfo":$SHIM,"instructions":"mcpshim cannot offer tools now: the registry is not here yet; run `mcpshim status`.\nCall mcpshim_status for details and tell the user what to do.\n"}}
+    > {"jsonrpc":"2.0","id":1,"method":"prompts/list"}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/list"}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/list"}
+    < {"jsonrpc":"2.0","id":2,"error":{"code":-32600,"message":"a request with id 2 is still in flight"}}
+    > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}
+    "#);
+    rig.handle(Input::Snapshot(snapshot_of(
+        2,
+        &registry(),
+        Some(ann(&["eng"])),
+    )));
+    insta::assert_snapshot!(rig.play(""), @r#"
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    < {"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}
+    < {"jsonrpc":"2.0","method":"notifications/resources/list_changed"}
+    < {"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}]}}
+    "#);
+}
+
+#[test]
+fn a_registry_that_never_comes_is_waited_for_five_seconds() {
+    let mut rig = Rig::new(None);
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+        +4999
+        +1
+        > {"jsonrpc":"2.0","id":3,"method":"prompts/list","params":{$META}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo",$META}}
+    +4999
+    +1
+    < {"jsonrpc":"2.0","id":1,"result":{"prompts":[],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    ! denial 1 alpha_echo no-registry 
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: there is no verified registry here, so nothing may be called: the registry is not here yet; run `mcpshim status`."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"no-registry"}}}}
+    > {"jsonrpc":"2.0","id":3,"method":"prompts/list","params":{$META}}
+    < {"jsonrpc":"2.0","id":3,"result":{"prompts":[],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    "#);
+}
+
+#[test]
+fn bad_lines_get_an_error_and_lose_nothing() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","name":"alpha_forbidden"}}
+        > nonsense
+        > [{"jsonrpc":"2.0","id":1,"method":"ping"}]
+        > {"jsonrpc":"2.0","id":null,"method":"ping"}
+        > {"jsonrpc":"2.0","id":2,"method":"does/not/exist"}
+        > {"jsonrpc":"2.0","method":"notifications/unheard"}
+        > {"jsonrpc":"2.0","id":9,"result":{}}
+        > {"jsonrpc":"2.0","id":3,"method":"ping"}
+        > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":7}}
+        > {"jsonrpc":"2.0","id":5,"method":"completion/complete","params":{"ref":[]}}
+        +2000"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","name":"alpha_forbidden"}}
+    < {"jsonrpc":"2.0","id":1,"error":{"code":-32600,"message":"duplicate key \"name\" in params: two readers would see two values"}}
+    > nonsense
+    < {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not valid JSON at byte 0: expected a value"}}
+    > [{"jsonrpc":"2.0","id":1,"method":"ping"}]
+    < {"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"batches are not part of this protocol version: send each message on its own line"}}
+    > {"jsonrpc":"2.0","id":null,"method":"ping"}
+    < {"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"`id` must not be null"}}
+    > {"jsonrpc":"2.0","id":2,"method":"does/not/exist"}
+    < {"jsonrpc":"2.0","id":2,"error":{"code":-32601,"message":"Method not found: does/not/exist"}}
+    > {"jsonrpc":"2.0","method":"notifications/unheard"}
+    > {"jsonrpc":"2.0","id":9,"result":{}}
+    > {"jsonrpc":"2.0","id":3,"method":"ping"}
+    < {"jsonrpc":"2.0","id":3,"result":{}}
+    > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":7}}
+    < {"jsonrpc":"2.0","id":4,"error":{"code":-32602,"message":"params.name must be a string"}}
+    > {"jsonrpc":"2.0","id":5,"method":"completion/complete","params":{"ref":[]}}
+    < {"jsonrpc":"2.0","id":5,"error":{"code":-32602,"message":"params.ref must be an object without duplicate keys"}}
+    +2000
+    ! counted duplicate-key 1
+    ! counted parse 1
+    ! counted batch 1
+    ! counted null-id 1
+    ! counted unknown-method 1
+    ! counted unknown-notification 1
+    ! counted client-answer 1
+    "#);
+    rig.handle(Input::ClientFault(LineFault::TooLong {
+        bytes: 100_000_000,
+    }));
+    rig.handle(Input::ClientFault(LineFault::Cut { bytes: 7 }));
+    insta::assert_snapshot!(rig.play(""), @r#"
+    < {"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"a message of 100000000 bytes is longer than 16777216 bytes and was dropped"}}
+    < {"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"the input ended inside a line, after 7 bytes of it"}}
+    "#);
+}
+
+#[test]
+fn a_list_too_long_for_one_message_comes_in_pages() {
+    let mut big = registry();
+    let names: Vec<String> = (0..6000).map(|n| format!("t{n}")).collect();
+    let tools: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), true)).collect();
+    let mut server = fixture::server("delta", "names", &tools, &[], &[], &[]);
+    for tool in &mut server.surface.as_mut().unwrap().tools {
+        let text = tool
+            .definition
+            .get()
+            .replace("\"d\"", &format!("{:?}", "d".repeat(1000)));
+        tool.definition = serde_json::value::RawValue::from_string(text).unwrap();
+    }
+    big.put(server);
+    for name in &names {
+        big.grant("eng", "delta", name);
+    }
+    let mut rig = Rig::new(Some(snapshot_of(1, &big, Some(ann(&["eng"])))));
+    let (mut cursor, mut pages, mut tools) = (String::new(), 0, 0);
+    loop {
+        rig.play(&format!(
+            r#"> {{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{cursor}{META}}}}}"#
+        ));
+        let Some(Seen::Client(line)) = rig.seen.pop() else {
+            panic!("no answer");
+        };
+        assert!(line.len() <= limits::LIST_PAGE_BYTES + 1000);
+        let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
+        tools += answer["result"]["tools"].as_array().unwrap().len();
+        pages += 1;
+        match answer["result"]["nextCursor"].as_str() {
+            Some(next) => cursor = format!(r#""cursor":"{next}","#),
+            None => break,
+        }
+    }
+    assert_eq!(tools, 6003);
+    assert!(pages > 1);
+}

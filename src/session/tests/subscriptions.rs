@@ -1,0 +1,145 @@
+//! Subscriptions and changes of lists.
+
+use super::*;
+
+const LISTEN: &str = r#"> {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["alpha://readme","beta://readme","gamma://x"]},$META}}"#;
+
+#[test]
+fn changed_lists_are_told_once_to_whoever_listens() {
+    let mut rig = Rig::eng();
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":"a","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":true},$META}}"#,
+    );
+    let mut less = registry();
+    less.table("eng", "alpha").tools.clear();
+    rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
+    insta::assert_snapshot!(rig.play(""), @r#"
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":2}}}
+    "#);
+    // the same lists again: nothing to say
+    rig.handle(Input::Snapshot(snapshot_of(3, &less, Some(ann(&["eng"])))));
+    assert_eq!(rig.play(""), "");
+    let after = rig
+        .play(r#"> {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#);
+    assert!(!after.contains("\n<"), "{after}");
+    rig.handle(Input::Snapshot(snapshot_of(
+        4,
+        &registry(),
+        Some(ann(&["eng"])),
+    )));
+    insta::assert_snapshot!(rig.play(""), @r#"< {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}"#);
+}
+
+#[test]
+fn a_handshake_client_is_told_plainly() {
+    let mut rig = Rig::handshake();
+    rig.handle(Input::Snapshot(snapshot_of(2, &registry(), None)));
+    insta::assert_snapshot!(rig.play(""), @r#"
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    < {"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}
+    < {"jsonrpc":"2.0","method":"notifications/resources/list_changed"}
+    "#);
+}
+
+#[test]
+fn a_stateless_listen_subscribes_upstreams_of_both_eras() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(&format!(
+        r#"{LISTEN}
+        «alpha {{"jsonrpc":"2.0","id":6,"result":{{}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{}},"_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}
+        «alpha {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"alpha://readme"}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"beta://readme","_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"alpha://readme"}}}}
+        > {{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":"L"}}}}
+        «alpha {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"alpha://readme"}}}}"#
+    ));
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["alpha://readme","beta://readme","gamma://x"]},$META}}
+    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["alpha://readme","beta://readme"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
+    ! open alpha
+    ! open beta
+    ! denial 1  hidden "gamma://x"
+    ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    ! intent 3 beta(2026-07-28)/ by rule#3 eng "beta://readme"
+    »alpha {"jsonrpc":"2.0","id":6,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+    »beta {"jsonrpc":"2.0","id":6,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{}}}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{}}
+    ! outcome 2 Ok {}
+    «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{},"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+    < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
+    «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
+    «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+    > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"L"}}
+    »alpha {"jsonrpc":"2.0","id":7,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}
+    »beta {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
+    ! outcome 3 Cancelled
+    «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+    "#);
+}
+
+#[test]
+fn a_handshake_client_subscribes_at_upstreams_of_both_eras() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}
+        > {"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"beta://readme"}}
+        «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{},"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+        «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+        > {"jsonrpc":"2.0","id":3,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":7,"result":{}}
+        > {"jsonrpc":"2.0","id":4,"method":"resources/unsubscribe","params":{"uri":"beta://readme"}}
+        «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+        > {"jsonrpc":"2.0","id":5,"method":"resources/subscribe","params":{"uri":"gamma://x"}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    »alpha {"jsonrpc":"2.0","id":6,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{}}
+    ! outcome 1 Ok {}
+    < {"jsonrpc":"2.0","id":1,"result":{}}
+    > {"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"beta://readme"}}
+    ! open beta
+    ! intent 2 beta(2026-07-28)/ by rule#3 eng "beta://readme"
+    »beta {"jsonrpc":"2.0","id":6,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{}}}}
+    «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{},"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    < {"jsonrpc":"2.0","id":2,"result":{}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+    < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+    «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{}}}
+    > {"jsonrpc":"2.0","id":3,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}
+    ! intent 3 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    »alpha {"jsonrpc":"2.0","id":7,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}
+    «alpha {"jsonrpc":"2.0","id":7,"result":{}}
+    ! outcome 3 Ok {}
+    < {"jsonrpc":"2.0","id":3,"result":{}}
+    > {"jsonrpc":"2.0","id":4,"method":"resources/unsubscribe","params":{"uri":"beta://readme"}}
+    »beta {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
+    ! outcome 2 Cancelled
+    < {"jsonrpc":"2.0","id":4,"result":{}}
+    «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
+    > {"jsonrpc":"2.0","id":5,"method":"resources/subscribe","params":{"uri":"gamma://x"}}
+    ! denial 4  hidden "gamma://x"
+    < {"jsonrpc":"2.0","id":5,"error":{"code":-32002,"message":"Resource not found: gamma://x","data":{"uri":"gamma://x"}}}
+    "#);
+}
+
+#[test]
+fn the_end_of_the_session_ends_its_listens() {
+    let mut rig = Rig::eng();
+    rig.play(r#"> {"jsonrpc":"2.0","id":"a","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},$META}}"#);
+    insta::assert_snapshot!(rig.play("eof"), @r#"
+    eof
+    < {"jsonrpc":"2.0","id":"a","result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}
+    ! done
+    "#);
+}

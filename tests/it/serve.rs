@@ -1,1 +1,346 @@
-//! serve
+//! `mcpshim serve` as clients see it: both eras on both sides, nothing done too early, nothing
+//! left behind.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{Grant, Org, Server, Shim, wait_for};
+
+/// An organisation with one counting upstream called `up`, whose log is given back.
+fn organisation(flags: &[&str]) -> (Org, PathBuf) {
+    let org = Org::new();
+    let log = org.path().join("executed");
+    let mut all = vec!["--log", log.to_str().unwrap()];
+    all.extend(flags);
+    org.server(&Server::counting("up", all));
+    org.agent("ci");
+    org.role("tester", &["ci"], &[("up", Grant::ALL)]);
+    org.publish();
+    (org, log)
+}
+
+/// The same with the registry already on the laptop, as on any day but the first.
+fn ready(flags: &[&str]) -> (Org, PathBuf) {
+    let (org, log) = organisation(flags);
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+    (org, log)
+}
+
+const PING: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n";
+const PONG: &str = r#""result":{}"#;
+
+fn executed(log: &Path) -> Vec<String> {
+    std::fs::read_to_string(log)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Processes of this organisation whose command line holds these words.
+fn running(org: &Org, words: &str) -> usize {
+    org.processes()
+        .into_iter()
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+                String::from_utf8_lossy(&line)
+                    .replace('\0', " ")
+                    .contains(words)
+            })
+        })
+        .count()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => dirs.push(path),
+                path => found.push(path),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_call_goes_through_between_all_eras() {
+    for era in ["legacy", "modern", "dual"] {
+        let (org, log) = ready(&["--era", era]);
+        let mut shim = org.serve("ci");
+        assert_eq!(shim.initialize()["protocolVersion"], "2025-11-25");
+        assert_eq!(shim.call("up_count", json!({"id": "old"})).text(), "old");
+        shim.close();
+        let mut shim = org.serve("ci");
+        assert_eq!(shim.discover()["supportedVersions"], json!(["2026-07-28"]));
+        let answer = shim.call("up_count", json!({"id": "new"}));
+        assert_eq!(answer.text(), "new");
+        assert_eq!(answer.result()["resultType"], "complete");
+        shim.close();
+        assert_eq!(executed(&log), ["old", "new"], "{era}");
+    }
+}
+
+#[test]
+fn a_probe_leaves_nothing_behind() {
+    let (org, _) = organisation(&[]);
+    let before = files(&org.state());
+    let mut shim = org.serve("ci");
+    shim.discover();
+    assert_eq!(org.processes(), [shim.process.pid()]);
+    let (status, _, _) = shim.close();
+    assert!(status.success());
+    assert_eq!(files(&org.state()), before);
+    assert_eq!(org.processes(), [0; 0]);
+}
+
+#[test]
+fn lists_come_from_the_registry_and_start_nothing() {
+    let (org, log) = ready(&["--grandchild"]);
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let tools = shim.names("tools");
+    assert!(tools.contains(&"up_count".to_owned()), "{tools:?}");
+    for list in ["prompts", "resources"] {
+        shim.names(list);
+    }
+    assert_eq!(org.processes(), [shim.process.pid()]);
+    assert!(!org.state().join("spool").exists());
+    shim.call("up_count", json!({"id": "1"}));
+    assert!(running(&org, "__guard") == 1 && executed(&log) == ["1"]);
+}
+
+#[test]
+fn the_first_registry_is_waited_for_by_lists_and_calls_only() {
+    let (org, _) = organisation(&[]);
+    let mut shim = org.serve("ci");
+    let start = Instant::now();
+    shim.initialize();
+    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(shim.names("tools").contains(&"up_count".to_owned()));
+    assert_eq!(shim.call("up_echo", json!({"text": "x"})).text(), "x");
+}
+
+#[test]
+fn a_tool_that_is_not_granted_is_neither_listed_nor_called() {
+    let (org, log) = organisation(&[]);
+    org.role("tester", &["ci"], &[("up", Grant::tools(&["echo"]))]);
+    org.republish();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let tools = shim.names("tools");
+    assert!(tools.contains(&"up_echo".to_owned()), "{tools:?}");
+    assert!(!tools.contains(&"up_count".to_owned()), "{tools:?}");
+    for spelling in ["up_count", "count", "up/count", "UP_COUNT", "up_count "] {
+        let answer = shim.call(spelling, json!({"id": "1"}));
+        assert!(
+            answer.is_tool_error() || answer.0.get("error").is_some(),
+            "{spelling}: {answer:?}"
+        );
+    }
+    assert_eq!(shim.call("up_echo", json!({"text": "x"})).text(), "x");
+    assert_eq!(executed(&log), [""; 0]);
+}
+
+#[test]
+fn a_server_that_is_not_the_pinned_one_is_refused_and_the_others_serve() {
+    let (org, log) = organisation(&[]);
+    let switch = org.path().join("drift");
+    let flags = [
+        "--log",
+        log.to_str().unwrap(),
+        "--drift-if",
+        switch.to_str().unwrap(),
+    ];
+    org.server(&Server::counting("up", flags));
+    org.server(&Server::counting("other", []));
+    org.role(
+        "tester",
+        &["ci"],
+        &[("up", Grant::ALL), ("other", Grant::ALL)],
+    );
+    org.publish();
+    std::fs::write(&switch, "").unwrap();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let refused = shim.call("up_count", json!({"id": "1"}));
+    let text = refused.denied();
+    assert!(
+        text.contains("`count`") && text.contains("required"),
+        "{text}"
+    );
+    assert_eq!(shim.call("other_echo", json!({"text": "x"})).text(), "x");
+    assert_eq!(executed(&log), [""; 0]);
+}
+
+#[test]
+fn tools_that_change_while_a_session_runs_are_refused_from_then_on() {
+    let (org, log) = ready(&["--change"]);
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    assert_eq!(shim.call("up_count", json!({"id": "1"})).text(), "1");
+    let text = shim.call("up_count", json!({"id": "2"}));
+    assert!(text.denied().contains("required"), "{text:?}");
+    assert_eq!(executed(&log), ["1"]);
+}
+
+#[test]
+fn a_child_sees_the_allowlist_and_what_the_registry_sets() {
+    let org = Org::with(Server::counting("up", []).env("REGION", "eu"));
+    let mut command = org.laptop_as("ci");
+    command
+        .env("ANTHROPIC_API_KEY", "sk-secret")
+        .env("LC_ALL", "C.UTF-8")
+        .env("LD_LIBRARY_PATH", "/nowhere");
+    let mut shim = Shim::start(command.arg("serve"));
+    shim.initialize();
+    let answer = shim.call("up_environment", json!({}));
+    let names: Vec<_> = answer
+        .text()
+        .lines()
+        .filter_map(|line| line.split_once('=').map(|(name, _)| name))
+        .collect();
+    assert_eq!(names, ["HOME", "LC_ALL", "PATH", "REGION"]);
+    assert!(answer.text().contains("REGION=eu"));
+}
+
+#[test]
+fn records_of_class_disk_are_waited_for() {
+    let org = Org::with(Server::counting("up", []).with("audit:\n  class: disk"));
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    for number in 0..20 {
+        let text = number.to_string();
+        assert_eq!(shim.call("up_echo", json!({"text": text})).text(), text);
+    }
+    let (status, _, _) = shim.close();
+    assert!(status.success());
+}
+
+#[test]
+fn the_end_is_quick_and_leaves_no_child() {
+    let ways: [(&str, fn(&mut Shim)); 4] = [
+        ("end of input", Shim::close_input),
+        ("SIGINT", |shim| shim.process.signal(Signal::INT)),
+        ("SIGTERM", |shim| shim.process.signal(Signal::TERM)),
+        ("SIGKILL", |shim| shim.process.signal(Signal::KILL)),
+    ];
+    let (org, _) = ready(&["--grandchild", "--slow", "10000"]);
+    for (way, end) in ways {
+        let mut shim = org.serve("ci");
+        shim.initialize();
+        shim.post(
+            "tools/call",
+            json!({"name": "up_count", "arguments": {"id": "1"}}),
+        );
+        wait_for("the grandchild", || {
+            (running(&org, "trap") > 0 && running(&org, "__guard") > 0).then_some(())
+        });
+        let start = Instant::now();
+        end(&mut shim);
+        shim.process.ended();
+        // a client gives 500 ms
+        assert!(
+            start.elapsed() < Duration::from_millis(500),
+            "{way}: {:?}",
+            start.elapsed()
+        );
+        let gone = wait_for("the children to go", || {
+            let left = ["__guard", "counting", "trap"].map(|words| running(&org, words));
+            (left == [0, 0, 0]).then(|| start.elapsed())
+        });
+        assert!(gone < Duration::from_secs(2), "{way}: {gone:?}");
+    }
+}
+
+#[test]
+fn a_server_that_floods_or_does_not_read_leaves_the_others_alone() {
+    let (org, _) = organisation(&["--never-read"]);
+    org.server(&Server::counting("other", ["--flood"]));
+    org.role(
+        "tester",
+        &["ci"],
+        &[("up", Grant::ALL), ("other", Grant::ALL)],
+    );
+    org.publish();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    assert_eq!(
+        shim.call("up_echo", json!({"text": "first"})).text(),
+        "first"
+    );
+    let large = "x".repeat(4 << 20);
+    for _ in 0..9 {
+        shim.post(
+            "tools/call",
+            json!({"name": "up_echo", "arguments": {"text": large}}),
+        );
+    }
+    for number in 0..3 {
+        let text = number.to_string();
+        assert_eq!(shim.call("other_echo", json!({"text": text})).text(), text);
+    }
+}
+
+/// The answer to one ping over a socket pair, as Node gives its children.
+fn ping_over_sockets(org: &Org) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = org.laptop_as("ci");
+    command
+        .arg("serve")
+        .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
+        .stdout(Stdio::from(OwnedFd::from(theirs)))
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // our copies of the other end go with the command
+    drop(command);
+    ours.write_all(PING.as_bytes()).unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(ours);
+    reader.read_line(&mut line).unwrap();
+    drop(reader);
+    assert!(child.wait().unwrap().success());
+    line
+}
+
+#[test]
+fn standard_streams_may_be_sockets_or_files() {
+    let (org, _) = organisation(&[]);
+    let line = ping_over_sockets(&org);
+    assert!(line.contains(PONG), "{line}");
+
+    // epoll refuses regular files
+    let (input, output) = (org.path().join("in"), org.path().join("out"));
+    std::fs::write(&input, PING).unwrap();
+    let status = org
+        .laptop_as("ci")
+        .arg("serve")
+        .stdin(Stdio::from(std::fs::File::open(&input).unwrap()))
+        .stdout(Stdio::from(std::fs::File::create(&output).unwrap()))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let text = std::fs::read_to_string(&output).unwrap();
+    assert!(text.contains(PONG), "{text}");
+}
+
+#[test]
+fn no_core_files_and_no_reading_of_our_memory() {
+    let (org, _) = organisation(&[]);
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", shim.process.pid())).unwrap();
+    let core = limits.lines().find(|l| l.starts_with("Max core")).unwrap();
+    let fields: Vec<_> = core.split_whitespace().collect();
+    assert_eq!(fields.get(4..6), Some(&["0", "0"][..]), "{core}");
+}

@@ -14,7 +14,7 @@
 //!   --never-read           reads nothing after its first call
 //!   --slow MS              sleeps before each answer
 //!   --grandchild           starts a child of its own that ignores SIGTERM and closed pipes
-//!   --drift                its tool has another schema than without this flag
+//!   --drift-if FILE        its tool has another schema while this file exists
 //!   --change               changes its tools after the first call, and says so
 //! ```
 //!
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
             "--never-read" => faults.never_read = true,
             "--slow" => faults.slow_ms = value().parse().expect("milliseconds"),
             "--grandchild" => grandchild(),
-            "--drift" => faults.drift = true,
+            "--drift-if" => faults.drift = std::path::Path::new(&value()).exists(),
             "--change" => faults.change = true,
             other => {
                 eprintln!("unknown flag {other}");

@@ -138,6 +138,10 @@ fn plain(step: &Value, script: &Value, prefix: &str) -> Value {
         for entry in entries {
             let name = entry["name"].as_str().unwrap();
             entry["name"] = json!(name.strip_prefix(prefix).unwrap_or(name));
+            // the TypeScript SDK deletes it from what it reads in the stateless era
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("execution");
+            }
         }
     }
     if script["volatile"] == json!(true) {
@@ -150,6 +154,22 @@ fn plain(step: &Value, script: &Value, prefix: &str) -> Value {
         }
     }
     step
+}
+
+/// The TypeScript SDK handles a response at once and a notification in the next microtask: a last
+/// progress that is read together with the result finds its handler gone, direct or not.
+fn without_the_last_progress(direct: &mut Value, through: &mut Value) {
+    let (Some(direct), Some(through)) = (
+        direct["progress"].as_array_mut(),
+        through["progress"].as_array_mut(),
+    ) else {
+        return;
+    };
+    let common = direct.len().min(through.len());
+    if direct.len().abs_diff(through.len()) == 1 && common > 0 {
+        direct.truncate(common);
+        through.truncate(common);
+    }
 }
 
 /// Whether a step names something that does not exist.
@@ -209,10 +229,13 @@ fn same_direct_and_through(client_name: &str, server_name: &str) {
     );
     let mut differ = BTreeMap::new();
     for (at, step) in script.iter().enumerate() {
-        let seen = (
+        let mut seen = (
             plain(&direct[at], step, ""),
             plain(&through[at], step, &prefix),
         );
+        if client_name.starts_with("typescript") {
+            without_the_last_progress(&mut seen.0, &mut seen.1);
+        }
         if seen.0 != seen.1 {
             differ.insert(
                 at,

@@ -135,8 +135,13 @@ impl Org {
         std::fs::create_dir_all(org.state()).unwrap();
         org.write(
             "org.yaml",
-            "org: it.example\nname: It\nhelp: '#help'\ngrace_hours: 24\n",
+            "org: it.example\nname: It\nhelp: '#help'\ngrace_hours: 24\naudit_keys: [audit/*.json]\n",
         );
+        let mut command = Command::new(program("mcpshim-collector"));
+        command
+            .args(["auditkey", "new", "--out"])
+            .arg(org.audit_key());
+        org.write("audit/tests.json", &run(&mut command).ok().stdout);
         let mut command = Command::new(program("mcpshim-admin"));
         command.args(["key", "new"]).arg(org.sources());
         run(command.arg("--keys").arg(org.keys())).ok();
@@ -166,6 +171,10 @@ impl Org {
     /// The private signing keys.
     pub(crate) fn keys(&self) -> PathBuf {
         self.path().join("keys")
+    }
+    /// The private half of the audit key.
+    pub(crate) fn audit_key(&self) -> PathBuf {
+        self.path().join("audit.key")
     }
     /// The published repository.
     pub(crate) fn repository(&self) -> PathBuf {

@@ -96,11 +96,15 @@ pub fn explain(snapshot: &Snapshot, access: &Access, now: &Now) -> Explanation {
         Decision::Ask(question) => Verdict::from(question.absurd()),
         Decision::Deny(denial) => Verdict::from(denial),
     };
+    let mut reasons = reasons(snapshot, access, now);
+    if let (Verdict::Deny { .. }, Some(registry)) = (&verdict, snapshot.registry()) {
+        reasons.extend(elsewhere(snapshot, registry, access));
+    }
     Explanation {
         access: access.to_string(),
         caller: who(snapshot),
         verdict,
-        reasons: reasons(snapshot, access, now),
+        reasons,
     }
 }
 
@@ -141,15 +145,6 @@ fn reasons(snapshot: &Snapshot, access: &Access, now: &Now) -> Vec<Reason> {
     );
     if snapshot.roles().is_empty() {
         reasons.push(Reason::new("roles", false, "the caller has none"));
-    } else if let Some((role, doc)) = role_with(registry, access)
-        && !snapshot.roles().contains(role)
-    {
-        let answer = format!("would give it: ask {}", doc.ask);
-        reasons.push(Reason::new(
-            format!("role {role} (not the caller's)"),
-            false,
-            answer,
-        ));
     }
     if freshness == Freshness::Grace {
         let reads = !matches!(
@@ -164,6 +159,15 @@ fn reasons(snapshot: &Snapshot, access: &Access, now: &Now) -> Vec<Reason> {
         ));
     }
     reasons
+}
+
+/// A role that has it and that the caller does not have.
+fn elsewhere(snapshot: &Snapshot, registry: &Registry, access: &Access) -> Option<Reason> {
+    let (role, doc) = role_with(registry, access)?;
+    (!snapshot.roles().contains(role)).then(|| {
+        let question = format!("role {role} (not the caller's)");
+        Reason::new(question, false, format!("would give it: ask {}", doc.ask))
+    })
 }
 
 fn revocations(registry: &Registry, snapshot: &Snapshot, access: &Access) -> Reason {

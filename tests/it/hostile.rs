@@ -458,7 +458,7 @@ fn shifted(command: &mut Command, by: &str) -> bool {
 
 /// Said where nobody can miss it: `scripts/test` prints what could not be run.
 #[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
-fn skipped(why: &str) {
+pub(crate) fn skipped(why: &str) {
     use std::io::Write as _;
     eprintln!("SKIPPED: {why}");
     if let Some(path) = std::env::var_os("MCPSHIM_SKIPPED") {

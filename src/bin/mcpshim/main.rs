@@ -10,7 +10,7 @@ use mcpshim::clock::{Clock as _, Now, SystemClock};
 use mcpshim::config::Config;
 use mcpshim::report::{Exit, Failure};
 
-mod completions;
+mod completion;
 mod config;
 mod explain;
 mod out;
@@ -45,7 +45,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Completions(completions::Args),
+    Completion(completion::Args),
     Config(config::Args),
     Explain(explain::Args),
     #[command(subcommand)]
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let ended = match cli.command {
-        Command::Completions(args) => completions::run(&args),
+        Command::Completion(args) => completion::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Registry(command) => registry::run(&command),

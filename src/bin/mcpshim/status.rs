@@ -10,7 +10,7 @@ use crate::out;
 const EXAMPLES: &str = "\
 Examples:
   mcpshim status
-  mcpshim status --json | jq -r .freshness
+  mcpshim status --json | jq -r .status.freshness
 
 Exit codes: 0 all is well, 4 nobody is signed in, 5 no usable registry.";
 
@@ -49,7 +49,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         out::print(&format!("{status}{state}"))?;
         warnings.iter().for_each(|warning| out::warn(warning));
     }
-    config?;
+    if let Err(failure) = &config {
+        // the causes stand in the answer already
+        let sentence = format!("no tool can be used: {}", failure.sentence);
+        return Err(Failure::new(failure.exit, sentence).hint("see `trouble` above"));
+    }
     ended(&snapshot, &status)
 }
 

@@ -1,4 +1,4 @@
-//! `mcpshim completions`
+//! `mcpshim completion`
 
 use clap::CommandFactory as _;
 use mcpshim::report::Failure;
@@ -8,7 +8,7 @@ use crate::out;
 /// Print the completion script of a shell
 ///
 /// Put it where your shell looks, for example
-/// `mcpshim completions bash > ~/.local/share/bash-completion/completions/mcpshim`.
+/// `mcpshim completion bash > ~/.local/share/bash-completion/completions/mcpshim`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The shell

@@ -1,1 +1,223 @@
-//! kill
+//! SIGKILL at any instant: nothing acknowledged is lost, nothing runs without its record, nothing
+//! runs twice, nothing is left running.
+//!
+//! `MCPSHIM_KILLS` sets how many (100 by default), `MCPSHIM_KILL_SEED` repeats a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mcpshim::audit::decode::{Said, decode};
+use mcpshim::audit::{frames, verify_chain};
+use mcpshim::clock::{Clock as _, SystemClock};
+use mcpshim::spool::Backlog;
+use serde_json::json;
+
+use crate::support::{Grant, Org, Server, Shim};
+
+/// Calls that are kept in flight.
+const IN_FLIGHT: usize = 4;
+/// A shim is killed at the latest this long after its start.
+const LATEST_US: u64 = 120_000;
+
+/// What one spool says of the calls, by the id the client gave them.
+#[derive(Debug, Default)]
+struct Record {
+    intents: BTreeMap<String, usize>,
+    outcomes: BTreeMap<String, usize>,
+}
+
+/// Reads every stream as the shipper would: repaired, chained, in order.
+fn read_spool(dir: &Path) -> Record {
+    let mut record = Record::default();
+    let mut backlog = Backlog::open(dir.to_owned());
+    backlog.adopt(&SystemClock::new().now()).unwrap();
+    for stream in backlog.streams().unwrap() {
+        // one that was killed before its first record has nothing to end
+        let over = stream.ended || stream.last_seq == 0;
+        assert!(over && !stream.live, "{stream:?}");
+        let mut calls = BTreeMap::new();
+        let mut next = 1;
+        while let Some(slice) = backlog.read(stream.id, next, 512, 1 << 20).unwrap() {
+            let tail = verify_chain(slice.prev_hash, &slice.frames).unwrap();
+            assert_eq!(tail.last_seq, slice.last_seq);
+            for frame in frames(&slice.frames) {
+                match decode(&frame.unwrap()).unwrap().said {
+                    Said::Intent(call) => {
+                        let id = call.ids.tool_use_id.unwrap().to_owned();
+                        *record.intents.entry(id.clone()).or_default() += 1;
+                        assert_eq!(calls.insert(call.call, id), None, "one intent a call");
+                    }
+                    Said::Outcome { call, .. } => {
+                        let id = calls.get(&call).expect("its intent came before");
+                        *record.outcomes.entry(id.clone()).or_default() += 1;
+                    }
+                    Said::Damage(damage) => panic!("{damage:?}"),
+                    _ => {}
+                }
+            }
+            next = slice.last_seq + 1;
+        }
+        assert_eq!(next, stream.last_seq + 1, "the whole stream was read");
+    }
+    record
+}
+
+/// xorshift64*: a run can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Keeps calls in flight until the shim is killed; gives the ids that were answered.
+fn session(org: &Org, round: u64, after: Duration) -> Vec<String> {
+    // both eras of the client with both of the upstream
+    let modern = round % 2 == 1;
+    let tool = if round % 4 < 2 {
+        "up_count"
+    } else {
+        "upm_count"
+    };
+    let mut shim = org.serve("ci");
+    let deadline = Instant::now() + after;
+    let mut sent = 0;
+    let mut answered = Vec::new();
+    let post = |shim: &mut Shim, sent: &mut u64| {
+        let id = format!("{round}-{sent}");
+        *sent += 1;
+        let mut message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params":
+            {"name": tool, "arguments": {"id": id}, "_meta": {"claudecode/toolUseId": id}}});
+        if modern {
+            let meta = &mut message["params"]["_meta"];
+            meta["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+            meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+        }
+        shim.send(&message);
+    };
+    if !modern {
+        shim.send(
+            &json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": {"name": "kill", "version": "1"}}}),
+        );
+    }
+    for _ in 0..IN_FLIGHT {
+        post(&mut shim, &mut sent);
+    }
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(message) = shim.next(left) else {
+            break;
+        };
+        if let Some(id) = message["id"].as_str() {
+            assert_eq!(message["result"]["content"][0]["text"], id, "{message}");
+            answered.push(id.to_owned());
+            post(&mut shim, &mut sent);
+        }
+    }
+    shim.process.kill();
+    // what it had written before it died counts as acknowledged
+    while let Some(message) = shim.next(Duration::from_secs(5)) {
+        answered.extend(message["id"].as_str().map(str::to_owned));
+    }
+    answered
+}
+
+#[test]
+fn kill_at_any_instant() {
+    let kills = number("MCPSHIM_KILLS").unwrap_or(100);
+    let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us) | 1;
+    let mut dice = Dice(seed);
+    let org = Org::new();
+    let log = org.path().join("executed");
+    for (key, era) in [("up", "legacy"), ("upm", "modern")] {
+        let flags = ["--era", era, "--grandchild", "--log", log.to_str().unwrap()];
+        org.server(&Server::counting(key, flags));
+    }
+    org.agent("ci");
+    org.role(
+        "tester",
+        &["ci"],
+        &[("up", Grant::ALL), ("upm", Grant::ALL)],
+    );
+    org.publish();
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+
+    let mut answered = BTreeSet::new();
+    let mut slowest = Duration::ZERO;
+    for round in 0..kills {
+        let after = Duration::from_micros(dice.below(LATEST_US));
+        answered.extend(session(&org, round, after));
+        let start = Instant::now();
+        while !left(&org).is_empty() {
+            let waited = start.elapsed();
+            assert!(
+                waited < Duration::from_secs(1),
+                "left after {waited:?}: {:?}",
+                left(&org)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        slowest = slowest.max(start.elapsed());
+    }
+
+    let executed: Vec<_> = std::fs::read_to_string(&log)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let once: BTreeSet<_> = executed.iter().cloned().collect();
+    let record = read_spool(&org.state().join("spool"));
+    println!(
+        "{kills} kills, seed {seed}: {} executed, {} answered, {} intents, {} outcomes, \
+         last child gone after {slowest:?}",
+        executed.len(),
+        answered.len(),
+        record.intents.len(),
+        record.outcomes.len(),
+    );
+    assert_eq!(once.len(), executed.len(), "nothing is executed twice");
+    for id in &once {
+        assert!(
+            record.intents.contains_key(id),
+            "{id} ran without an intent"
+        );
+    }
+    for id in &answered {
+        assert!(once.contains(id), "{id} was answered and not executed");
+        assert!(
+            record.outcomes.contains_key(id),
+            "{id} was answered, its outcome is lost"
+        );
+    }
+    for (what, counts) in [("intent", &record.intents), ("outcome", &record.outcomes)] {
+        let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(twice.is_empty(), "more than one {what}: {twice:?}");
+    }
+    // a test that executes nothing shows nothing
+    assert!(
+        kills < 50 || answered.len() > 50,
+        "only {} calls",
+        answered.len()
+    );
+}
+
+/// Whatever of this organisation still runs, except a shipper, which lingers.
+fn left(org: &Org) -> Vec<String> {
+    org.processes()
+        .into_iter()
+        .filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| !line.is_empty() && !line.contains("__ship"))
+        .collect()
+}

@@ -1,8 +1,17 @@
 //! The only place where HTTP clients are made.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls_platform_verifier::Verifier;
+use tokio::time::Instant;
+
 use super::FetchError;
+use crate::registry::Cause;
 
 /// Makes an HTTP client: TLS by ring, the system's trust store and beside it `ca_pem`.
 ///
@@ -11,33 +20,78 @@ use super::FetchError;
 /// is tried twice behind the caller's back.
 ///
 /// # Errors
-/// [`FetchError::Client`] when the PEM text holds no certificate, or the trust store cannot be
-/// read.
+/// [`FetchError::Client`] when the PEM text holds no certificate.
 pub fn client(ca_pem: Option<&str>) -> Result<reqwest::Client, FetchError> {
-    let failed = |why: String| FetchError::Client {
-        cause: crate::registry::Cause(why),
+    let tls = match ca_pem {
+        Some(pem) => tls(private_ca(pem)?)?,
+        None => system_tls()?,
     };
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // an error means that another thread has just installed the same one
-        drop(rustls::crypto::ring::default_provider().install_default());
-    }
-    let mut builder = reqwest::Client::builder()
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
         .user_agent(concat!("mcpshim/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never())
         .connect_timeout(Duration::from_secs(10))
-        .pool_max_idle_per_host(1);
-    if let Some(pem) = ca_pem {
-        let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes())
-            .map_err(|e| failed(e.to_string()))?;
-        if certificates.is_empty() {
-            return Err(failed(
-                "the private CA is not a certificate in PEM form".to_owned(),
-            ));
-        }
-        builder = builder.tls_certs_merge(certificates);
+        .pool_max_idle_per_host(1)
+        .build()
+        .map_err(|e| failed(&super::chain(&e)))
+}
+
+fn failed(why: &str) -> FetchError {
+    FetchError::Client {
+        cause: Cause(why.to_owned()),
     }
-    builder.build().map_err(|e| failed(super::chain(&e)))
+}
+
+fn private_ca(pem: &str) -> Result<Vec<CertificateDer<'static>>, FetchError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(failed("the private CA is not a certificate in PEM form")),
+        Err(error) => Err(failed(&format!(
+            "the private CA is not in PEM form: {error}"
+        ))),
+    }
+}
+
+/// [`tls`] without a private CA. Reading the trust store takes milliseconds and a process that
+/// polls makes many clients: it is read once an hour, and sessions are resumed in between.
+fn system_tls() -> Result<ClientConfig, FetchError> {
+    static READ: Mutex<Option<(Instant, ClientConfig)>> = Mutex::new(None);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, tls)) = &*read
+        && at.elapsed() < Duration::from_secs(3600)
+    {
+        return Ok(tls.clone());
+    }
+    let tls = tls(Vec::new())?;
+    *read = Some((Instant::now(), tls.clone()));
+    Ok(tls)
+}
+
+fn tls(private: Vec<CertificateDer<'static>>) -> Result<ClientConfig, FetchError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| failed(&e.to_string()))?;
+    let only_system = private.is_empty();
+    let mut config = match Verifier::new_with_extra_roots(private, provider) {
+        // "dangerous" names any verifier that is not rustls' own; this one asks the system
+        Ok(verifier) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth(),
+        // a machine without certificates can still use loopback, and trusts nobody else
+        Err(error) if only_system => {
+            tracing::warn!(%error, "The system's trust store is empty.");
+            builder
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth()
+        }
+        Err(error) => return Err(failed(&format!("the private CA is not usable: {error}"))),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }

@@ -558,3 +558,64 @@ pub(crate) fn max_bytes(role: Role, listed: Option<u64>) -> u64 {
     } as u64;
     listed.map_or(cap, |listed| listed.min(cap))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        for (text, unix_s) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T23:59:59Z", 951_868_799),
+            ("2026-12-01T00:00:00Z", 1_796_083_200),
+            ("2100-03-01T00:00:00Z", 4_107_542_400),
+            ("9999-12-31T23:59:59Z", 253_402_300_799),
+        ] {
+            assert_eq!(Expiry::parse(text), Some(Expiry(unix_s)), "{text}");
+            assert_eq!(Expiry(unix_s).text(), text);
+        }
+        arbtest::arbtest(|u| {
+            let time = Expiry(u.int_in_range(0..=253_402_300_799)?);
+            assert_eq!(Expiry::parse(&time.text()), Some(time), "{}", time.text());
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn no_other_time_is_read() {
+        for text in [
+            "",
+            "2026-12-01",
+            "2026-12-01T00:00:00",
+            "2026-12-01T00:00:00z",
+            "2026-12-01 00:00:00Z",
+            "2026-12-01T00:00:00.0Z",
+            "2026-12-01T00:00:00+0",
+            "2026-02-29T00:00:00Z",
+            "2100-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-12-00T00:00:00Z",
+            "2026-12-01T24:00:00Z",
+            "2026-12-01T00:60:00Z",
+            "2026-12-01T00:00:60Z",
+            "+026-12-01T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "２026-12-01T00:00:0Z",
+        ] {
+            assert_eq!(Expiry::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn key_ids_are_those_python_tuf_computes() {
+        // signed and named by securesystemslib, see tests/data/registry/generate.py
+        let bytes = include_bytes!("../../tests/data/registry/root.json");
+        let root = Root::pinned("root", bytes).unwrap();
+        assert_eq!(root.keys.len(), 7);
+        for (id, key) in &root.keys {
+            assert_eq!(id.as_str(), key_id(&key.0.unwrap()).to_string());
+        }
+    }
+}

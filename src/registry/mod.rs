@@ -362,3 +362,69 @@ pub fn fuzz_metadata(bytes: &[u8]) {
         drop(json::canonical(&value));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, FixedClock};
+
+    fn registry(expires: u64, checked: u64, grace_hours: u32) -> doc::Registry {
+        doc::Registry {
+            version: doc::RegistryVersion::default(),
+            digest: crate::ids::Digest::default(),
+            expires,
+            checked,
+            org: serde_json::from_value(serde_json::json!({
+                "format": 1, "min_reader": 1, "org": "acme", "name": "Acme", "help": "#help",
+                "grace_hours": grace_hours,
+            }))
+            .unwrap(),
+            policy: serde_json::from_value(serde_json::json!({
+                "format": 1, "min_reader": 1, "roles": {}, "agents": {}, "rules": [], "grants": {},
+            }))
+            .unwrap(),
+            revocations: doc::RevocationsDoc::default(),
+            servers: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn time_never_freshens_a_registry() {
+        arbtest::arbtest(|u| {
+            let checked = u.int_in_range(0..=2_000_000)?;
+            let registry = registry(
+                u.int_in_range(0..=2_000_000)?,
+                checked,
+                u.int_in_range(0..=300)?,
+            );
+            let mut times = [
+                u.int_in_range(0..=3_000_000)?,
+                u.int_in_range(0..=3_000_000)?,
+            ];
+            times.sort_unstable();
+            let [earlier, later] = times.map(|s| freshness(&registry, &FixedClock::at(s).now()));
+            // once the clock is not behind the last check, later is never fresher…
+            if times[0] >= checked {
+                assert!(earlier <= later, "{times:?}");
+            }
+            // …and a clock that is behind it never makes the registry fresher than it was then
+            let then = freshness(&registry, &FixedClock::at(checked).now());
+            for (at, tier) in times.into_iter().zip([earlier, later]) {
+                assert!(at >= checked || tier >= then, "{at} {tier:?}");
+                let far = checked.saturating_sub(at) > limits::CLOCK_STEP_S;
+                assert!(!far || tier >= Freshness::Grace, "{at} {tier:?}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn without_grace_there_is_none() {
+        let tier = |expires, checked, now| {
+            freshness(&registry(expires, checked, 0), &FixedClock::at(now).now())
+        };
+        assert_eq!(tier(100, 50, 99), Freshness::Fresh);
+        assert_eq!(tier(100, 50, 100), Freshness::Lapsed);
+        assert_eq!(tier(1_000_000, 900_000, 0), Freshness::Lapsed);
+    }
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -1114,8 +1114,8 @@ fn a_private_key_that_others_can_read_is_not_used() {
 
 // ---- python-tuf ------------------------------------------------------------------------------
 
-/// Runs one of `tests/peers/tuf` in the Python environment that `scripts/peers` made.
-fn python(script: &str, args: &[&Path]) -> String {
+/// One of `tests/peers/tuf` in the Python environment that `scripts/peers` made.
+fn python_command(script: &str, args: &[&Path]) -> Command {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(home.join("target"), PathBuf::from);
     let python = target.join("peers/python/bin/python");
@@ -1123,14 +1123,94 @@ fn python(script: &str, args: &[&Path]) -> String {
         python.exists(),
         "python-tuf is not installed: run `scripts/peers python`"
     );
-    let output = Command::new(python)
+    let mut command = Command::new(python);
+    command
         .arg(home.join("tests/peers/tuf").join(script))
-        .args(args)
-        .output()
-        .unwrap();
+        .args(args);
+    command
+}
+
+/// Runs it to its end.
+fn python(script: &str, args: &[&Path]) -> String {
+    let output = python_command(script, args).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}: {errors}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The program as people run it, over TLS: nobody is trusted but the system's store, here the one
+/// that `SSL_CERT_FILE` names, and the signatures.
+#[test]
+fn the_program_fetches_over_tls_from_those_the_system_trusts() {
+    let now_s = SystemClock::new().now().unix_s();
+    let org = Org::new(1, 1, now_s);
+    org.publish(now_s).unwrap();
+    let (root, ca) = (
+        org.dir.path().join("root.json"),
+        org.dir.path().join("ca.pem"),
+    );
+    fs::write(&root, &org.roots[0]).unwrap();
+    let mut server = python_command("https.py", &[&org.out(), &ca])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut url = String::new();
+    BufReader::new(server.stdout.take().unwrap())
+        .read_line(&mut url)
+        .unwrap();
+    let config = org.dir.path().join("config.toml");
+    let settings = format!(
+        "org = \"acme\"\nregistry_url = \"{}\"\nroot = \"{}\"\nstate_dir = \"{}\"\n",
+        url.trim(),
+        root.display(),
+        org.dir.path().join("state").display()
+    );
+    fs::write(&config, settings).unwrap();
+    let refresh = |ca: Option<&Path>| {
+        let mut command = Command::new(super::support::laptop());
+        command
+            .args(["registry", "refresh"])
+            .env_clear()
+            .env("MCPSHIM_CONFIG", &config);
+        if let Some(ca) = ca {
+            command.env("SSL_CERT_FILE", ca);
+        }
+        // a proxy named by the environment would not answer
+        command
+            .env("HTTPS_PROXY", "http://127.0.0.1:1/")
+            .env("ALL_PROXY", "http://127.0.0.1:1/");
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), errors)
+    };
+    let (code, said) = refresh(None);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(
+        said.contains("could not be fetched") && said.contains("certificate"),
+        "{said}"
+    );
+    let (code, said) = refresh(Some(&ca));
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    // its input closed, the server ends by itself
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn a_private_ca_that_is_none_is_told() {
+    for pem in [
+        "",
+        "nonsense",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        let error = fetch::client(Some(pem)).unwrap_err();
+        assert!(
+            matches!(error, FetchError::Client { .. }),
+            "{pem:?}: {error}"
+        );
+    }
+    fetch::client(None).unwrap();
 }
 
 #[test]

@@ -162,6 +162,19 @@ impl MemoryDisk {
         state.dead = false;
     }
 
+    /// Another disk with the same files, durable and not; nobody holds a lock on it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = self.state();
+        Self(Arc::new(Mutex::new(State {
+            next: state.next,
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            files: state.files.clone(),
+            ..State::default()
+        })))
+    }
+
     /// The bytes of a file.
     #[must_use]
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {

@@ -2,10 +2,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::{Fault, MemoryDisk};
 use super::*;
-use crate::audit::decode::Ending;
-use crate::audit::verify_chain;
+use crate::audit::decode::{Ending, Payload};
+use crate::audit::entry::{CallFacts, CallerContext, Correlation, End};
+use crate::audit::{generate_audit_key, verify_chain};
 use crate::clock::CountingEntropy;
-use crate::ids::{KeyId, OrgId};
+use crate::ids::{CallId, KeyId, OrgId};
+use crate::registry::doc::{AuditRule, Capture};
+use crate::secret::Content;
 
 fn at(ms: u64) -> Now {
     Now {
@@ -328,4 +331,533 @@ fn world(
         "everything is delivered, and this is left: {left:?}"
     );
     Ok(())
+}
+
+fn intent(ms: u64, bytes: usize) -> Entry {
+    let context = ContextId(1);
+    Entry {
+        at: at(ms),
+        body: Body::Intent(CallFacts {
+            call: CallId(ms),
+            leg: 0,
+            caller: context,
+            client: context,
+            target: context,
+            registry: None,
+            rule: context,
+            correlation: Correlation::default(),
+            content: Content(bytes::Bytes::from(vec![b'x'; bytes])),
+            audit: AuditRule {
+                arguments: Capture::Full,
+                results: Capture::Full,
+                ..AuditRule::default()
+            },
+        }),
+    }
+}
+
+fn outcome(ms: u64, bytes: usize) -> Entry {
+    Entry {
+        at: at(ms),
+        body: Body::Outcome {
+            call: CallId(ms),
+            leg: 0,
+            end: End::Ok,
+            took_us: 1,
+            content: Content(bytes::Bytes::from(vec![b'y'; bytes])),
+            audit: AuditRule {
+                results: Capture::Full,
+                ..AuditRule::default()
+            },
+        },
+    }
+}
+
+fn nobody() -> Entry {
+    let nobody = Context::Caller(CallerContext::Nobody);
+    Entry {
+        at: at(0),
+        body: Body::Context(ContextId(1), Arc::new(nobody)),
+    }
+}
+
+fn audit_key() -> AuditKeyDoc {
+    generate_audit_key(&mut CountingEntropy(5), 0, u64::MAX)
+        .unwrap()
+        .1
+}
+
+/// What a reader finds, in order: the name of each record's kind, with what matters of it.
+fn told(disk: &MemoryDisk) -> Vec<String> {
+    let mut backlog = Backlog::on(DIR.into(), Box::new(disk.copy()));
+    let mut collector = Collector::default();
+    collector.drain(&mut backlog);
+    let mut told = Vec::new();
+    collector.said(|_, said| {
+        told.push(match said {
+            Said::Counted { count, .. } => format!("counted {count}"),
+            Said::Damage(damage) => format!(
+                "damage {} bytes, {} readable",
+                damage.bytes, damage.readable
+            ),
+            Said::Denial { .. } => "denial".to_owned(),
+            Said::End { how, cut_bytes, .. } => format!("end {how:?} {cut_bytes}"),
+            Said::Intent(call) => format!("intent {}", kept(&call.payload)),
+            Said::Loss { count, code } => format!("loss {count} {code}"),
+            Said::Outcome { payload, .. } => format!("outcome {}", kept(payload)),
+            Said::Segment(_) => "segment".to_owned(),
+            Said::Context { .. } | Said::Link { .. } | Said::Stream(_) | Said::Unknown { .. } => {
+                return;
+            }
+        });
+    });
+    told
+}
+
+fn kept(payload: &Payload<'_>) -> &'static str {
+    match payload {
+        Payload::Digest { .. } => "digest",
+        Payload::Empty => "empty",
+        Payload::Sealed { .. } => "sealed",
+        Payload::Size { .. } => "size",
+    }
+}
+
+#[test]
+fn a_probing_process_leaves_nothing_behind() {
+    let disk = memory();
+    let before = disk.files();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1);
+    spool.append(&[nobody()], &at(1)).unwrap();
+    spool.sync().unwrap();
+    spool.close(&at(2)).unwrap();
+    drop(spool);
+    assert_eq!(disk.files(), before);
+    assert!(disk.list(Path::new(DIR)).is_err(), "not even a directory");
+    assert!(
+        Backlog::on(DIR.into(), Box::new(disk))
+            .streams()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_full_disk_is_said_in_one_line_and_declared_first_when_there_is_room() {
+    let disk = memory();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1);
+    spool.append(&[nobody(), counted(1, 1)], &at(1)).unwrap();
+    let used: usize = disk
+        .files()
+        .iter()
+        .map(|path| disk.bytes(path).unwrap().len())
+        .sum();
+    // room for one more record and half of another
+    disk.set_room(Some(used as u64 + 74 + 37));
+    let error = spool
+        .append(&[counted(2, 2), counted(3, 3), counted(4, 4)], &at(4))
+        .unwrap_err();
+    assert_eq!(
+        (error.why, error.recorded, error.lost),
+        (Why::DiskFull, 1, 2)
+    );
+    assert_eq!(
+        error.to_string(),
+        "the disk is full, the record of calls cannot be written"
+    );
+    assert_eq!(
+        told(&disk),
+        ["segment", "counted 1", "counted 2"],
+        "nothing torn, nothing lost"
+    );
+    let error = spool.append(&[counted(5, 5)], &at(5)).unwrap_err();
+    assert_eq!((error.recorded, error.lost), (0, 1));
+    disk.set_room(None);
+    spool.append(&[counted(6, 6)], &at(6)).unwrap();
+    assert_eq!(spool.undeclared(), 0);
+    spool.close(&at(7)).unwrap();
+    assert_eq!(
+        told(&disk),
+        [
+            "segment",
+            "counted 1",
+            "counted 2",
+            "loss 3 disk-full",
+            "counted 6",
+            "end Closed 0"
+        ]
+    );
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_refuses_and_recovers() {
+    let disk = memory();
+    disk.set_read_only(true);
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1);
+    let error = spool.append(&[nobody(), intent(1, 1)], &at(1)).unwrap_err();
+    assert_eq!(
+        (error.why, error.recorded, error.lost),
+        (Why::ReadOnly, 0, 2)
+    );
+    disk.set_read_only(false);
+    // the context waited here: it is not sent again, and the intent needs it
+    spool.append(&[intent(2, 1)], &at(2)).unwrap();
+    assert_eq!(told(&disk), ["segment", "loss 1 read-only", "intent size"]);
+    let all = disk.bytes(&segment_path(&disk, 0)).unwrap();
+    let contexts = frames(&all).filter(|frame| frame.unwrap().kind == decode::kind::CONTEXT);
+    assert_eq!(contexts.count(), 1);
+}
+
+fn segment_path(disk: &MemoryDisk, index: usize) -> PathBuf {
+    let mut segments = disk.files();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    segments[index].clone()
+}
+
+#[test]
+fn a_full_spool_takes_no_calls_but_still_outcomes_and_losses() {
+    let disk = memory();
+    let caps = Caps {
+        spool_bytes: 6000,
+        reserve_bytes: 2000,
+        ..Caps::default()
+    };
+    let entropy = Box::new(CountingEntropy(3));
+    let boxed = Box::new(disk.clone());
+    let mut spool =
+        Spool::new(DIR.into(), boxed, describe(), &[audit_key()], entropy).with_caps(caps);
+    spool.append(&[nobody()], &at(0)).unwrap();
+    let mut calls = 0;
+    let error = loop {
+        match spool.append(&[intent(calls, 600)], &at(calls)) {
+            Ok(()) => calls += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(calls >= 2, "{calls}");
+    assert_eq!(
+        (error.why, error.recorded, error.lost),
+        (Why::SpoolFull, 0, 1)
+    );
+    assert_eq!(
+        error.to_string(),
+        "too many records wait for the collector, no more calls are taken"
+    );
+    // in one batch: what has room is recorded, what has none is named, the rest is the caller's
+    let batch = [outcome(0, 10), intent(9, 600), outcome(1, 1200)];
+    let error = spool.append(&batch, &at(9)).unwrap_err();
+    assert_eq!((error.recorded, error.lost), (1, 1));
+    spool.append(&batch[2..], &at(9)).unwrap();
+    let told = told(&disk);
+    let tail = told[told.len() - 4..].to_vec();
+    assert_eq!(
+        tail,
+        [
+            "loss 1 spool-full",
+            "outcome sealed",
+            "loss 1 spool-full",
+            "outcome size"
+        ]
+    );
+    // everything is delivered: there is room again
+    let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+    Collector::default().drain(&mut backlog);
+    spool.set_audit_keys(&[]);
+    spool.append(&[counted(5000, 1)], &at(5000)).unwrap();
+    backlog.collect(&at(5000)).unwrap();
+    assert!(
+        spool.append(&[intent(6001, 1)], &at(6001)).is_err(),
+        "looked at once a second"
+    );
+    spool.append(&[intent(8000, 1)], &at(8000)).unwrap();
+}
+
+#[test]
+fn a_sync_that_fails_is_declared_and_the_next_record_is_elsewhere() {
+    let disk = memory();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1);
+    spool
+        .append(&[counted(1, 1), counted(2, 2)], &at(2))
+        .unwrap();
+    disk.fail(Fault::SyncFails);
+    assert_eq!(spool.sync().unwrap_err().why, Why::SyncFailed);
+    spool.append(&[counted(3, 3)], &at(3)).unwrap();
+    spool.sync().unwrap();
+    assert_eq!(
+        told(&disk),
+        [
+            "segment",
+            "counted 1",
+            "counted 2",
+            "segment",
+            "loss 2 sync-failed",
+            "counted 3"
+        ]
+    );
+    disk.power_loss(&mut |_| 0);
+    assert_eq!(
+        told(&disk).len(),
+        6,
+        "the good sync covers the closed segment, too"
+    );
+}
+
+#[test]
+fn segments_change_with_size_age_and_audit_keys() {
+    let disk = memory();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1).with_caps(Caps {
+        segment_bytes: 1000,
+        segment_age_us: 100_000,
+        ..Caps::default()
+    });
+    let segments = |disk: &MemoryDisk| told(disk).iter().filter(|told| *told == "segment").count();
+    spool.append(&[nobody(), intent(1, 10)], &at(1)).unwrap();
+    spool.append(&[intent(2, 10)], &at(2)).unwrap();
+    assert_eq!(segments(&disk), 1);
+    spool.append(&[intent(3, 2000)], &at(3)).unwrap();
+    assert_eq!(segments(&disk), 2, "a large one has its own");
+    spool.append(&[counted(200, 1)], &at(200)).unwrap();
+    assert_eq!(segments(&disk), 3, "age");
+    spool.append(&[counted(201, 2)], &at(201)).unwrap();
+    assert_eq!(segments(&disk), 3);
+    spool.set_audit_keys(&[audit_key()]);
+    spool.append(&[intent(202, 10)], &at(202)).unwrap();
+    assert_eq!(
+        segments(&disk),
+        4,
+        "what a new registry seals to holds at once"
+    );
+    assert_eq!(told(&disk).last().unwrap(), "intent sealed");
+    spool.set_audit_keys(&[audit_key()]);
+    spool.append(&[intent(203, 10)], &at(203)).unwrap();
+    assert_eq!(segments(&disk), 4);
+}
+
+#[test]
+fn a_later_stream_names_the_earlier_ones() {
+    let disk = memory();
+    let mut first = spool(Path::new(DIR), disk.clone(), 1);
+    first.append(&[counted(1, 1)], &at(1)).unwrap();
+    let mut second = spool(Path::new(DIR), disk.clone(), 2);
+    second.append(&[counted(2, 2)], &at(2)).unwrap();
+    let named = |stream: StreamId| {
+        let path = Path::new(DIR)
+            .join(stream.to_string())
+            .join(segment_name(1));
+        let bytes = disk.bytes(&path).unwrap();
+        let frame = frames(&bytes).nth(1).unwrap().unwrap();
+        let Said::Stream(header) = decode(&frame).unwrap().said else {
+            panic!()
+        };
+        header.previous
+    };
+    let first = first.stream().unwrap();
+    assert!(named(first).is_empty());
+    let previous = named(second.stream().unwrap());
+    let bytes = disk.bytes(&segment_path(&disk, 0)).unwrap();
+    let head = frames(&bytes).next().unwrap().unwrap();
+    assert_eq!(
+        previous,
+        [Previous {
+            stream: first,
+            at_least: 1,
+            hash: head.hash
+        }]
+    );
+}
+
+/// A stream of three segments whose writer died, and its bytes.
+fn dead_stream() -> (MemoryDisk, Vec<(PathBuf, Vec<u8>)>) {
+    let disk = memory();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1).with_caps(Caps {
+        segment_age_us: 1,
+        ..Caps::default()
+    });
+    for n in 1..=3 {
+        let entries = [counted(n, 10 * n), counted(n, 10 * n + 1)];
+        spool.append(&entries, &at(n)).unwrap();
+    }
+    drop(spool);
+    let segments: Vec<_> = (0..3)
+        .map(|index| segment_path(&disk, index))
+        .map(|path| (path.clone(), disk.bytes(&path).unwrap()))
+        .collect();
+    (disk, segments)
+}
+
+const WHOLE: [&str; 9] = [
+    "segment",
+    "counted 10",
+    "counted 11",
+    "segment",
+    "counted 20",
+    "counted 21",
+    "segment",
+    "counted 30",
+    "counted 31",
+];
+
+/// How many of [`WHOLE`] lie before byte `at` of segment `index`.
+fn before(segments: &[(PathBuf, Vec<u8>)], index: usize, at: usize) -> usize {
+    let count = |bytes: &[u8], upto: usize| {
+        frames(bytes)
+            .filter_map(Result::ok)
+            .filter(|frame| frame.offset + frame.bytes.len() <= upto)
+            .filter(|frame| frame.kind != decode::kind::STREAM)
+            .count()
+    };
+    (0..index)
+        .map(|n| count(&segments[n].1, usize::MAX))
+        .sum::<usize>()
+        + count(&segments[index].1, at)
+}
+
+#[test]
+fn a_death_at_every_byte_loses_no_record_before_it() {
+    let (dead, segments) = dead_stream();
+    for cut in 0..=segments[2].1.len() {
+        let disk = dead.copy();
+        disk.tamper(&segments[2].0, |bytes| bytes.truncate(cut));
+        let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+        let repairs = backlog.adopt(&at(9)).unwrap();
+        assert_eq!(repairs.len(), 1);
+        assert!(repairs[0].quarantined.is_empty(), "a torn end is no damage");
+        let (whole, told) = (before(&segments, 2, cut), told(&disk));
+        assert_eq!(told[..whole], WHOLE[..whole]);
+        assert_eq!(
+            told[whole..],
+            [format!("end Adopted {}", repairs[0].cut_bytes)]
+        );
+        assert!(backlog.adopt(&at(10)).unwrap().is_empty(), "once is enough");
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_set_aside_and_declared_and_what_is_before_it_stays() {
+    let (dead, segments) = dead_stream();
+    for index in 0..3 {
+        for flip in 0..segments[index].1.len() {
+            let disk = dead.copy();
+            disk.tamper(&segments[index].0, |bytes| bytes[flip] ^= 0x10);
+            let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+            let repair = backlog.adopt(&at(9)).unwrap().remove(0);
+            let (whole, told) = (before(&segments, index, flip), told(&disk));
+            let first_lost = index == 0 && whole == 0;
+            if !first_lost {
+                assert_eq!(told[..whole], WHOLE[..whole], "{index}/{flip}");
+            }
+            let damages = told
+                .iter()
+                .filter(|told| told.starts_with("damage"))
+                .count();
+            assert_eq!(damages, repair.quarantined.len());
+            let last = whole + 1 == WHOLE.len();
+            assert_eq!(
+                damages == 0,
+                last,
+                "only the very last record looks like a torn end"
+            );
+            assert!(told.last().unwrap().starts_with("end Adopted"));
+            // every byte that left the stream lies in quarantine, and is what is declared
+            for name in &repair.quarantined {
+                let path = Path::new(DIR).join(QUARANTINE).join(name);
+                let bytes = disk.bytes(&path).unwrap();
+                let tail = &segments.iter().map(|(_, bytes)| bytes.len()).max().unwrap();
+                assert!(!bytes.is_empty() && bytes.len() <= *tail);
+            }
+            assert!(backlog.adopt(&at(10)).unwrap().is_empty(), "once is enough");
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_is_cut_short_is_finished_by_the_next() {
+    let (dead, segments) = dead_stream();
+    let reference = dead.copy();
+    let flip = |disk: &MemoryDisk| disk.tamper(&segments[1].0, |bytes| bytes[60] ^= 1);
+    flip(&reference);
+    let adopt = |disk: &MemoryDisk| {
+        let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+        backlog.adopt(&at(9)).unwrap()
+    };
+    adopt(&reference);
+    let expected = told(&reference);
+    for bytes in (0..700).step_by(13) {
+        for writes in 0..3 {
+            let disk = dead.copy();
+            flip(&disk);
+            for _ in 0..writes {
+                disk.fail(Fault::FailsAndLoses);
+                adopt(&disk);
+            }
+            disk.fail(Fault::Dies(bytes));
+            adopt(&disk);
+            disk.revive();
+            adopt(&disk);
+            adopt(&disk);
+            assert_eq!(told(&disk), expected, "{writes} {bytes}");
+        }
+    }
+}
+
+#[test]
+fn an_ack_file_that_lies_or_breaks_loses_nothing_in_silence() {
+    let (disk, segments) = dead_stream();
+    let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+    backlog.adopt(&at(9)).unwrap();
+    let id = backlog.streams().unwrap()[0].id;
+    assert_eq!(
+        backlog.ack(id, 99).unwrap_err().kind(),
+        io::ErrorKind::InvalidInput
+    );
+    backlog.ack(id, 7).unwrap();
+    backlog.collect(&at(9)).unwrap();
+    assert!(disk.bytes(&segments[0].0).is_none() && disk.bytes(&segments[1].0).is_none());
+    let ack = segments[0].0.with_file_name(ACK);
+    disk.tamper(&ack, |bytes| bytes.truncate(10));
+    let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+    let state = backlog.streams().unwrap()[0];
+    assert_eq!(
+        (state.next_unacked, state.last_seq),
+        (8, 11),
+        "what is here is offered again"
+    );
+    let slice = backlog.read(id, 8, 100, 1 << 20).unwrap().unwrap();
+    assert_eq!((slice.first_seq, slice.last_seq), (8, 11));
+}
+
+#[test]
+fn reading_gives_at_least_one_record_and_no_more_than_asked() {
+    let disk = memory();
+    let entropy = Box::new(CountingEntropy(3));
+    let boxed = Box::new(disk.clone());
+    let mut spool = Spool::new(DIR.into(), boxed, describe(), &[audit_key()], entropy);
+    spool
+        .append(&[nobody(), intent(1, 3 << 20), counted(2, 2)], &at(2))
+        .unwrap();
+    for n in 3..300 {
+        spool.append(&[counted(n, n)], &at(n)).unwrap();
+    }
+    let mut backlog = Backlog::on(DIR.into(), Box::new(disk));
+    let state = backlog.streams().unwrap()[0];
+    let read = |backlog: &mut Backlog, from, records, bytes| {
+        let slice = backlog.read(state.id, from, records, bytes).unwrap();
+        slice.map(|slice| (slice.first_seq, slice.last_seq, slice.frames.len()))
+    };
+    let (first, last, bytes) = read(&mut backlog, 4, 10, 1000).unwrap();
+    assert_eq!((first, last), (4, 4));
+    assert!(bytes > 3 << 20, "larger than asked, and still given");
+    assert_eq!(
+        read(&mut backlog, 100, 7, 1 << 20).map(|read| (read.0, read.1)),
+        Some((100, 106))
+    );
+    let (first, last, bytes) = read(&mut backlog, 200, 100, 300).unwrap();
+    assert!(first == 200 && last > 200 && bytes <= 300);
+    assert_eq!(read(&mut backlog, 0, 7, 1), None);
+    assert_eq!(read(&mut backlog, state.last_seq + 1, 7, 1), None);
+    for from in 1..=state.last_seq {
+        let slice = backlog.read(state.id, from, 1, 1).unwrap().unwrap();
+        let tail = verify_chain(slice.prev_hash, &slice.frames).unwrap();
+        assert_eq!(tail.first_seq, from);
+    }
 }

@@ -18,6 +18,11 @@
 mod denial;
 mod explain;
 #[cfg(any(test, fuzzing))]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a broken fixture should stop the test"
+)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod laws;

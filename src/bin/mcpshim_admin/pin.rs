@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mcpshim::admin::{self, Outcome, PinChange, Pinning, visible};
 use mcpshim::limits;
+use mcpshim::registry::doc::{ServerDoc, Surface};
 use mcpshim::report::{Exit, Failure};
-use mcpshim::upstream::{Environment, survey};
+use mcpshim::upstream::Environment;
 
 use super::shell;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let deadline = Duration::from_secs(args.timeout);
     let pinned = admin::pin(&args.dir, &args.servers, &mut |server| {
         survey(server, &environment, deadline)
-            .map_err(|error| format!("server `{}` {error}", server.key))
+            .map_err(|reason| format!("server `{}` {reason}", server.key))
     });
     let pinned = pinned.map_err(|problems| {
         let first = problems.0.into_iter().next();
@@ -66,6 +67,16 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             )))
         }
     }
+}
+
+#[cfg(unix)]
+fn survey(server: &ServerDoc, env: &Environment, deadline: Duration) -> Result<Surface, String> {
+    mcpshim::upstream::survey(server, env, deadline).map_err(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn survey(_: &ServerDoc, _: &Environment, _: Duration) -> Result<Surface, String> {
+    Err(mcpshim::upstream::SpawnError::Platform.to_string())
 }
 
 #[expect(clippy::print_stdout, reason = "this is the answer of the command")]

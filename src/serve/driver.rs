@@ -28,7 +28,7 @@ use crate::spool::{RealDisk, Spool};
 use crate::upstream::fd::{Sink, Source};
 use crate::upstream::{Child, ChildEvent, Environment, Launch};
 use crate::wire::line::LineBuffer;
-use crate::{limits, telemetry, vault};
+use crate::{limits, ship, telemetry, vault};
 
 /// While the client has this much to read, nothing more is read from upstreams.
 const CLIENT_QUEUE_BYTES: usize = 8 << 20;
@@ -36,6 +36,8 @@ const CLIENT_QUEUE_BYTES: usize = 8 << 20;
 const CLIENT_FULL_BYTES: usize = 64 << 20;
 /// How long the end may take: a client that ends us gives half a second (measured: Claude Code).
 const SETTLE: Duration = Duration::from_millis(300);
+/// How often the process that delivers is asked for while records are written, in microseconds.
+const DELIVERY_US: u64 = 60_000_000;
 
 /// Everything that can happen to the driver.
 #[derive(Debug)]
@@ -89,6 +91,8 @@ struct Driver {
     /// The newest snapshot, `None` while a first one is waited for.
     snapshot: Option<Arc<Snapshot>>,
     engaged: bool,
+    /// The process that delivers is not asked for before this.
+    delivery_not_before_us: u64,
     /// The machine has settled everything.
     done: bool,
     /// The end was asked for; by then it comes.
@@ -151,6 +155,7 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed_us: None,
             engaged: false,
+            delivery_not_before_us: 0,
             done: false,
             ends_us: None,
             clock,
@@ -323,11 +328,35 @@ impl Driver {
     }
 
     fn give(&mut self, settled: Vec<Settled>) {
+        let mut recorded = false;
         for settled in settled {
             self.handle(match settled {
                 Settled::NotRecorded { upto, reason } => Input::NotRecorded { upto, reason },
-                Settled::Recorded { upto } => Input::Recorded { upto },
+                Settled::Recorded { upto } => {
+                    recorded = true;
+                    Input::Recorded { upto }
+                }
             });
+        }
+        if recorded {
+            self.see_to_delivery();
+        }
+    }
+
+    /// Something was recorded: a process that delivers is started with the first record, and
+    /// asked for again once a minute, in case it died.
+    fn see_to_delivery(&mut self) {
+        let now_us = self.clock.now().mono_us;
+        let registry = self.snapshot.as_deref().and_then(Snapshot::registry);
+        let collected = registry.is_some_and(|registry| registry.org.collector.is_some());
+        if self.config.is_none() || !collected || now_us < self.delivery_not_before_us {
+            return;
+        }
+        self.delivery_not_before_us = now_us.saturating_add(DELIVERY_US);
+        let started = std::env::current_exe()
+            .and_then(|program| ship::spawn_detached(program, config::environment()));
+        if let Err(error) = started {
+            tracing::warn!(%error, "Records wait: the process that delivers is not started.");
         }
     }
 

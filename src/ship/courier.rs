@@ -201,6 +201,14 @@ impl Courier {
         track.upto_seq = None;
     }
 
+    /// Waits for nothing any more: a person asked. What fails again waits as long as before.
+    pub fn hurry(&mut self) {
+        self.not_before_us = 0;
+        for track in self.tracks.values_mut() {
+            track.not_before_us = 0;
+        }
+    }
+
     /// Takes note that the spool could not be read or written: the stream waits.
     pub fn stuck(
         &mut self,
@@ -697,6 +705,15 @@ mod tests {
         };
         desk.replied(1, 9, &reply);
         assert!(desk.waits_until_ms() <= RETRY_AFTER_MS + limits::SHIP_BACKOFF_MS.1);
+    }
+
+    #[test]
+    fn person_in_a_hurry_ends_a_pause() {
+        let mut desk = Desk::new(&[waiting(A, 1, 9)]);
+        desk.replied(1, 9, &answer(503, ""));
+        desk.waits_until_ms();
+        desk.courier.hurry();
+        assert_eq!(desk.sends().0, 1);
     }
 
     #[test]

@@ -185,17 +185,43 @@ pub fn lock(state_dir: &Path) -> io::Result<Option<Lock>> {
     }
 }
 
+/// What the process that delivers gets of the environment: enough to find the same settings, and
+/// nothing that may hold a secret.
+const ENVIRONMENT: &[&str] = &[
+    "APPDATA",
+    "HOME",
+    "LOCALAPPDATA",
+    "MCPSHIM_AGENT",
+    "MCPSHIM_AGENT_KEY",
+    "MCPSHIM_CONFIG",
+    "MCPSHIM_STATE",
+    "PROGRAMDATA",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMPDIR",
+    "USERPROFILE",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+];
+
 /// Starts a process that delivers, and comes back at once.
 ///
 /// `program` is this program; it runs `__ship --detach`, which starts the process that stays in a
 /// session of its own and ends: the one that stays is nobody's child, so that it neither dies
-/// with the client's process group nor is left behind as a zombie. `environment` is all it gets:
-/// what it needs to find the same settings. Call it after the first record of a stream, and again
-/// now and then while recording: whoever comes second leaves at once.
+/// with the client's process group nor is left behind as a zombie. Of `environment` it gets what
+/// it needs to find the same settings. Call it after the first record of a stream, and again now
+/// and then while recording: whoever comes second leaves at once.
 ///
 /// # Errors
 /// What the operating system says to the thread that starts it.
-pub fn spawn_detached(program: PathBuf, environment: Vec<(OsString, OsString)>) -> io::Result<()> {
+pub fn spawn_detached(
+    program: PathBuf,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> io::Result<()> {
+    let environment: Vec<_> = environment
+        .filter(|(name, _)| ENVIRONMENT.iter().any(|known| name == known))
+        .collect();
     let start = move || {
         let status = std::process::Command::new(&program)
             .args(["__ship", "--detach"])
@@ -216,6 +242,21 @@ pub fn spawn_detached(program: PathBuf, environment: Vec<(OsString, OsString)>) 
         .name("ship-start".to_owned())
         .spawn(start)
         .map(drop)
+}
+
+/// Tells whoever delivers from this device to try again now, whatever it waits for.
+///
+/// # Errors
+/// What the file system says.
+pub fn hurry(state_dir: &Path) -> io::Result<()> {
+    let dir = dir(state_dir).join("hurry");
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(dir.join("now"), b"")
+}
+
+/// Says whether somebody is in a hurry, once.
+fn is_hurried(state_dir: &Path) -> bool {
+    std::fs::remove_file(dir(state_dir).join("hurry").join("now")).is_ok()
 }
 
 /// Starts the process that stays: `__ship` without `--detach`.
@@ -264,7 +305,11 @@ pub async fn run<R: Records, L: Link>(
         enrol_not_before_us: 0,
         enrol_trouble: None,
     };
-    let mut wake = wake::Wake::new(spool_dir(sender.state_dir));
+    let hurry = dir(sender.state_dir).join("hurry");
+    if let Err(error) = std::fs::create_dir_all(&hurry) {
+        tracing::warn!(%error, "Nobody can hurry this delivery.");
+    }
+    let mut wake = wake::Wake::new(spool_dir(sender.state_dir), hurry);
     let start = clock.now();
     let mut last_busy_us = start.mono_us;
     let mut last_progress_us = start.mono_us;
@@ -334,7 +379,19 @@ pub async fn run<R: Records, L: Link>(
                     return Ok(Ended::Reload);
                 }
                 let pause_us = until_us.saturating_sub(now.mono_us).min(LOOK_MS * 1000);
-                tokio::time::sleep(Duration::from_micros(pause_us.max(1000))).await;
+                if wake
+                    .changed(Duration::from_micros(pause_us.max(1000)))
+                    .await
+                {
+                    if is_hurried(sender.state_dir) {
+                        run.courier.hurry();
+                        run.enrol_not_before_us = 0;
+                    } else {
+                        // more was recorded, which changes nothing about what we wait for
+                        let gather_us = pause_us.min(GATHER_MS * 1000);
+                        tokio::time::sleep(Duration::from_micros(gather_us)).await;
+                    }
+                }
             }
         }
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 /// Where the kernel cannot be asked, the spool is looked at this often, in milliseconds.
 const POLL_MS: u64 = 5_000;
 
-/// Waits for changes below the spool's directory.
+/// Waits for changes below the spool's directory, and for people in a hurry.
 #[derive(Debug)]
 pub(super) struct Wake {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "polled there"))]
     dir: PathBuf,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "polled there"))]
+    hurry: PathBuf,
     #[cfg(target_os = "linux")]
     watch: Option<Watch>,
 }
@@ -48,11 +50,11 @@ impl Watch {
 
 #[cfg(target_os = "linux")]
 impl Wake {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(super) fn new(dir: PathBuf, hurry: PathBuf) -> Self {
         let watch = Watch::new()
             .inspect_err(|error| tracing::debug!(%error, "The spool is polled."))
             .ok();
-        Self { dir, watch }
+        Self { dir, hurry, watch }
     }
 
     /// Forgets what changed so far, and watches streams that came since. Look at the spool
@@ -69,7 +71,10 @@ impl Wake {
             .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()));
-        for path in std::iter::once(self.dir.clone()).chain(streams) {
+        for path in [self.dir.clone(), self.hurry.clone()]
+            .into_iter()
+            .chain(streams)
+        {
             // not there yet, no directory, or watched already: the next look finds it
             if let Err(error) = inotify::add_watch(&*watch.inotify, &path, flags) {
                 tracing::trace!(%error, "Not watched.");
@@ -93,8 +98,8 @@ impl Wake {
 
 #[cfg(not(target_os = "linux"))]
 impl Wake {
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub(super) fn new(dir: PathBuf, hurry: PathBuf) -> Self {
+        Self { dir, hurry }
     }
 
     pub(super) fn drain(&mut self) {}

@@ -10,6 +10,7 @@ use mcpshim::clock::{Clock as _, Now, SystemClock};
 use mcpshim::config::Config;
 use mcpshim::report::{Exit, Failure};
 
+mod audit;
 mod completion;
 mod config;
 mod explain;
@@ -17,6 +18,7 @@ mod out;
 mod registry;
 mod run;
 mod serve;
+mod ship;
 mod status;
 mod tools;
 
@@ -45,6 +47,8 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(subcommand)]
+    Audit(audit::Command),
     Completion(completion::Args),
     Config(config::Args),
     Explain(explain::Args),
@@ -52,6 +56,8 @@ enum Command {
     Registry(registry::Command),
     Run(run::Args),
     Serve(serve::Args),
+    #[command(name = "__ship")]
+    Ship(ship::Args),
     Status(status::Args),
     Tools(tools::Args),
 }
@@ -66,12 +72,14 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let ended = match cli.command {
+        Command::Audit(command) => audit::run(&command),
         Command::Completion(args) => completion::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Registry(command) => registry::run(&command),
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(&args),
+        Command::Ship(args) => ship::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Tools(args) => tools::run(&args),
     };

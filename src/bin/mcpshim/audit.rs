@@ -1,0 +1,379 @@
+//! `mcpshim audit`
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use mcpshim::audit::decode::Said;
+use mcpshim::audit::frame::GENESIS;
+use mcpshim::audit::{FrameError, decode, frames, verify_chain};
+use mcpshim::clock::{Clock as _, SystemClock};
+use mcpshim::config::Config;
+use mcpshim::ids::{Digest, StreamId};
+use mcpshim::report::{Exit, Failure};
+use mcpshim::ship::{self, Ended, Records as _, Waiting};
+use mcpshim::spool::{self, RealDisk};
+use serde_json::json;
+
+use crate::out;
+use crate::ship::{Spooled, deliver};
+
+/// Look at the records of this machine that are not delivered yet, or deliver them
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Check the chain of every record on this machine
+    ///
+    /// Hashes everything again and changes nothing. A record that is just being written is no
+    /// error; one that was changed, or is missing in the middle, is.
+    #[command(
+        after_help = "Examples:\n  mcpshim audit check\n\nExit codes: 0 all records hold, 1 one does not."
+    )]
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deliver now, and wait until everything is acknowledged
+    #[command(
+        after_help = "Examples:\n  mcpshim audit flush --wait 10\n\nExit codes: 0 nothing waits any more, 75 something still does."
+    )]
+    Flush {
+        /// Give up after so many seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how many records wait, since when, and what keeps them
+    #[command(
+        after_help = "Examples:\n  mcpshim audit status\n  mcpshim audit status --json | jq .waiting"
+    )]
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    let config = crate::settings()?;
+    match command {
+        Command::Check { json } => check(&config, *json),
+        Command::Flush { wait, json } => flush(config, *wait, *json),
+        Command::Status { json } => status(&config, *json),
+    }
+}
+
+fn unreadable(config: &Config, error: &std::io::Error) -> Failure {
+    let dir = ship::spool_dir(&config.state_dir);
+    Failure::from_error(Exit::Failed, error)
+        .context(format!("the records in {} cannot be read", dir.display()))
+        .hint("check the owner and the permissions of the directory")
+}
+
+fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let mut records = Spooled::open(&config.state_dir);
+    let streams = records
+        .streams()
+        .map_err(|error| unreadable(config, &error))?;
+    let waiting: u64 = streams.iter().map(Waiting::records).sum();
+    let bytes = spool::usage(&RealDisk, &ship::spool_dir(&config.state_dir)).unwrap_or(0);
+    let oldest_us = streams
+        .iter()
+        .filter(|stream| stream.records() > 0)
+        .filter_map(|stream| written_us(&mut records, stream))
+        .min();
+    let age_s = oldest_us.map(|us| crate::now().wall_us.saturating_sub(us) / 1_000_000);
+    let live = streams.iter().filter(|stream| stream.live).count();
+    let note = ship::read_note(&config.state_dir);
+    let trouble = note
+        .as_ref()
+        .filter(|_| waiting > 0)
+        .and_then(|note| note.trouble.clone());
+    let acknowledged = note
+        .as_ref()
+        .and_then(|note| note.last_acknowledged.clone());
+    let collector = note.as_ref().map(|note| note.collector.clone());
+    if as_json {
+        return out::print_json(&json!({
+            "waiting": waiting,
+            "oldest_age_s": age_s,
+            "streams": streams.len(),
+            "live_streams": live,
+            "spool_bytes": bytes,
+            "last_acknowledged": acknowledged,
+            "collector": collector,
+            "trouble": trouble,
+        }));
+    }
+    let mut rows = vec![
+        vec![
+            "waiting:".to_owned(),
+            match age_s {
+                Some(age_s) => format!("{waiting} records, the oldest for {age_s} s"),
+                None => "nothing".to_owned(),
+            },
+        ],
+        vec![
+            "streams:".to_owned(),
+            format!("{} on this machine, {live} being written", streams.len()),
+        ],
+        vec!["space:".to_owned(), format!("{bytes} bytes")],
+        vec![
+            "delivered:".to_owned(),
+            acknowledged.map_or_else(|| "never".to_owned(), |at| format!("last at {at}")),
+        ],
+        vec![
+            "collector:".to_owned(),
+            collector.unwrap_or_else(|| "not spoken to yet".to_owned()),
+        ],
+    ];
+    rows.extend(trouble.map(|trouble| vec!["trouble:".to_owned(), trouble]));
+    out::print(&out::columns(&rows))
+}
+
+/// When the oldest record that waits was written, by the wall clock.
+fn written_us(records: &mut Spooled, stream: &Waiting) -> Option<u64> {
+    let run = records
+        .read(stream.stream, stream.next_unacked, 1, 1)
+        .ok()??;
+    let frame = frames(&run.bytes).next()?.ok()?;
+    Some(decode(&frame).ok()?.at.wall_us)
+}
+
+/// What was found in one stream.
+struct Checked {
+    stream: StreamId,
+    records: u64,
+    /// Bytes of a last record that is not whole.
+    unfinished: u64,
+    bad: Option<String>,
+}
+
+fn check(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let dir = ship::spool_dir(&config.state_dir);
+    let mut checked = Vec::new();
+    for (stream, path) in stream_dirs(&dir).map_err(|error| unreadable(config, &error))? {
+        checked.push(check_stream(stream, &path).map_err(|error| unreadable(config, &error))?);
+    }
+    let records: u64 = checked.iter().map(|stream| stream.records).sum();
+    let bad = checked.iter().find(|stream| stream.bad.is_some());
+    if as_json {
+        out::print_json(&json!({
+            "records": records,
+            "streams": checked.iter().map(|stream| json!({
+                "stream": stream.stream.to_string(),
+                "records": stream.records,
+                "unfinished_bytes": stream.unfinished,
+                "bad": stream.bad,
+            })).collect::<Vec<_>>(),
+        }))?;
+    } else {
+        let streams = checked.len();
+        out::print(&format!("{records} records in {streams} streams hold\n"))?;
+    }
+    match bad {
+        None => Ok(()),
+        Some(stream) => Err(Failure::new(
+            Exit::Failed,
+            format!("stream {} does not hold", stream.stream),
+        )
+        .cause(stream.bad.clone().unwrap_or_default())
+        .hint("keep the directory as it is and tell your security team")),
+    }
+}
+
+fn stream_dirs(dir: &Path) -> std::io::Result<Vec<(StreamId, PathBuf)>> {
+    let listing = match std::fs::read_dir(dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in listing {
+        let entry = entry?;
+        if let Ok(stream) = StreamId::parse(&entry.file_name().to_string_lossy())
+            && entry.file_type()?.is_dir()
+        {
+            found.push((stream, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn check_stream(stream: StreamId, dir: &Path) -> std::io::Result<Checked> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let first_seq = path
+            .file_stem()
+            .and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        if let Some(first_seq) = first_seq
+            && path.extension().is_some_and(|ext| ext == "seg")
+        {
+            segments.push((first_seq, path));
+        }
+    }
+    segments.sort();
+    let mut checked = Checked {
+        stream,
+        records: 0,
+        unfinished: 0,
+        bad: None,
+    };
+    // the chain and number after what was read; nothing before the first segment that is here
+    let mut place: Option<(u64, Digest)> = None;
+    let newest = segments.last().map(|(first_seq, _)| *first_seq);
+    for (first_seq, path) in &segments {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            // delivered and removed while we looked
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let (next, prev) = place.unwrap_or_else(|| (*first_seq, before(*first_seq, &bytes)));
+        let bad = |sentence: String| Some(format!("{}: {sentence}", path.display()));
+        if next != *first_seq {
+            checked.bad = bad(format!("records {next} to {} are missing", first_seq - 1));
+            break;
+        }
+        // only the newest may end inside a record: it is being written, or its writer died
+        let whole = match frames(&bytes).find_map(Result::err) {
+            Some(FrameError::Cut { offset }) if newest == Some(*first_seq) => offset,
+            _ => bytes.len(),
+        };
+        checked.unfinished += u64::try_from(bytes.len() - whole).unwrap_or(0);
+        let bytes = bytes.get(..whole).unwrap_or_default();
+        if bytes.is_empty() {
+            place = Some((next, prev));
+            continue;
+        }
+        match verify_chain(prev, bytes) {
+            Ok(tail) if tail.first_seq == *first_seq => {
+                checked.records += tail.records;
+                place = Some((tail.last_seq + 1, tail.last_hash));
+            }
+            Ok(tail) => {
+                checked.bad = bad(format!("it begins with record {}", tail.first_seq));
+                break;
+            }
+            Err(error) => {
+                checked.bad = bad(error.to_string());
+                break;
+            }
+        }
+    }
+    Ok(checked)
+}
+
+/// The chain before the first segment that is still here, as the segment itself says. What lay
+/// before it was delivered: the collector checks how they join.
+fn before(first_seq: u64, bytes: &[u8]) -> Digest {
+    let said = frames(bytes).next().and_then(Result::ok).and_then(|frame| {
+        match decode(&frame).ok()?.said {
+            Said::Segment(segment) => Some(segment.prev_hash),
+            _ => None,
+        }
+    });
+    match said {
+        Some(prev) if first_seq > 1 => prev,
+        _ => GENESIS,
+    }
+}
+
+/// Word from the thread that delivers.
+enum Word {
+    Waiting(u64),
+    Ended(Result<Ended, Failure>),
+}
+
+fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
+    let clock = SystemClock::new();
+    let deadline_us = wait_s.saturating_mul(1_000_000);
+    let mut records = Spooled::open(&config.state_dir);
+    let before = waiting(&config, &mut records)?;
+    let state_dir = config.state_dir.clone();
+    let failed = |error: std::io::Error| Failure::from_error(Exit::Failed, &error);
+    ship::hurry(&state_dir).map_err(failed)?;
+    let (tell, words) = mpsc::channel();
+    let mut tell = Some(tell);
+    let mut held = None;
+    let mut left = before;
+    let mut shown = None;
+    let outcome = loop {
+        if clock.now().mono_us >= deadline_us {
+            break Ok(());
+        }
+        // somebody delivers already: then they are watched, and taken over from when they end
+        if held.is_none() {
+            held = ship::lock(&state_dir).map_err(failed)?;
+            if held.is_some()
+                && let Some(tell) = tell.take()
+            {
+                let config = config.clone();
+                std::thread::spawn(move || {
+                    let mut records = Spooled::open(&config.state_dir);
+                    let ended = loop {
+                        let told = tell.clone();
+                        let mut progress = move |left| drop(told.send(Word::Waiting(left)));
+                        match deliver(&config, &mut records, true, &mut progress) {
+                            Ok(Ended::Reload) => {}
+                            ended => break ended,
+                        }
+                    };
+                    drop(tell.send(Word::Ended(ended)));
+                });
+            }
+        }
+        match words.recv_timeout(Duration::from_millis(200)) {
+            Ok(Word::Waiting(now)) => left = now,
+            Ok(Word::Ended(Ok(_))) => {
+                left = waiting(&config, &mut records)?;
+                break Ok(());
+            }
+            Ok(Word::Ended(Err(failure))) => break Err(failure),
+            Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
+                if held.is_none() {
+                    left = waiting(&config, &mut records)?;
+                    if left == 0 {
+                        break Ok(());
+                    }
+                }
+            }
+        }
+        if !as_json && shown != Some(left) {
+            shown = Some(left);
+            // nobody needs it who is not looking
+            drop(writeln!(std::io::stderr().lock(), "{left} records wait"));
+        }
+    };
+    let sent = before.saturating_sub(left);
+    if as_json {
+        out::print_json(&json!({ "delivered": sent, "waiting": left }))?;
+    } else if left == 0 {
+        out::print(&format!("{sent} records delivered, nothing waits\n"))?;
+    }
+    outcome?;
+    if left == 0 {
+        return Ok(());
+    }
+    let mut failure = Failure::new(
+        Exit::Pending,
+        format!("{left} records still wait after {wait_s} s"),
+    )
+    .hint("nothing is lost: delivery goes on in the background with the next call");
+    if let Some(trouble) = ship::read_note(&state_dir).and_then(|note| note.trouble) {
+        failure = failure.cause(trouble);
+    }
+    Err(failure)
+}
+
+fn waiting(config: &Config, records: &mut Spooled) -> Result<u64, Failure> {
+    let streams = records
+        .streams()
+        .map_err(|error| unreadable(config, &error))?;
+    Ok(streams.iter().map(Waiting::records).sum())
+}

@@ -58,6 +58,8 @@ pub const STRANGE_CONTEXTS: usize = 1024;
 pub const COUNTED_MS: u64 = 2_000;
 /// `subscriptions/listen` requests one session may have open.
 pub const LISTENS: usize = 64;
+/// Longest `subscriptions/listen`, in bytes: it is kept while it is open.
+pub const LISTEN_BYTES: usize = 256 << 10;
 /// Resources one session may be subscribed to.
 pub const SUBSCRIPTIONS: usize = 1024;
 /// A list longer than this is handed to a client in pages of this size, in bytes.

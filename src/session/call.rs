@@ -267,13 +267,20 @@ impl Calls {
 
     /// A subscription of ours is acknowledged: its client is answered, and it stays open for as
     /// long as it is wanted.
-    pub(super) fn stand(&mut self, key: Key) {
-        if let Some(execution) = self.open.get_mut(&key) {
-            execution.deadline_us = u64::MAX;
-            let origin = std::mem::replace(&mut execution.origin, Origin::Standing);
-            if let Origin::Client { key: client, .. } = origin {
+    ///
+    /// False when it did already.
+    pub(super) fn stand(&mut self, key: Key) -> bool {
+        let Some(execution) = self.open.get_mut(&key) else {
+            return false;
+        };
+        execution.deadline_us = u64::MAX;
+        match std::mem::replace(&mut execution.origin, Origin::Standing) {
+            Origin::Client { key: client, .. } => {
                 self.by_client.remove(&client);
+                true
             }
+            Origin::Listen => true,
+            Origin::Standing => false,
         }
     }
 
@@ -285,10 +292,6 @@ impl Calls {
     /// The call a client's id means.
     pub(super) fn of_client(&self, id: &IdKey) -> Option<Key> {
         self.by_client.get(id).copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
     }
 
     /// The calls of one link, in the order they were made.

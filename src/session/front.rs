@@ -41,8 +41,8 @@ pub(super) struct Front {
     pub(super) level: Option<Level>,
     /// The client's own session id, claimed through the environment.
     session: Option<String>,
-    /// The last client context made, by the text it was made from.
-    known: Option<(String, ContextId)>,
+    /// The last client context made, and what it was made from.
+    known: Option<(String, Revision, ContextId)>,
     /// Requests that wait for the first registry: until when, and their lines.
     first: Option<First>,
 }
@@ -59,6 +59,7 @@ enum Pin {
 struct First {
     until_us: Option<u64>,
     lines: Vec<(IdKey, Vec<u8>)>,
+    bytes: usize,
 }
 
 /// Who asks, as far as one request says.
@@ -317,9 +318,11 @@ impl Machine {
         let Some(first) = &mut self.front.first else {
             return false;
         };
-        if first.lines.len() >= limits::CALLS_IN_FLIGHT {
+        let bytes = first.bytes + request.line.len();
+        if first.lines.len() >= limits::CALLS_IN_FLIGHT || bytes > limits::LINK_QUEUE_BYTES {
             return false;
         }
+        first.bytes = bytes;
         first
             .until_us
             .get_or_insert(now.mono_us + limits::FIRST_REGISTRY_MS * 1000);
@@ -435,8 +438,9 @@ impl Machine {
             (None, Some(own)) => (own.info.as_str(), asker.era.revision()),
             (None, None) => ("{}", asker.era.revision()),
         };
-        if let Some((text, id)) = &self.front.known
+        if let Some((text, revision, id)) = &self.front.known
             && text == info
+            && *revision == protocol
         {
             return *id;
         }
@@ -460,13 +464,13 @@ impl Machine {
             || context(String::new(), String::new()),
             now,
         );
-        self.front.known = Some((info, id));
+        self.front.known = Some((info, protocol, id));
         id
     }
 
     /// The client's context for what is not a request of its.
     pub(super) fn last_client_context(&mut self, now: &Now) -> ContextId {
-        if let Some((_, id)) = &self.front.known {
+        if let Some((_, _, id)) = &self.front.known {
             return *id;
         }
         let era = self.front.era().unwrap_or(Era::Stateless);

@@ -263,7 +263,7 @@ impl World<'_> {
             15 => self.again(),
             16..=20 => self.answer(),
             21 => self.upstream(),
-            22 if self.byte() % 4 == 0 => {
+            22 if self.byte().is_multiple_of(4) => {
                 if let Some(link) = self.some_link() {
                     let reason = "ended".to_owned();
                     self.handle(Input::LinkClosed { link, reason });
@@ -280,12 +280,12 @@ impl World<'_> {
                     self.handle(Input::LinkOpened { link });
                 }
             }
-            25 => self.helpful = self.byte() % 8 > 0,
+            25 => self.helpful = !self.byte().is_multiple_of(8),
             26..=28 => {
                 let some = u64::from(self.byte());
                 self.record(self.settled.0 + some, true);
             }
-            29 if self.byte() % 4 == 0 => {
+            29 if self.byte().is_multiple_of(4) => {
                 let some = u64::from(self.byte() % 8);
                 self.record(self.settled.0 + some, false);
             }
@@ -390,7 +390,7 @@ impl World<'_> {
         let Some((link, id, mark)) = self.up.iter().rev().nth(at).cloned() else {
             return;
         };
-        let id = if self.byte() % 16 == 0 {
+        let id = if self.byte().is_multiple_of(16) {
             "424242".to_owned()
         } else {
             id
@@ -421,11 +421,11 @@ impl World<'_> {
             4 => r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.to_owned(),
             5 => format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":1}}}}"#,
-                self.byte()
+                self.recent(link)
             ),
             6 => format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}}}"#,
-                self.byte()
+                self.recent(link)
             ),
             _ => {
                 let line = self.stray_line();
@@ -434,6 +434,14 @@ impl World<'_> {
         };
         let line = line.as_bytes();
         self.handle(Input::LinkLine { link, line });
+    }
+
+    /// The id of something this upstream was asked lately.
+    fn recent(&mut self, link: LinkId) -> String {
+        let at = usize::from(self.byte()) % 8;
+        let asked = self.up.iter().rev().filter(|(of, _, _)| *of == link);
+        let id = asked.map(|(_, id, _)| id.clone()).nth(at);
+        id.unwrap_or_else(|| "0".to_owned())
     }
 
     fn record(&mut self, upto: u64, well: bool) {
@@ -473,7 +481,7 @@ impl World<'_> {
             self.open.len() as u64,
             "an intent without its execution"
         );
-        assert!(self.machine.calls.len() <= limits::CALLS_IN_FLIGHT);
+        assert!(self.open.len() <= limits::CALLS_IN_FLIGHT);
         // a wake in the past would spin the driver
         if let Some(at) = self.machine.next_wakeup() {
             assert!(at > 0);
@@ -496,8 +504,8 @@ impl World<'_> {
                         more.push((link, None));
                     }
                 }
-                Output::ToClient(line) => self.to_client(&line),
-                Output::ToLink(link, line) => self.to_link(link, &line, &mut more),
+                Output::ToClient(line) => self.client_gets(&line),
+                Output::ToLink(link, line) => self.link_gets(link, &line, &mut more),
             }
         }
         more.reverse();
@@ -536,7 +544,7 @@ impl World<'_> {
         }
     }
 
-    fn to_client(&mut self, line: &[u8]) {
+    fn client_gets(&mut self, line: &[u8]) {
         let line = one_line(line);
         let text = std::str::from_utf8(line).unwrap();
         match Message::parse(line) {
@@ -564,7 +572,7 @@ impl World<'_> {
         }
     }
 
-    fn to_link(&mut self, link: LinkId, line: &[u8], more: &mut Vec<(LinkId, Option<Vec<u8>>)>) {
+    fn link_gets(&mut self, link: LinkId, line: &[u8], more: &mut Vec<(LinkId, Option<Vec<u8>>)>) {
         let line = one_line(line);
         let text = std::str::from_utf8(line).unwrap();
         let request = match Message::parse(line) {
@@ -610,7 +618,7 @@ impl World<'_> {
         self.record(self.last.0, true);
         assert!(self.done, "the session did not end");
         assert!(self.open.is_empty(), "an intent without an outcome");
-        assert_eq!(self.machine.calls.len(), 0);
+        assert_eq!(self.machine.books().2, 0);
         assert!(self.machine.outbox.settled());
         for (id, asked) in &self.asked {
             if !asked.cancelled && !self.strays.contains(id) {

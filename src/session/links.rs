@@ -60,8 +60,10 @@ struct Slot {
     era: Option<Era>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    /// Calls in flight and subscriptions held.
+    /// Calls in flight…
     open: usize,
+    /// …and subscriptions, which keep the link up but do not count as calls.
+    held: usize,
     /// Its server has another entry now: it ends with its last call.
     retired: bool,
     /// Why it could not be used, until it can.
@@ -139,24 +141,20 @@ impl Links {
     }
 
     /// Whether one more call may go to a link, or must wait for it.
-    pub(super) fn readiness(&self, id: LinkId, in_flight: usize, bytes: usize) -> Readiness {
+    pub(super) fn readiness(&self, id: LinkId, bytes: usize) -> Readiness {
         let Some(slot) = self.seen(id) else {
             return Readiness::Full("there is no such link".to_owned());
         };
         let server = slot.link.server();
-        let all = in_flight
-            + self
-                .slots
-                .iter()
-                .map(|slot| slot.waiting.len())
-                .sum::<usize>();
+        let of = |slot: &Slot| slot.open + slot.waiting.len();
+        let all: usize = self.slots.iter().map(of).sum();
         if all >= limits::CALLS_IN_FLIGHT {
             return Readiness::Full(format!(
                 "{all} calls of this session are in flight, which is the most; wait for some"
             ));
         }
         let most = usize::try_from(server.limits.in_flight).unwrap_or(usize::MAX);
-        if slot.open + slot.waiting.len() >= most {
+        if of(slot) >= most {
             return Readiness::Full(format!(
                 "{most} calls to server {} are in flight, which is the most; wait for some",
                 server.key
@@ -207,7 +205,31 @@ impl Links {
         )
     }
 
-    /// One more call or subscription on a link.
+    /// One more subscription on a link.
+    pub(super) fn holds(&mut self, id: LinkId, now: &Now) {
+        if let Some(slot) = self.slot(id) {
+            slot.held += 1;
+            slot.busy(now);
+        }
+    }
+
+    /// A call became a subscription.
+    pub(super) fn stands(&mut self, id: LinkId) {
+        if let Some(slot) = self.slot(id) {
+            slot.open = slot.open.saturating_sub(1);
+            slot.held += 1;
+        }
+    }
+
+    /// One subscription fewer.
+    pub(super) fn released(&mut self, id: LinkId, now: &Now) {
+        if let Some(slot) = self.slot(id) {
+            slot.held = slot.held.saturating_sub(1);
+            slot.busy(now);
+        }
+    }
+
+    /// One more call on a link.
     pub(super) fn opened(&mut self, id: LinkId, now: &Now) {
         if let Some(slot) = self.slot(id) {
             slot.open += 1;
@@ -241,7 +263,7 @@ impl Links {
 
 impl Slot {
     fn busy(&mut self, now: &Now) {
-        let calls = self.open + self.waiting.len();
+        let calls = self.open + self.held + self.waiting.len();
         self.link.set_busy(calls, now);
         if self.retired && calls == 0 {
             self.link.stop();
@@ -262,6 +284,7 @@ impl Machine {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             open: 0,
+            held: 0,
             retired: false,
             trouble: None,
             chores: Vec::new(),
@@ -461,7 +484,7 @@ impl Machine {
         }
         let (key, _) = self.links.describe(id);
         for _ in 0..self.listens.lose(id) {
-            self.links.closed(id, now);
+            self.links.released(id, now);
         }
         for call in self.calls.of_link(id) {
             let sent = self

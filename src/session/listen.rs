@@ -69,6 +69,11 @@ impl Listens {
         before - self.held.len()
     }
 
+    /// Whether the session may not be subscribed to more resources.
+    pub(super) fn full(&self) -> bool {
+        self.own.len() + self.held.len() >= limits::SUBSCRIPTIONS
+    }
+
     fn wanted(&self, uri: &str) -> bool {
         self.own.contains(uri) || self.open.iter().any(|listen| listen.uris.contains(uri))
     }
@@ -93,10 +98,12 @@ impl Machine {
             .iter()
             .map(|listen| listen.uris.len())
             .sum();
-        if self.listens.open.len() >= limits::LISTENS || held + asked.len() > limits::SUBSCRIPTIONS
+        if self.listens.open.len() >= limits::LISTENS
+            || held + asked.len() > limits::SUBSCRIPTIONS
+            || request.line.len() > limits::LISTEN_BYTES
         {
             self.outbox.count("listen-limit", now);
-            let text = "too many subscriptions are open; cancel some";
+            let text = "too many subscriptions at once; cancel some, or ask for fewer";
             return self.error(&request.id, -32603, text, None);
         }
         let asked: Vec<String> = asked
@@ -173,7 +180,7 @@ impl Machine {
             .collect();
         for link in held {
             self.listens.held.remove(&(link, uri.to_owned()));
-            self.links.closed(link, now);
+            self.links.released(link, now);
             if let Some(id) = self.links.chore(link) {
                 let line = Housekeeping::Unsubscribe(id, uri.to_owned());
                 self.outbox.send_link(link, Upstream::Housekeeping(line));
@@ -212,7 +219,7 @@ impl Machine {
             (Method::Unsubscribe, End::Ok) => {
                 self.listens.own.remove(&uri);
                 if !self.listens.wanted(&uri) && self.listens.held.remove(&(key.link, uri)) {
-                    self.links.closed(key.link, now);
+                    self.links.released(key.link, now);
                 }
             }
             _ => {}
@@ -221,7 +228,7 @@ impl Machine {
 
     fn hold(&mut self, link: LinkId, uri: &str, now: &Now) {
         if self.listens.held.insert((link, uri.to_owned())) {
-            self.links.opened(link, now);
+            self.links.holds(link, now);
         }
     }
 
@@ -259,7 +266,10 @@ impl Machine {
             // the link's own
             return;
         };
-        if !matches!(call.stage, Stage::Sent) {
+        let ours = matches!(call.method, Method::Listen | Method::Subscribe)
+            && matches!(self.links.era(link), Some(Era::Stateless))
+            && matches!(call.stage, Stage::Sent);
+        if !ours {
             return self.outbox.count("stray-answer", now);
         }
         if let (Method::Subscribe, Origin::Client { id, .. }, Some(uri)) =
@@ -269,7 +279,9 @@ impl Machine {
             self.listens.own.insert(uri);
             self.own(&id, era, "", false);
         }
-        self.calls.stand(key);
+        if self.calls.stand(key) {
+            self.links.stands(link);
+        }
     }
 
     /// A resource changed: whoever is subscribed to it is told.

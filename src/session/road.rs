@@ -400,6 +400,11 @@ impl Machine {
             }
             Decision::Deny(denial) => return self.refuse_route(ask, route, &denial, now),
         };
+        if matches!(ask.method, Method::Listen | Method::Subscribe) && self.listens.full() {
+            let text = "too many resources are subscribed to; unsubscribe from some";
+            let denial = Denial::new(DenialCode::Overloaded, text);
+            return self.refuse_route(ask, route, &denial, now);
+        }
         let link = self.link_for(&route.server);
         let era = match fate {
             Fate::Ready(ready, era) if ready == link => era,
@@ -407,10 +412,7 @@ impl Machine {
                 return self.refuse_route(ask, route, denial, now);
             }
             Fate::Fresh | Fate::Ready(..) | Fate::Refused(..) => {
-                match self
-                    .links
-                    .readiness(link, self.calls.len(), ask.request.line.len())
-                {
+                match self.links.readiness(link, ask.request.line.len()) {
                     Readiness::Ready(era) => era,
                     Readiness::Full(why) => {
                         let denial = Denial::new(DenialCode::Overloaded, why);
@@ -478,7 +480,8 @@ impl Machine {
             }
             _ => self.edited(ask, route, rename, era, &token),
         };
-        let facts = self.facts(ask, route.target, Some(started), content, now);
+        let rule = self.rule_context(started, now);
+        let facts = self.facts(ask, route.target, rule, started.audit, content, now);
         let params = request.params.as_ref();
         let start = Start {
             origin: match ask.method {
@@ -568,7 +571,8 @@ impl Machine {
         &mut self,
         ask: &Ask<'_, '_>,
         target: ContextId,
-        started: Option<&Started<'_>>,
+        rule: ContextId,
+        audit: AuditRule,
         content: Bytes,
         now: &Now,
     ) -> CallFacts {
@@ -580,10 +584,10 @@ impl Machine {
             client: self.client_context(ask.asker, now),
             target,
             registry: self.registry_context(now),
-            rule: started.map_or(ContextId(0), |started| self.rule_context(started, now)),
+            rule,
             correlation: meta::correlation(meta),
             content: Content(content),
-            audit: started.map_or_else(AuditRule::default, |started| started.audit),
+            audit,
         }
     }
 
@@ -679,11 +683,7 @@ impl Machine {
         };
         let rule = self.outbox.context(rule, now);
         let content = copied(ask.request.line, &ask.content);
-        let facts = CallFacts {
-            rule,
-            audit,
-            ..self.facts(ask, target, None, content, now)
-        };
+        let facts = self.facts(ask, target, rule, audit, content, now);
         self.outbox.append(Record::Denial { facts, code }, now);
         let (id, era) = (&ask.request.id, ask.asker.era);
         match (unknown, ask.method) {
@@ -804,6 +804,7 @@ impl Machine {
         };
         let instead = closed.instead();
         let fail_mode = closed.fail_mode;
+        let stood = matches!(closed.origin, Origin::Standing);
         self.outbox.append(closed.body, now);
         if let (Some(line), Some(instead)) = (line, instead) {
             self.outbox.hold(Held::Answer {
@@ -812,7 +813,11 @@ impl Machine {
                 instead,
             });
         }
-        self.links.closed(key.link, now);
+        if stood {
+            self.links.released(key.link, now);
+        } else {
+            self.links.closed(key.link, now);
+        }
         self.pump(key.link, now);
     }
 

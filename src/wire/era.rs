@@ -342,28 +342,21 @@ pub fn own_result(
     server_info: &str,
     note: Option<(&str, &str)>,
 ) -> String {
-    let note = note.map(|(key, value)| format!("\"{key}\":{value}"));
-    let mut out = format!("{{{members}");
-    let mut meta = String::new();
-    match to {
-        Era::Handshake(_) => {}
-        Era::Stateless => {
-            out.push_str(",\"resultType\":\"complete\"");
-            if cacheable {
-                out.push_str(",\"ttlMs\":0,\"cacheScope\":\"private\"");
-            }
-            meta = format!("\"{META_SERVER_INFO}\":{server_info}");
+    let mut all = vec![members.to_owned()];
+    let mut meta = Vec::new();
+    if to == Era::Stateless {
+        all.push("\"resultType\":\"complete\"".to_owned());
+        if cacheable {
+            all.push("\"ttlMs\":0,\"cacheScope\":\"private\"".to_owned());
         }
+        meta.push(format!("\"{META_SERVER_INFO}\":{server_info}"));
     }
-    if let Some(note) = note {
-        meta.push_str(if meta.is_empty() { "" } else { "," });
-        meta.push_str(&note);
-    }
+    meta.extend(note.map(|(key, value)| format!("\"{key}\":{value}")));
     if !meta.is_empty() {
-        out.push_str(&format!(",\"_meta\":{{{meta}}}"));
+        all.push(format!("\"_meta\":{{{}}}", meta.join(",")));
     }
-    out.push('}');
-    out
+    all.retain(|member| !member.is_empty());
+    format!("{{{}}}", all.join(","))
 }
 
 /// A `subscriptions/listen` of mcpshim's own for one resource, newline included.

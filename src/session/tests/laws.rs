@@ -5,14 +5,14 @@ use crate::wire::raw::Object;
 
 type Unstructured<'a> = arbtest::arbitrary::Unstructured<'a>;
 
-/// See [`super::super::fuzz`] for what is asserted.
+/// See [`crate::session::fuzz`] for what is asserted.
 #[test]
 fn any_interleaving_keeps_the_laws() {
     arbtest::arbtest(|u| {
         let bytes: Vec<u8> = (0..u.int_in_range(0..=1500)?)
             .map(|_| u.arbitrary())
             .collect::<Result<_, _>>()?;
-        super::super::fuzz::run(&bytes);
+        fuzz::run(&bytes);
         Ok(())
     })
     .size_min(10_000)
@@ -62,7 +62,7 @@ fn nothing_is_lost_outside_the_edits() {
         let line = rig.seen.iter().rev().find_map(|seen| match seen {
             Seen::Link(line) if up => Some(line.clone()),
             Seen::Client(line) if !up => Some(line.clone()),
-            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) | Seen::Recorded(_) => None,
+            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) => None,
         });
         line.unwrap()
     };
@@ -120,8 +120,8 @@ fn nothing_is_lost_outside_the_edits() {
         assert_eq!(kept(&meta(&before), &ours), kept(&meta(&after), &ours));
         // the record has the client's own bytes
         let intent = rig.seen.iter().rev().find_map(|seen| match seen {
-            Seen::Append(_, Body::Intent(facts)) => Some(facts.content.0.clone()),
-            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) | Seen::Recorded(_) => None,
+            Seen::Append(Body::Intent(facts)) => Some(facts.content.0.clone()),
+            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) => None,
         });
         assert_eq!(intent.unwrap(), arguments.as_bytes());
 
@@ -144,8 +144,8 @@ fn nothing_is_lost_outside_the_edits() {
         assert_eq!(kept(&result, &eras), kept(&got, &eras));
         assert_eq!(Object::parse(&down).unwrap().get("id"), Some("\"x\""));
         let outcome = rig.seen.iter().rev().find_map(|seen| match seen {
-            Seen::Append(_, Body::Outcome { content, .. }) => Some(content.0.clone()),
-            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) | Seen::Recorded(_) => None,
+            Seen::Append(Body::Outcome { content, .. }) => Some(content.0.clone()),
+            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) => None,
         });
         assert_eq!(outcome.unwrap(), result.as_bytes());
         Ok(())

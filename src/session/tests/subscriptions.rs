@@ -143,3 +143,68 @@ fn the_end_of_the_session_ends_its_listens() {
     ! done
     "#);
 }
+
+#[test]
+fn an_acknowledgement_of_a_call_that_is_no_listen_changes_nothing() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"beta_echo"}}
+        «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+        «beta {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#,
+    );
+    assert!(
+        transcript.ends_with("< {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[]}}\n"),
+        "{transcript}"
+    );
+}
+
+#[test]
+fn a_grant_taken_back_ends_the_news_of_a_resource() {
+    let mut rig = Rig::handshake();
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}"#,
+    );
+    let update = r#"«alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}"#;
+    assert!(rig.play(update).contains("< "));
+    let mut less = registry();
+    less.table("eng", "alpha").resources.clear();
+    rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
+    rig.play("");
+    assert!(!rig.play(update).contains("< "));
+}
+
+#[test]
+fn a_lost_link_takes_its_subscriptions_with_it() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}
+        > {"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"beta://readme"}}
+        «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+        closed beta ended
+        closed alpha ended"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    »alpha {"jsonrpc":"2.0","id":6,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+    «alpha {"jsonrpc":"2.0","id":6,"result":{}}
+    ! outcome 1 Ok {}
+    < {"jsonrpc":"2.0","id":1,"result":{}}
+    > {"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"beta://readme"}}
+    ! open beta
+    ! intent 2 beta(2026-07-28)/ by rule#3 eng "beta://readme"
+    »beta {"jsonrpc":"2.0","id":6,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{}}}}
+    «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    < {"jsonrpc":"2.0","id":2,"result":{}}
+    closed beta ended
+    ! outcome 2 Unknown
+    ! link down
+    closed alpha ended
+    ! link down
+    "#);
+    let (_, _, open) = rig.machine.books();
+    assert_eq!(open, 0);
+}

@@ -154,7 +154,7 @@ fn edits_change_what_they_name_and_copy_the_rest() {
             }
         }
         let append: &[(&str, &str)] =
-            *u.choose(&[&[][..], &[("y", "2")], &[("y", "2"), ("z", "[]")]])?;
+            u.choose(&[&[][..], &[("y", "2")], &[("y", "2"), ("z", "[]")]])?;
         let mut plan = plan.into_iter();
         edits.object(&parsed, |_| plan.next().unwrap(), append);
         let mut out = Vec::new();

@@ -159,6 +159,43 @@ mod tests {
         assert!(KEYS.is_sorted_by(|a, b| a.name < b.name));
     }
 
+    /// `docs/configuration.md` has exactly the rows that the table gives.
+    #[test]
+    fn the_page_and_the_table_are_the_same() {
+        let rows: String = KEYS
+            .iter()
+            .map(|key| {
+                format!(
+                    "| `{}` | {} | {} | {} | {} | {} | {} |\n",
+                    key.name,
+                    key.kind,
+                    if key.default.is_empty() {
+                        "must be set"
+                    } else {
+                        key.default
+                    },
+                    key.variable
+                        .map_or_else(|| "-".to_owned(), |name| format!("`{name}`")),
+                    if key.security { "yes" } else { "no" },
+                    key.since,
+                    key.summary,
+                )
+            })
+            .collect();
+        let page = include_str!("../../docs/configuration.md");
+        let start = page.find("|---|\n").unwrap() + "|---|\n".len();
+        let there: String = page[start..]
+            .lines()
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(there, rows, "the rows should be:\n{rows}");
+        assert!(
+            KEYS.iter().all(|key| key.restart),
+            "the page says that all need a restart"
+        );
+    }
+
     #[test]
     fn a_slip_finds_its_key() {
         assert_eq!(nearest("registry-url"), Some("registry_url"));

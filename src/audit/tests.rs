@@ -952,3 +952,115 @@ fn the_private_key_survives_its_text_form_and_never_prints() {
         );
     }
 }
+
+/// The stream of `tests/data/record`: every kind a writer writes, two segments, the second one
+/// sealed to nobody.
+fn vector() -> Vec<u8> {
+    let (_, doc) = key();
+    let mut writer = Writer::new(std::slice::from_ref(&doc));
+    writer.put(
+        1,
+        Body::Counted {
+            code: "duplicate-key",
+            count: 2,
+        },
+    );
+    writer.put(
+        2,
+        Body::Denial {
+            facts: facts(1, b"{\"path\":\"/etc\"}", Capture::Full),
+            code: "not-granted",
+        },
+    );
+    writer.put(
+        3,
+        Body::Intent(facts(2, b"{\"path\":\"a.txt\"}", Capture::Full)),
+    );
+    writer.put(
+        4,
+        Body::Link {
+            server: ContextId(5),
+            code: "ready",
+            detail: "2025-11-25".to_owned(),
+        },
+    );
+    writer.put(5, outcome(2, b"{\"content\":[]}", Capture::Digest));
+    writer.encoder.rotate();
+    writer.encoder.set_audit_keys(&[]);
+    writer.put(
+        6,
+        Body::Loss {
+            count: 3,
+            code: "disk-full",
+        },
+    );
+    let mut last = facts(3, b"{\"path\":\"b.txt\"}", Capture::Full);
+    last.registry = None;
+    last.correlation.call_id = Some("call_9".to_owned());
+    last.correlation.session_id = Some("0197f3a2".to_owned());
+    writer.put(7, Body::Intent(last));
+    for (call, end) in (3..).zip([
+        End::Cancelled,
+        End::Error(-32_602),
+        End::NotSent,
+        End::Timeout,
+        End::ToolError,
+        End::Unknown,
+    ]) {
+        let mut body = outcome(call, b"", Capture::None);
+        if let Body::Outcome { end: slot, .. } = &mut body {
+            *slot = end;
+        }
+        writer.put(8, body);
+    }
+    writer
+        .encoder
+        .end(&at(9), &mut writer.entropy, &mut writer.out);
+    writer.out
+}
+
+fn jsonl(bytes: &[u8]) -> String {
+    let mut table = ContextTable::new(header().stream);
+    let mut lines = String::new();
+    for record in all(bytes) {
+        table.observe(&record);
+        lines.push_str(&json(&record, &table).to_string());
+        lines.push('\n');
+    }
+    lines
+}
+
+#[test]
+fn the_published_vectors_are_read_and_written_as_they_stand() {
+    let stream = include_bytes!("../../tests/data/record/v1.stream");
+    let tail = verify_chain(GENESIS, stream).unwrap();
+    assert_eq!(
+        jsonl(stream),
+        include_str!("../../tests/data/record/v1.jsonl")
+    );
+    assert_eq!(
+        format!("{}\n", tail.last_hash),
+        include_str!("../../tests/data/record/v1.last-hash")
+    );
+    let private = include_bytes!("../../tests/data/record/v1.private");
+    let private = PrivateKey::from_text(private).unwrap();
+    let Said::Segment(segment) = all(stream)[0].said.clone() else {
+        panic!()
+    };
+    let keys = DataKey::open(&segment, &private).unwrap();
+    let opened: Vec<_> = all(stream)
+        .iter()
+        .filter_map(|record| Some((record.seq, keys.unseal(record).ok()?.content.0)))
+        .collect();
+    assert_eq!(
+        opened,
+        [
+            (10, "{\"path\":\"/etc\"}".into()),
+            (11, "{\"path\":\"a.txt\"}".into())
+        ]
+    );
+    let digested = &all(stream)[12];
+    assert_eq!(keys.matches(digested, b"{\"content\":[]}"), Some(true));
+    // a writer of this version still writes these bytes
+    assert!(vector() == stream[..]);
+}

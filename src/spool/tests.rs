@@ -861,3 +861,61 @@ fn reading_gives_at_least_one_record_and_no_more_than_asked() {
         assert_eq!(tail.first_seq, from);
     }
 }
+
+/// The spool of `tests/data/spool/v1`: two segments, of which the first is acknowledged, and the
+/// beginning of a third whose writer died.
+fn vector() -> BTreeMap<PathBuf, Vec<u8>> {
+    let disk = memory();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1).with_caps(Caps {
+        segment_age_us: 1,
+        ..Caps::default()
+    });
+    spool
+        .append(&[counted(1, 10), counted(1, 11)], &at(1))
+        .unwrap();
+    spool
+        .append(&[counted(2, 20), counted(2, 21)], &at(2))
+        .unwrap();
+    let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
+    let id = backlog.streams().unwrap()[0].id;
+    backlog.ack(id, 4).unwrap();
+    disk.fail(Fault::Dies(100));
+    assert!(spool.append(&[counted(3, 30)], &at(3)).is_err());
+    let below = |path: PathBuf| {
+        let bytes = disk.bytes(&path)?;
+        Some((path.strip_prefix(DIR).ok()?.to_owned(), bytes))
+    };
+    disk.files().into_iter().filter_map(below).collect()
+}
+
+#[test]
+fn the_published_spool_is_read_and_written_as_it_stands() {
+    let published = Path::new("tests/data/spool/v1");
+    let written = vector();
+    assert_eq!(written.len(), 5, "{:?}", written.keys());
+    let temp = tempfile::tempdir().unwrap();
+    for (name, bytes) in written {
+        let stored = std::fs::read(published.join(&name)).unwrap();
+        assert!(
+            stored == bytes,
+            "{name:?} is not what a writer of this version writes"
+        );
+        let copy = temp.path().join(&name);
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::write(copy, stored).unwrap();
+    }
+    let mut backlog = Backlog::open(temp.path().to_owned());
+    let state = backlog.streams().unwrap()[0];
+    assert_eq!(
+        (state.next_unacked, state.last_seq, state.ended),
+        (5, 7, false)
+    );
+    assert_eq!(backlog.adopt(&at(9)).unwrap()[0].cut_bytes, 100);
+    let state = backlog.streams().unwrap()[0];
+    assert_eq!(
+        (state.next_unacked, state.last_seq, state.ended),
+        (5, 8, true)
+    );
+    let slice = backlog.read(state.id, 5, 10, 1 << 20).unwrap().unwrap();
+    verify_chain(slice.prev_hash, &slice.frames).unwrap();
+}

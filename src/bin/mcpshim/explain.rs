@@ -42,10 +42,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     {
         return Err(Failure::new(
             Exit::Failed,
-            format!("{} is an event of the record, which holds its own rule and role", args.what),
+            format!(
+                "{} is an event of the record, which holds its own rule and role",
+                args.what
+            ),
         )
         .hint(format!(
-            "run `mcpshim audit show {0}` for what is still on this machine, or `mcpshim-collector show {0}`",
+            "whoever may read the record runs `mcpshim-collector show {}`; `mcpshim audit status` \
+             says what is not delivered yet",
             args.what
         )));
     }

@@ -129,7 +129,11 @@ impl Driver {
         let waits = config.is_some() && snapshot.registry().is_none();
         let session = config.as_ref().and_then(|c| c.client_session.clone());
         let recorder = match &config {
-            Some(config) => Recorder::new(spool(config, &snapshot, &clock), clock.clone()),
+            Some(config) => Recorder::new(
+                spool(config, &snapshot, &clock),
+                spool_dir(config),
+                clock.clone(),
+            ),
             None => Recorder::nowhere("mcpshim is not configured".to_owned(), clock.clone()),
         };
         let snapshot = (!waits).then_some(snapshot);
@@ -231,13 +235,14 @@ impl Driver {
 
     /// Looks at every link once, the one after the last that had something first.
     fn poll_links(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Event> {
-        let turn = LinkId(self.turn);
-        let (before, after): (Vec<_>, Vec<_>) =
-            self.pipes.iter_mut().partition(|(id, _)| **id < turn);
-        for (id, pipe) in after.into_iter().chain(before) {
-            if let Poll::Ready(event) = pipe.child.poll_event(cx, &mut pipe.buffer, read) {
-                self.turn = id.0.wrapping_add(1);
-                return Poll::Ready(Event::Link(*id, event));
+        for second_half in [true, false] {
+            for (id, pipe) in &mut self.pipes {
+                if (id.0 >= self.turn) == second_half
+                    && let Poll::Ready(event) = pipe.child.poll_event(cx, &mut pipe.buffer, read)
+                {
+                    self.turn = id.0.wrapping_add(1);
+                    return Poll::Ready(Event::Link(*id, event));
+                }
             }
         }
         Poll::Pending
@@ -488,6 +493,10 @@ fn log_path(config: &Config, server: &ServerDoc) -> PathBuf {
     config.state_dir.join("log").join(name)
 }
 
+fn spool_dir(config: &Config) -> PathBuf {
+    config.state_dir.join("spool")
+}
+
 /// The stream of this process; nothing is made before its first record.
 fn spool(config: &Config, snapshot: &Snapshot, clock: &SystemClock) -> Spool {
     let registry = snapshot.registry();
@@ -509,7 +518,7 @@ fn spool(config: &Config, snapshot: &Snapshot, clock: &SystemClock) -> Spool {
         previous: Vec::new(),
     };
     Spool::new(
-        config.state_dir.join("spool"),
+        spool_dir(config),
         Box::new(RealDisk),
         Box::new(describe),
         keys,

@@ -4,9 +4,11 @@
 //! that must be synced, and any batch while the last append took longer than
 //! [`limits::SLOW_APPEND_US`], goes to the thread together with the spool; until it comes back,
 //! later batches wait, and then go in one piece. So each sync covers all that came during the
-//! one before it.
+//! one before it. A batch that the collector must have first is waited for on that thread too.
 
+use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -15,7 +17,12 @@ use crate::clock::{Clock as _, Now, SystemClock};
 use crate::limits;
 use crate::registry::doc::{AuditKeyDoc, DurabilityClass};
 use crate::session::Ticket;
-use crate::spool::Spool;
+use crate::spool::{Backlog, Spool};
+
+/// How long the collector may take to acknowledge a record of its class, in milliseconds…
+const ACKNOWLEDGE_MS: u64 = 5_000;
+/// …and how often that is looked up.
+const LOOK_MS: u64 = 5;
 
 /// What became of entries, in the order of their tickets.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +46,8 @@ pub(super) struct Recorder {
     /// Keys that came while the spool was away.
     keys: Option<Vec<AuditKeyDoc>>,
     slow: bool,
+    /// Where the spool lies; empty where there is none.
+    dir: PathBuf,
     clock: SystemClock,
 }
 
@@ -70,12 +79,14 @@ struct Done {
 }
 
 impl Recorder {
-    pub(super) fn new(spool: Spool, clock: SystemClock) -> Self {
+    /// `dir` is where the spool lies.
+    pub(super) fn new(spool: Spool, dir: PathBuf, clock: SystemClock) -> Self {
         Self {
             place: Place::Here(Box::new(spool), None),
             batch: Batch::default(),
             keys: None,
             slow: false,
+            dir,
             clock,
         }
     }
@@ -87,6 +98,7 @@ impl Recorder {
             batch: Batch::default(),
             keys: None,
             slow: false,
+            dir: PathBuf::new(),
             clock,
         }
     }
@@ -116,7 +128,7 @@ impl Recorder {
             Place::Here(..) | Place::Nowhere(_) => std::mem::take(&mut self.batch),
         };
         match std::mem::replace(&mut self.place, Place::Nowhere(String::new())) {
-            Place::Here(spool, thread) if self.slow || batch.wants_sync() => {
+            Place::Here(spool, thread) if self.slow || batch.class() > DurabilityClass::Process => {
                 self.send_off(spool, thread, batch)
             }
             Place::Here(mut spool, thread) => {
@@ -129,10 +141,7 @@ impl Recorder {
                 settled
             }
             Place::Nowhere(reason) => {
-                let settled = batch.all(|upto| Settled::NotRecorded {
-                    upto,
-                    reason: reason.clone(),
-                });
+                let settled = batch.none(reason.clone());
                 self.place = Place::Nowhere(reason);
                 settled
             }
@@ -143,20 +152,36 @@ impl Recorder {
         }
     }
 
+    fn start_thread(&self) -> std::io::Result<Thread> {
+        let (jobs, inbox) = std::sync::mpsc::channel::<Job>();
+        let (outbox, done) = mpsc::unbounded_channel();
+        let (dir, clock) = (self.dir.clone(), self.clock.clone());
+        std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || {
+                while let Ok(job) = inbox.recv() {
+                    if outbox.send(work(job, &dir, &clock)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Thread { jobs, done })
+    }
+
     fn send_off(
         &mut self,
-        mut spool: Box<Spool>,
+        spool: Box<Spool>,
         thread: Option<Thread>,
         batch: Batch,
     ) -> Vec<Settled> {
-        let thread = match thread.map_or_else(|| Thread::start(self.clock.clone()), Ok) {
+        let thread = match thread.map_or_else(|| self.start_thread(), Ok) {
             Ok(thread) => thread,
             Err(error) => {
-                // as slow as the disk is, but recorded
+                // as slow as the disk is, but as the rules want it
                 tracing::warn!(%error, "The spool has no thread of its own.");
-                let settled = batch.record(&mut spool, &self.clock.now());
-                self.place = Place::Here(spool, None);
-                return settled;
+                let done = work(Job { spool, batch }, &self.dir, &self.clock);
+                self.place = Place::Here(done.spool, None);
+                return done.settled;
             }
         };
         match thread.jobs.send(Job { spool, batch }) {
@@ -165,10 +190,9 @@ impl Recorder {
                 Vec::new()
             }
             Err(unsent) => {
-                let mut job = unsent.0;
-                let settled = job.batch.record(&mut job.spool, &self.clock.now());
-                self.place = Place::Here(job.spool, None);
-                settled
+                let done = work(unsent.0, &self.dir, &self.clock);
+                self.place = Place::Here(done.spool, None);
+                done.settled
             }
         }
     }
@@ -214,36 +238,43 @@ impl Recorder {
     }
 }
 
-impl Thread {
-    fn start(clock: SystemClock) -> std::io::Result<Self> {
-        let (jobs, inbox) = std::sync::mpsc::channel::<Job>();
-        let (outbox, done) = mpsc::unbounded_channel();
-        std::thread::Builder::new()
-            .name("spool".to_owned())
-            .spawn(move || {
-                while let Ok(mut job) = inbox.recv() {
-                    let start = clock.now();
-                    let mut settled = job.batch.record(&mut job.spool, &start);
-                    let took_us = clock.now().mono_us.saturating_sub(start.mono_us);
-                    if job.batch.wants_sync()
-                        && let Err(error) = job.spool.sync()
-                    {
-                        settled = job.batch.all(|upto| Settled::NotRecorded {
-                            upto,
-                            reason: error.to_string(),
-                        });
-                    }
-                    let done = Done {
-                        spool: job.spool,
-                        settled,
-                        took_us,
-                    };
-                    if outbox.send(done).is_err() {
-                        return;
-                    }
-                }
-            })?;
-        Ok(Self { jobs, done })
+/// Does a job where it may take its time.
+fn work(mut job: Job, dir: &Path, clock: &SystemClock) -> Done {
+    let start = clock.now();
+    let mut settled = job.batch.record(&mut job.spool, &start);
+    let took_us = clock.now().mono_us.saturating_sub(start.mono_us);
+    let class = job.batch.class();
+    if class >= DurabilityClass::Disk
+        && let Err(error) = job.spool.sync()
+    {
+        settled = job.batch.none(error.to_string());
+    } else if class == DurabilityClass::Collector && !is_acknowledged(&job.spool, dir, clock) {
+        let seconds = ACKNOWLEDGE_MS / 1000;
+        settled = job.batch.none(format!(
+            "the collector did not acknowledge the record within {seconds} s"
+        ));
+    }
+    Done {
+        spool: job.spool,
+        settled,
+        took_us,
+    }
+}
+
+/// Waits until the collector has everything. The shipper writes how far it has it.
+fn is_acknowledged(spool: &Spool, dir: &Path, clock: &SystemClock) -> bool {
+    let deadline_us = clock.now().mono_us + ACKNOWLEDGE_MS * 1000;
+    let mut backlog = Backlog::open(dir.to_owned());
+    loop {
+        let streams = backlog.streams().unwrap_or_default();
+        let ours = streams.iter().find(|s| Some(s.id) == spool.stream());
+        if ours.is_some_and(|stream| stream.next_unacked > spool.last_seq()) {
+            return true;
+        }
+        if clock.now().mono_us >= deadline_us {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(LOOK_MS));
     }
 }
 
@@ -286,18 +317,16 @@ impl Batch {
         settled
     }
 
-    fn all(&self, answer: impl FnOnce(Ticket) -> Settled) -> Vec<Settled> {
-        self.tickets
-            .last()
-            .copied()
-            .map(answer)
+    /// Nothing of it counts as recorded, for this reason.
+    fn none(&self, reason: String) -> Vec<Settled> {
+        let last = self.tickets.last().copied();
+        last.map(|upto| Settled::NotRecorded { upto, reason })
             .into_iter()
             .collect()
     }
 
-    /// Whether a rule wants one of these to survive loss of power. A class that wants more gets
-    /// this much (`docs/limitations.md`).
-    fn wants_sync(&self) -> bool {
+    /// The strictest class that a rule wants for one of these.
+    fn class(&self) -> DurabilityClass {
         let class = |entry: &Entry| match &entry.body {
             Body::Denial { facts, .. } | Body::Intent(facts) => facts.audit.class,
             Body::Outcome { audit, .. } => audit.class,
@@ -305,9 +334,8 @@ impl Batch {
                 DurabilityClass::Process
             }
         };
-        self.entries
-            .iter()
-            .any(|entry| class(entry) > DurabilityClass::Process)
+        let classes = self.entries.iter().map(class);
+        classes.max().unwrap_or(DurabilityClass::Process)
     }
 
     /// The same room, empty.
@@ -321,7 +349,6 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::path::Path;
 
     use super::*;
     use crate::audit::encode::StreamHeader;
@@ -352,7 +379,7 @@ mod tests {
             &[],
             Box::new(CountingEntropy(1)),
         );
-        Recorder::new(spool, SystemClock::new())
+        Recorder::new(spool, dir.to_owned(), SystemClock::new())
     }
 
     fn entry(class: DurabilityClass) -> Entry {
@@ -412,6 +439,27 @@ mod tests {
         assert!(!recorder.slow, "it was quick this time");
         recorder.push(Ticket(2), entry(DurabilityClass::Process));
         assert_eq!(recorder.settle(), recorded(2));
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_class_collector_waits_until_it_is_acknowledged() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut recorder = recorder(temp.path());
+        recorder.push(Ticket(1), entry(DurabilityClass::Collector));
+        assert_eq!(recorder.settle(), []);
+        let mut backlog = Backlog::open(temp.path().to_owned());
+        let stream = loop {
+            // the shipper's part: take what is there, deliver it, write down that it was taken
+            let streams = backlog.streams().unwrap_or_default();
+            if let Some(stream) = streams.first().filter(|stream| stream.last_seq > 0) {
+                break *stream;
+            }
+            tokio::task::yield_now().await;
+        };
+        let still_waits = poll_fn(|cx| Poll::Ready(recorder.poll_settled(cx).is_pending()));
+        assert!(still_waits.await);
+        backlog.ack(stream.id, stream.last_seq).unwrap();
+        assert_eq!(poll_fn(|cx| recorder.poll_settled(cx)).await, recorded(1));
     }
 
     #[test]

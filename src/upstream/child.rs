@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::pipe::PipeFlags;
 
 use super::fd::{Sink, Source};
 use super::{Launch, SpawnError, Words, guard};
@@ -253,7 +252,7 @@ impl Control {
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     #[cfg(target_os = "linux")]
     {
-        Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?)
+        Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
     }
     #[cfg(not(target_os = "linux"))]
     {

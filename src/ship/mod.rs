@@ -196,6 +196,8 @@ const ENVIRONMENT: &[&str] = &[
     "MCPSHIM_CONFIG",
     "MCPSHIM_STATE",
     "PROGRAMDATA",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "SYSTEMROOT",
     "TEMP",
     "TMPDIR",

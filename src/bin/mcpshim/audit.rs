@@ -293,8 +293,7 @@ enum Word {
 fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
     let clock = SystemClock::new();
     let deadline_us = wait_s.saturating_mul(1_000_000);
-    let mut records = Spooled::open(&config.state_dir);
-    let before = waiting(&config, &mut records)?;
+    let before = waiting(&config)?;
     let state_dir = config.state_dir.clone();
     let failed = |error: std::io::Error| Failure::from_error(Exit::Failed, &error);
     ship::hurry(&state_dir).map_err(failed)?;
@@ -331,13 +330,13 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
         match words.recv_timeout(Duration::from_millis(200)) {
             Ok(Word::Waiting(now)) => left = now,
             Ok(Word::Ended(Ok(_))) => {
-                left = waiting(&config, &mut records)?;
+                left = waiting(&config)?;
                 break Ok(());
             }
             Ok(Word::Ended(Err(failure))) => break Err(failure),
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
                 if held.is_none() {
-                    left = waiting(&config, &mut records)?;
+                    left = waiting(&config)?;
                     if left == 0 {
                         break Ok(());
                     }
@@ -371,8 +370,9 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
     Err(failure)
 }
 
-fn waiting(config: &Config, records: &mut Spooled) -> Result<u64, Failure> {
-    let streams = records
+/// Records that wait. Opened anew each time: what another process acknowledged is in the files.
+fn waiting(config: &Config) -> Result<u64, Failure> {
+    let streams = Spooled::open(&config.state_dir)
         .streams()
         .map_err(|error| unreadable(config, &error))?;
     Ok(streams.iter().map(Waiting::records).sum())

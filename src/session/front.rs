@@ -216,8 +216,9 @@ impl Machine {
                 },
                 Pin::Opening | Pin::Stateless => {
                     let text = format!(
-                        "params._meta[{:?}] is missing (MCP 2026-07-28), and there was no initialize",
-                        era::META_PROTOCOL
+                        "params._meta[{:?}] is missing (MCP {}), and there was no initialize",
+                        era::META_PROTOCOL,
+                        Era::Stateless.revision().as_str()
                     );
                     return self.error(&request.id, -32602, &text, None);
                 }
@@ -306,7 +307,7 @@ impl Machine {
     fn discover(&mut self, request: &Request<'_>, asker: &Asker<'_>) {
         let members = format!(
             r#""supportedVersions":["{}"],"capabilities":{CAPABILITIES},"instructions":{}"#,
-            Revision::V2026_07_28.as_str(),
+            Era::Stateless.revision().as_str(),
             raw::quoted(&self.snapshot.catalog().instructions())
         );
         self.own(request.id.raw(), asker.era, &members, true);

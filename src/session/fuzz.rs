@@ -32,10 +32,11 @@ use crate::policy::fixture::{self, ann};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{PinMode, Registry, ServerDoc};
 use crate::registry::{Freshness, Verified};
+use crate::wire::era::{Era, META_CAPABILITIES, META_PROTOCOL, Revision};
 use crate::wire::msg::{Message, result_line};
 
-const STATELESS: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":"p"}"#;
-const HANDSHAKE: &str = r#""_meta":{"progressToken":"p"}"#;
+const NEW: &str = Era::Stateless.revision().as_str();
+const OLD: &str = Revision::NEWEST_HANDSHAKE.as_str();
 const TOOLS: [&str; 12] = [
     "alpha_echo",
     "alpha_echo",
@@ -62,7 +63,7 @@ const URIS: [&str; 5] = [
 fn registry() -> Registry {
     let mut registry = fixture::registry();
     registry.put_role("eng", &["eng"]);
-    for (key, protocol) in [("alpha", "2025-11-25"), ("beta", "2026-07-28")] {
+    for (key, protocol) in [("alpha", OLD), ("beta", NEW)] {
         let tools = [("echo", true), ("forbidden", true)];
         let (uri, template) = (format!("{key}://readme"), format!("{key}://doc/{{id}}"));
         let mut server = fixture::server(key, "names", &tools, &["greet"], &[&uri], &[&template]);
@@ -191,10 +192,7 @@ pub fn run(bytes: &[u8]) {
         done: false,
     };
     if !world.stateless {
-        world.request(
-            "initialize",
-            r#""protocolVersion":"2025-11-25","capabilities":{}"#,
-        );
+        world.initialize();
     }
     while !world.bytes.is_empty() {
         world.step();
@@ -243,10 +241,7 @@ impl World<'_> {
                 ]);
                 self.request(method, "\"x\":1");
             }
-            10 => self.request(
-                "initialize",
-                r#""protocolVersion":"2025-11-25","capabilities":{}"#,
-            ),
+            10 => self.initialize(),
             11 => self.cancel(),
             12 => {
                 let uri = self.pick(&URIS);
@@ -308,10 +303,16 @@ impl World<'_> {
     }
 
     fn request(&mut self, method: &str, params: &str) {
-        let mostly = if self.stateless { STATELESS } else { HANDSHAKE };
-        let meta = self.pick(&[mostly, mostly, mostly, mostly, mostly, STATELESS, HANDSHAKE]);
+        // now and then the other era's
+        let other = self.byte() % 8 == 7;
+        let meta = meta(self.stateless != other);
         let token = format!("\"q{}\"", self.asked.len());
         self.ask(&token, method, &format!("{params},{meta}"));
+    }
+
+    fn initialize(&mut self) {
+        let params = format!(r#""protocolVersion":"{OLD}","capabilities":{{}}"#);
+        self.request("initialize", &params);
     }
 
     fn ask(&mut self, token: &str, method: &str, params: &str) {
@@ -336,7 +337,7 @@ impl World<'_> {
         let tokens: Vec<String> = self.asked.keys().cloned().collect();
         if let Some(token) = tokens.get(at % tokens.len().max(1)) {
             let token = token.clone();
-            self.ask(&token, "prompts/list", STATELESS);
+            self.ask(&token, "prompts/list", &meta(true));
         }
     }
 
@@ -628,10 +629,19 @@ impl World<'_> {
     }
 }
 
+/// `_meta` as a client of one era writes it.
+fn meta(stateless: bool) -> String {
+    let own = match stateless {
+        true => format!("\"{META_PROTOCOL}\":\"{NEW}\",\"{META_CAPABILITIES}\":{{}},"),
+        false => String::new(),
+    };
+    format!(r#""_meta":{{{own}"progressToken":"p"}}"#)
+}
+
 /// The result of what a link asks for itself.
 fn own(server: &ServerDoc, method: &str) -> Option<String> {
     let surface = server.surface.clone().unwrap_or_default();
-    let stateless = surface.protocol == "2026-07-28";
+    let stateless = surface.protocol == NEW;
     let about = r#""capabilities":{"tools":{},"prompts":{},"resources":{},"logging":{}}"#;
     let list = |member: &str, items: &[crate::registry::doc::Pinned]| {
         let items: Vec<&str> = items.iter().map(|item| item.definition.get()).collect();
@@ -641,9 +651,9 @@ fn own(server: &ServerDoc, method: &str) -> Option<String> {
         )
     };
     Some(match method {
-        "initialize" => format!(r#"{{"protocolVersion":"2025-11-25",{about}}}"#),
+        "initialize" => format!(r#"{{"protocolVersion":"{OLD}",{about}}}"#),
         "server/discover" if stateless => {
-            format!(r#"{{"resultType":"complete","supportedVersions":["2026-07-28"],{about}}}"#)
+            format!(r#"{{"resultType":"complete","supportedVersions":["{NEW}"],{about}}}"#)
         }
         "tools/list" if server.pin == PinMode::Off => {
             r#"{"tools":[{"name":"echo","inputSchema":{"type":"object"}}]}"#.to_owned()

@@ -1,4 +1,4 @@
-//! The road of a call, up and down (DESIGN §3).
+//! The road of a call, up and down.
 //!
 //! Up: who → inspect → decide → ready(link) → intent appended → sent. A request that has to wait
 //! for its link keeps its line and no permit: when the link is ready it walks the road again

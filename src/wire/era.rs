@@ -75,7 +75,7 @@ impl Revision {
 
     /// The text of `protocolVersion`.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::V2024_11_05 => "2024-11-05",
             Self::V2025_03_26 => "2025-03-26",
@@ -98,7 +98,7 @@ pub enum Era {
 impl Era {
     /// The revision spoken.
     #[must_use]
-    pub fn revision(self) -> Revision {
+    pub const fn revision(self) -> Revision {
         match self {
             Self::Handshake(revision) => revision,
             Self::Stateless => Revision::V2026_07_28,

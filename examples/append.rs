@@ -1,7 +1,7 @@
 //! Prints what one intent and its outcome cost: encode, seal, chain and write, without sync.
 //!
 //! ```console
-//! $ cargo run --release --no-default-features --example append [DIR]
+//! $ cargo run --release --no-default-features --example append [DIR [PAYLOAD]]
 //! ```
 //! Figures are of this machine and this moment; nothing is asserted.
 #![expect(
@@ -37,7 +37,11 @@ fn main() {
         "{:>9} {:>8} {:>9} {:>9} {:>9}",
         "payload", "capture", "p50 µs", "p99 µs", "bytes"
     );
+    let only: Option<usize> = std::env::args().nth(2).and_then(|bytes| bytes.parse().ok());
     for bytes in [0, 100, 1000, 10_000, 1_000_000] {
+        if only.is_some_and(|only| only != bytes) {
+            continue;
+        }
         for capture in [Capture::Digest, Capture::Full] {
             let caps = Caps {
                 spool_bytes: 8 << 30,

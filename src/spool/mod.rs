@@ -44,7 +44,7 @@ const QUARANTINE: &str = "quarantine";
 const ACK: &str = "ack";
 /// A buffer that grew beyond this for one large record is given back, in bytes.
 const BUFFER_BYTES: usize = 2 << 20;
-/// How often the size of the whole spool is looked up again while it is full, in microseconds.
+/// The size of the whole spool is looked up at most this often, in microseconds.
 const LOOK_US: u64 = 1_000_000;
 /// Segments whose sync is put off until somebody asks for one.
 const UNSYNCED: usize = 64;
@@ -597,8 +597,11 @@ impl Stream {
                 tracing::warn!(%error, "A closed segment could not be synced.");
             }
         }
-        self.usage = usage(disk, spool).unwrap_or(self.usage);
-        self.looked_us = now.mono_us;
+        // the other streams' share may be stale by what they write in this time: far below the reserve
+        if now.mono_us.saturating_sub(self.looked_us) >= LOOK_US {
+            self.usage = usage(disk, spool).unwrap_or(self.usage);
+            self.looked_us = now.mono_us;
+        }
     }
 
     /// Writes the buffer to the segment. `before` is the chain before its first frame; afterwards

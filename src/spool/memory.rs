@@ -424,12 +424,13 @@ impl DiskFile for MemoryFile {
                 (bytes.len(), Some(io::Error::other("input/output error")))
             }
             Some(Fault::Full(0)) => (0, Some(full())),
-            Some(Fault::Full(count)) => {
+            Some(Fault::Full(count)) if count < bytes.len() => {
                 state.faults.push_front(Fault::Full(0));
                 (count, None)
             }
-            Some(Fault::CutFails | Fault::SyncFails) | None if room == 0 => (0, Some(full())),
-            Some(Fault::CutFails | Fault::SyncFails) | None => (room, None),
+            _ if room == 0 => (0, Some(full())),
+            // a disk that is full later
+            Some(Fault::CutFails | Fault::SyncFails | Fault::Full(_)) | None => (room, None),
         };
         let part = bytes.get(..keep.min(bytes.len())).unwrap_or_default();
         state.content(self.id)?.bytes.extend_from_slice(part);

@@ -118,7 +118,7 @@ fn settle_tail(
             cut_bytes += bytes - from;
         } else {
             // people get every byte before it goes from here
-            make_quarantine(disk, &quarantine)?;
+            make_quarantine(disk, spool, &quarantine)?;
             let name = quarantine_name(id, first_seq, from);
             set_aside(disk, &path, from, &quarantine.join(name))?;
             disk.sync_dir(&quarantine)?;
@@ -200,11 +200,13 @@ fn declare(
     Ok(names)
 }
 
-fn make_quarantine(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+/// Makes the directory if need be, and its name survive loss of power.
+fn make_quarantine(disk: &dyn Disk, spool: &Path, path: &Path) -> io::Result<()> {
     match disk.make_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
     }
+    disk.sync_dir(spool)
 }
 
 /// Copies the end of a file into quarantine; anew if a crash left half of it there.

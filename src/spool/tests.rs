@@ -773,29 +773,58 @@ fn every_flipped_bit_is_set_aside_and_declared_and_what_is_before_it_stays() {
 #[test]
 fn a_repair_that_is_cut_short_is_finished_by_the_next() {
     let (dead, segments) = dead_stream();
-    let reference = dead.copy();
-    let flip = |disk: &MemoryDisk| disk.tamper(&segments[1].0, |bytes| bytes[60] ^= 1);
-    flip(&reference);
+    dead.tamper(&segments[1].0, |bytes| bytes[60] ^= 1);
+    for (path, _) in &segments {
+        dead.open(path).unwrap().sync().unwrap();
+        sync_names(&dead, Path::new(DIR), path.parent().unwrap()).unwrap();
+    }
     let adopt = |disk: &MemoryDisk| {
         let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
         backlog.adopt(&at(9)).unwrap()
     };
+    // what is set aside, by name
+    let aside = |disk: &MemoryDisk| {
+        let mut files = disk.files();
+        files.retain(|path| path.starts_with(Path::new(DIR).join(QUARANTINE)));
+        files
+            .into_iter()
+            .map(|path| (disk.bytes(&path).unwrap(), path))
+            .collect::<Vec<_>>()
+    };
+    // the bytes that the death of the repairer itself left are cut and counted like any others
+    let found = |disk: &MemoryDisk| {
+        let mut told = told(disk);
+        assert!(told.pop().unwrap().starts_with("end Adopted"));
+        (told, aside(disk))
+    };
+    let reference = dead.copy();
     adopt(&reference);
-    let expected = told(&reference);
+    let expected = found(&reference);
+    assert_eq!(expected.1.len(), 2);
     for bytes in (0..700).step_by(13) {
-        for writes in 0..3 {
+        // the death is in the first, second or third write; power may go with it
+        for (writes, power) in [
+            (0, false),
+            (1, false),
+            (2, false),
+            (0, true),
+            (1, true),
+            (2, true),
+        ] {
             let disk = dead.copy();
-            flip(&disk);
             for _ in 0..writes {
-                disk.fail(Fault::FailsAndLoses);
-                adopt(&disk);
+                disk.fail(Fault::Full(usize::MAX));
             }
             disk.fail(Fault::Dies(bytes));
             adopt(&disk);
             disk.revive();
-            adopt(&disk);
-            adopt(&disk);
-            assert_eq!(told(&disk), expected, "{writes} {bytes}");
+            for keep in 0..2 {
+                if power {
+                    disk.power_loss(&mut |n| keep.min(n - 1));
+                }
+                adopt(&disk);
+                assert_eq!(found(&disk), expected, "{bytes} {writes} {power}");
+            }
         }
     }
 }

@@ -93,7 +93,11 @@ fn product() -> Vec<(String, Vec<(usize, String)>)> {
     tree()
         .into_iter()
         .filter(|(name, _)| name.starts_with("src/") && name.ends_with(".rs"))
-        .filter(|(name, _)| !name.ends_with("tests.rs") && !name.ends_with("fixture.rs"))
+        .filter(|(name, _)| {
+            !name.ends_with("tests.rs")
+                && !name.ends_with("fixture.rs")
+                && !name.ends_with("/fuzz.rs")
+        })
         .filter(|(name, _)| !name.contains("/tests/"))
         .map(|(name, text)| {
             let lines: Vec<&str> = text.lines().collect();

@@ -401,6 +401,10 @@ impl Driver {
                 self.carry_out(output);
             }
             let settled = self.recorder.settle();
+            // a record may be waiting for the collector: nobody settles it before it is delivered
+            if self.recorder.is_away() {
+                self.see_to_delivery();
+            }
             let told = !settled.is_empty() || !self.stillborn.is_empty();
             self.give(settled);
             while let Some((link, reason)) = self.stillborn.pop_front() {

@@ -38,7 +38,7 @@ use crate::clock::{Clock, Entropy, Now};
 use crate::ids::{Digest, OrgId, StreamId};
 use crate::limits;
 
-/// Records of one burst are gathered for this long, in milliseconds.
+/// Batches of one burst go at least this far apart, in milliseconds; the first goes at once.
 const GATHER_MS: u64 = 500;
 /// The longest sleep between two looks at the spool, in milliseconds.
 const LOOK_MS: u64 = 30_000;
@@ -368,7 +368,9 @@ pub async fn run<R: Records, L: Link>(
                     limits::SHIP_LINGER_MS - idle_ms
                 };
                 if wake.changed(Duration::from_millis(pause_ms.max(1))).await {
-                    tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
+                    let since_ms = clock.now().mono_us.saturating_sub(last_progress_us) / 1000;
+                    let gather_ms = GATHER_MS.saturating_sub(since_ms);
+                    tokio::time::sleep(Duration::from_millis(gather_ms)).await;
                 }
             }
             Next::Wait { until_us } => {

@@ -159,7 +159,14 @@ impl Backlog {
             // asked before the last read: what a writer left when it died is then read below
             cursor.live = disk.lock(&lock_path(dir, id))?.is_none();
         }
-        cursor.advance(disk, &dir.join(id.to_string()))?;
+        let stream_dir = dir.join(id.to_string());
+        // one process acknowledges; a shim that waits for it, or a person, looks on
+        if let (Some(ack), _) = read_ack(disk, &stream_dir, id)
+            && ack.acked > cursor.acked
+        {
+            (cursor.acked, cursor.acked_hash) = (ack.acked, ack.hash);
+        }
+        cursor.advance(disk, &stream_dir)?;
         Ok(cursor.state(id))
     }
 
@@ -357,14 +364,20 @@ pub(super) fn cursor<'c>(
         .or_insert_with(|| Cursor::new(disk, &spool.join(id.to_string()), id))
 }
 
+/// What the ack file says, and whether there is none.
+fn read_ack(disk: &dyn Disk, dir: &Path, id: StreamId) -> (Option<Ack>, bool) {
+    let read = disk.read(&dir.join(ACK), 0, 4096);
+    let missing = matches!(&read, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let ack = read
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Ack>(&text).ok())
+        .filter(|ack| ack.min_reader <= ACK_FORMAT && ack.stream == id.to_string());
+    (ack, missing)
+}
+
 impl Cursor {
     fn new(disk: &dyn Disk, dir: &Path, id: StreamId) -> Self {
-        let read = disk.read(&dir.join(ACK), 0, 4096);
-        let missing = matches!(&read, Err(error) if error.kind() == io::ErrorKind::NotFound);
-        let ack = read
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Ack>(&text).ok())
-            .filter(|ack| ack.min_reader <= ACK_FORMAT && ack.stream == id.to_string());
+        let (ack, missing) = read_ack(disk, dir, id);
         let ack_known = ack.is_some() || missing;
         let (acked, acked_hash) = ack.map_or((0, GENESIS), |ack| (ack.acked, ack.hash));
         Self {

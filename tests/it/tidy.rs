@@ -23,7 +23,6 @@ fn tier(module: &str) -> u8 {
 const EXCEPTIONS: &[(&str, &str)] = &[
     // settings are read once and passed down as a value
     ("fetch", "config"),
-    ("ship", "config"),
     ("telemetry", "config"),
     // a setting that cannot be read is told to a person, whichever program reads it
     ("config", "report"),

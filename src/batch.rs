@@ -489,6 +489,68 @@ mod tests {
         bytes[head..head + SIGNATURE].copy_from_slice(signature.as_ref());
     }
 
+    /// Made from the documentation alone, in another language: `tests/data/batch/generate.py`.
+    fn vector() -> (serde_json::Value, Vec<u8>) {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/batch");
+        let text = std::fs::read(format!("{dir}/v1.json")).unwrap();
+        let batch = std::fs::read(format!("{dir}/v1.batch")).unwrap();
+        (serde_json::from_slice(&text).unwrap(), batch)
+    }
+
+    fn hex(value: &serde_json::Value) -> Vec<u8> {
+        let text = value.as_str().unwrap().as_bytes();
+        data_encoding::HEXLOWER.decode(text).unwrap()
+    }
+
+    #[test]
+    fn batch_made_from_the_documentation_is_read() {
+        let (vector, bytes) = vector();
+        let batch = open(&bytes).unwrap();
+        let header = &batch.header;
+        assert_eq!(header.org.as_str(), vector["org"]);
+        assert_eq!(header.stream.0.to_vec(), hex(&vector["stream"]));
+        assert_eq!(header.first_seq, vector["first_seq"]);
+        assert_eq!(header.last_seq, vector["last_seq"]);
+        assert_eq!(header.remaining, vector["remaining"]);
+        assert_eq!(header.sent_us, vector["sent_us"]);
+        assert_eq!(header.installation.id().as_str(), vector["installation"]);
+        let frames = batch.frames().unwrap();
+        let tail = crate::audit::verify_chain(header.prev_hash, &frames).unwrap();
+        assert_eq!(tail.last_hash.0.to_vec(), hex(&vector["last_hash"]));
+        assert_eq!((tail.first_seq, tail.last_seq), (1, header.last_seq));
+    }
+
+    #[test]
+    fn header_and_signature_are_the_documentations() {
+        let (vector, bytes) = vector();
+        let batch = open(&bytes).unwrap();
+        let key = InstallationKey::from_seed(&hex(&vector["seed"])).unwrap();
+        let own = seal(&batch.header, &batch.frames().unwrap(), key.pair()).unwrap();
+        // the compressor's bytes differ, and with them digest, length and signature
+        assert_eq!(own[..104], bytes[..104]);
+        assert_eq!(own[140..FIXED + 11], bytes[140..FIXED + 11]);
+        assert_eq!(open(&own).unwrap().header, batch.header);
+    }
+
+    #[test]
+    fn enrolment_is_the_documentations() {
+        let (vector, _) = vector();
+        let enrolment = &vector["enrolment"];
+        let text = |name: &str| enrolment[name].as_str().unwrap().to_owned();
+        let key = InstallationKey::from_seed(&hex(&vector["seed"])).unwrap();
+        let agent = Ed25519KeyPair::from_seed_unchecked(&hex(&enrolment["agent_seed"])).unwrap();
+        let name = text("agent").parse().unwrap();
+        let org = OrgId::parse(vector["org"].as_str().unwrap()).unwrap();
+        let who = protocol::Enrolling::Agent(&name, &agent);
+        let request =
+            protocol::answer(&org, &key, &text("machine_id"), &text("challenge"), &who).unwrap();
+        assert_eq!(request.signature, text("signature"));
+        let protocol::Proof::Agent { signature, .. } = request.proof else {
+            panic!("an agent enrols as one")
+        };
+        assert_eq!(signature, text("agent_signature"));
+    }
+
     #[test]
     fn what_was_sealed_opens_to_the_same() {
         let key = key();

@@ -177,3 +177,241 @@ pub fn check(
     };
     Ok((installation, who))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use data_encoding::BASE64URL_NOPAD;
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+    use serde_json::json;
+
+    use super::*;
+    use crate::batch::InstallationKey;
+    use crate::batch::protocol::{Enrolling, Standing};
+    use crate::clock::CountingEntropy;
+    use crate::collector::store::{Binding, InstallationDoc};
+    use crate::registry::doc::{
+        AgentDoc, IssuerDoc, OrgDoc, PolicyDoc, RegistryVersion, RevocationsDoc,
+    };
+
+    const UNIX_S: u64 = 1_795_238_400;
+
+    fn now(after_s: u64) -> Now {
+        Now {
+            wall_us: (UNIX_S + after_s) * 1_000_000,
+            mono_us: 0,
+        }
+    }
+
+    fn pair(seed: u8) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+    }
+
+    fn registry() -> Registry {
+        let agent = AgentDoc {
+            owner: "robots".to_owned(),
+            public_key: BASE64.encode(pair(2).public_key().as_ref()),
+            roles: Vec::new(),
+            not_after: None,
+        };
+        let issuer_key = BASE64URL_NOPAD.encode(pair(3).public_key().as_ref());
+        Registry {
+            version: RegistryVersion::default(),
+            digest: crate::ids::Digest::default(),
+            expires: u64::MAX,
+            checked: 0,
+            org: OrgDoc {
+                format: 1,
+                min_reader: 1,
+                org: org(),
+                name: String::new(),
+                help: String::new(),
+                collector: None,
+                audit_keys: Vec::new(),
+                issuers: vec![IssuerDoc {
+                    issuer: "https://idp.example".to_owned(),
+                    client_id: "mcpshim".to_owned(),
+                    groups_claim: "groups".to_owned(),
+                    jwks: json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": issuer_key}]}),
+                }],
+                grace_hours: 0,
+                min_client: None,
+            },
+            policy: PolicyDoc {
+                format: 1,
+                min_reader: 1,
+                roles: BTreeMap::default(),
+                agents: BTreeMap::from([("ci".parse().unwrap(), agent)]),
+                rules: Vec::new(),
+                grants: BTreeMap::default(),
+            },
+            revocations: RevocationsDoc::default(),
+            servers: BTreeMap::default(),
+        }
+    }
+
+    fn org() -> OrgId {
+        "example".parse().unwrap()
+    }
+
+    fn installation_key() -> InstallationKey {
+        InstallationKey::from_seed(&[1; 32]).unwrap()
+    }
+
+    fn challenger() -> Challenger {
+        Challenger::new(&mut CountingEntropy(7))
+    }
+
+    fn request(who: &Enrolling<'_>, asked: &Installation) -> EnrolRequest {
+        let challenge = BASE64.encode(&challenger().challenge(asked, &now(0)));
+        protocol::answer(&org(), &installation_key(), "laptop", &challenge, who).unwrap()
+    }
+
+    fn agent_request(seed: u8) -> EnrolRequest {
+        let name = "ci".parse().unwrap();
+        let who = Enrolling::Agent(&name, &pair(seed));
+        request(&who, &installation_key().public())
+    }
+
+    fn token(signer: u8, expires: u64) -> String {
+        let part = |value: serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let text = format!(
+            "{}.{}",
+            part(json!({"alg": "EdDSA", "kid": "k", "typ": "JWT"})),
+            part(
+                json!({"iss": "https://idp.example", "aud": "mcpshim", "sub": "u1",
+                "name": "Ada", "iat": UNIX_S - 10, "exp": expires, "groups": []})
+            ),
+        );
+        let signature = pair(signer).sign(text.as_bytes());
+        format!("{text}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
+    }
+
+    fn checked(request: &EnrolRequest, registry: Registry, at: u64) -> Result<String, u16> {
+        let registry = Verified::assume_for_tests(registry);
+        check(
+            request,
+            &challenger(),
+            &org(),
+            &registry,
+            Freshness::Fresh,
+            &now(at),
+        )
+        .map(|(_, who)| who.to_string())
+        .map_err(|Refusal(status, _)| status)
+    }
+
+    #[test]
+    fn agent_enrols_by_its_key_and_by_no_other() {
+        assert_eq!(
+            checked(&agent_request(2), registry(), 1),
+            Ok("agent ci".to_owned())
+        );
+        assert_eq!(checked(&agent_request(9), registry(), 1), Err(403));
+    }
+
+    #[test]
+    fn agent_that_is_revoked_expired_or_gone_does_not_enrol() {
+        let mut revoked = registry();
+        revoked.revocations.agents.push("ci".parse().unwrap());
+        assert_eq!(checked(&agent_request(2), revoked, 1), Err(403));
+        let mut expired = registry();
+        for agent in expired.policy.agents.values_mut() {
+            agent.not_after = Some(UNIX_S);
+        }
+        assert_eq!(checked(&agent_request(2), expired, 1), Err(403));
+        let mut gone = registry();
+        gone.policy.agents.clear();
+        assert_eq!(checked(&agent_request(2), gone, 1), Err(403));
+    }
+
+    #[test]
+    fn person_enrols_by_an_id_token_of_a_known_issuer() {
+        let ask = |token: &str| {
+            let who = Enrolling::Person(token);
+            checked(&request(&who, &installation_key().public()), registry(), 1)
+        };
+        assert_eq!(ask(&token(3, UNIX_S + 600)), Ok("Ada".to_owned()));
+        assert_eq!(ask(&token(4, UNIX_S + 600)), Err(403), "another signer");
+        assert_eq!(ask(&token(3, UNIX_S - 86_400)), Err(403), "expired");
+        assert_eq!(ask("no token"), Err(403));
+    }
+
+    #[test]
+    fn challenge_is_for_one_installation_and_a_short_time() {
+        assert_eq!(
+            checked(&agent_request(2), registry(), CHALLENGE_S),
+            Ok("agent ci".to_owned())
+        );
+        assert_eq!(
+            checked(&agent_request(2), registry(), CHALLENGE_S + 1),
+            Err(401)
+        );
+        let name = "ci".parse().unwrap();
+        let stranger = InstallationKey::from_seed(&[5; 32]).unwrap().public();
+        let who = Enrolling::Agent(&name, &pair(2));
+        assert_eq!(checked(&request(&who, &stranger), registry(), 1), Err(401));
+    }
+
+    #[test]
+    fn every_part_of_the_statement_is_signed() {
+        let good = agent_request(2);
+        let mut changed = good.clone();
+        changed.machine_id.push('x');
+        assert_eq!(checked(&changed, registry(), 1), Err(401));
+        let mut changed = good.clone();
+        changed.org = "other".parse().unwrap();
+        assert_eq!(checked(&changed, registry(), 1), Err(403));
+        let mut changed = good.clone();
+        changed.signature = agent_request(9).signature.replace('A', "B");
+        assert_eq!(checked(&changed, registry(), 1), Err(401));
+        let mut changed = good;
+        changed.machine_id = "x".repeat(MACHINE_ID_BYTES + 1);
+        assert_eq!(checked(&changed, registry(), 1), Err(400));
+    }
+
+    #[test]
+    fn nobody_is_enrolled_under_a_lapsed_registry() {
+        let registry = Verified::assume_for_tests(registry());
+        let result = check(
+            &agent_request(2),
+            &challenger(),
+            &org(),
+            &registry,
+            Freshness::Lapsed,
+            &now(1),
+        );
+        assert_eq!(result.map_err(|Refusal(status, _)| status), Err(503));
+    }
+
+    #[test]
+    fn standing_follows_the_registry() {
+        let mut doc = InstallationDoc {
+            format: 1,
+            min_reader: 1,
+            installation: String::new(),
+            machine_id: None,
+            first_seen_us: 0,
+            bindings: Vec::new(),
+        };
+        assert_eq!(doc.standing(&registry(), &now(0)), Standing::Unknown);
+        let public: [u8; 32] = pair(2).public_key().as_ref().try_into().unwrap();
+        doc.bindings.push(Binding {
+            who: Who::Agent {
+                name: "ci".parse().unwrap(),
+                key: Installation(public).id(),
+            },
+            enrolled_us: 0,
+        });
+        assert_eq!(doc.standing(&registry(), &now(0)), Standing::Enrolled);
+        let mut revoked = registry();
+        revoked.revocations.agents.push("ci".parse().unwrap());
+        assert_eq!(doc.standing(&revoked, &now(0)), Standing::Revoked);
+        let mut other_key = registry();
+        for agent in other_key.policy.agents.values_mut() {
+            agent.public_key = BASE64.encode(pair(9).public_key().as_ref());
+        }
+        assert_eq!(doc.standing(&other_key, &now(0)), Standing::Revoked);
+    }
+}

@@ -401,7 +401,7 @@ fn duplicates_and_disorder_leave_every_record_once() {
         (200, &json!(slices[1].last_seq))
     );
     // another cut of the same records, of which the first part is there already
-    let (_, wide) = (stream, merge(&slices[..3]));
+    let wide = merge(&slices[..3]);
     let (status, body) = server.deliver(&site, stream, &wide);
     assert_eq!((status, &body["acked_seq"]), (200, &json!(wide.last_seq)));
     let calls = server.query(&[]);
@@ -886,8 +886,8 @@ fn replies_lost_on_the_way_double_nothing() {
     let calls = server.query(&[]);
     events(&calls);
     assert_eq!(calls.iter().filter(|c| c["phase"] == "intent").count(), 8);
-    let (records, _) = (read(&server.data, "verify", &["--json"]).ok(), ());
-    assert_eq!(records.json_lines().last().unwrap()["bad"], 0);
+    let verified = read(&server.data, "verify", &["--json"]).ok();
+    assert_eq!(verified.json_lines().last().unwrap()["bad"], 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! `MCPSHIM_KILLS` sets how many (100 by default), `MCPSHIM_KILL_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mcpshim::audit::decode::{Said, decode};
@@ -13,7 +13,7 @@ use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::spool::Backlog;
 use serde_json::json;
 
-use crate::support::{Grant, Org, Server, Shim};
+use crate::support::{Collector, Grant, Org, Server, Shim};
 
 /// Calls that are kept in flight.
 const IN_FLIGHT: usize = 4;
@@ -133,91 +133,165 @@ fn session(org: &Org, round: u64, after: Duration) -> Vec<String> {
     answered
 }
 
-#[test]
-fn kill_at_any_instant() {
-    let kills = number("MCPSHIM_KILLS").unwrap_or(100);
-    let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us) | 1;
-    let mut dice = Dice(seed);
-    let org = Org::new();
-    let log = org.path().join("executed");
-    for (key, era) in [("up", "legacy"), ("upm", "modern")] {
-        let flags = ["--era", era, "--grandchild", "--log", log.to_str().unwrap()];
-        org.server(&Server::counting(key, flags));
-    }
-    org.agent("ci");
-    org.role(
-        "tester",
-        &["ci"],
-        &[("up", Grant::ALL), ("upm", Grant::ALL)],
-    );
-    org.publish();
-    org.mcpshim("ci", ["registry", "refresh"]).ok();
-
-    let mut answered = BTreeSet::new();
-    let mut slowest = Duration::ZERO;
-    for round in 0..kills {
-        let after = Duration::from_micros(dice.below(LATEST_US));
-        answered.extend(session(&org, round, after));
-        let start = Instant::now();
-        while !left(&org).is_empty() {
-            let waited = start.elapsed();
-            assert!(
-                waited < Duration::from_secs(1),
-                "left after {waited:?}: {:?}",
-                left(&org)
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        slowest = slowest.max(start.elapsed());
-    }
-
-    let executed: Vec<_> = std::fs::read_to_string(&log)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    let once: BTreeSet<_> = executed.iter().cloned().collect();
-    let record = read_spool(&org.state().join("spool"));
-    println!(
-        "{kills} kills, seed {seed}: {} executed, {} answered, {} intents, {} outcomes, \
-         last child gone after {slowest:?}",
-        executed.len(),
-        answered.len(),
-        record.intents.len(),
-        record.outcomes.len(),
-    );
-    assert_eq!(once.len(), executed.len(), "nothing is executed twice");
-    for id in &once {
-        assert!(
-            record.intents.contains_key(id),
-            "{id} ran without an intent"
-        );
-    }
-    for id in &answered {
-        assert!(once.contains(id), "{id} was answered and not executed");
-        assert!(
-            record.outcomes.contains_key(id),
-            "{id} was answered, its outcome is lost"
-        );
-    }
-    for (what, counts) in [("intent", &record.intents), ("outcome", &record.outcomes)] {
-        let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
-        assert!(twice.is_empty(), "more than one {what}: {twice:?}");
-    }
-    // a test that executes nothing shows nothing
-    assert!(
-        kills < 50 || answered.len() > 50,
-        "only {} calls",
-        answered.len()
-    );
+/// What a campaign left behind.
+struct Campaign {
+    org: Org,
+    /// Ids that the client was answered.
+    answered: BTreeSet<String>,
+    /// Ids that the upstreams executed.
+    executed: BTreeSet<String>,
+    summary: String,
 }
 
-/// Whatever of this organisation still runs, except a shipper, which lingers.
+impl Campaign {
+    /// An organisation with an upstream of each era.
+    fn new() -> (Org, PathBuf) {
+        let org = Org::new();
+        let log = org.path().join("executed");
+        for (key, era) in [("up", "legacy"), ("upm", "modern")] {
+            let flags = ["--era", era, "--grandchild", "--log", log.to_str().unwrap()];
+            org.server(&Server::counting(key, flags));
+        }
+        org.agent("ci");
+        org.role(
+            "tester",
+            &["ci"],
+            &[("up", Grant::ALL), ("upm", Grant::ALL)],
+        );
+        org.publish();
+        (org, log)
+    }
+
+    /// Starts shims and kills them, so many times.
+    fn run(org: Org, log: &Path, kills: u64) -> Self {
+        let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us);
+        let mut dice = Dice(seed | 1);
+        org.mcpshim("ci", ["registry", "refresh"]).ok();
+        let mut answered = BTreeSet::new();
+        let mut slowest = Duration::ZERO;
+        for round in 0..kills {
+            let after = Duration::from_micros(dice.below(LATEST_US));
+            answered.extend(session(&org, round, after));
+            let start = Instant::now();
+            while !left(&org).is_empty() {
+                let waited = start.elapsed();
+                let all = left(&org);
+                assert!(
+                    waited < Duration::from_secs(1),
+                    "left after {waited:?}: {all:?}"
+                );
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            slowest = slowest.max(start.elapsed());
+        }
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let executed: BTreeSet<_> = log.lines().map(str::to_owned).collect();
+        assert_eq!(
+            executed.len(),
+            log.lines().count(),
+            "nothing is executed twice"
+        );
+        // a campaign that executes nothing shows nothing
+        let enough = usize::try_from(kills).unwrap() / 2;
+        assert!(answered.len() >= enough, "only {} calls", answered.len());
+        let summary = format!(
+            "{kills} kills, seed {seed}: {} executed, {} answered, last child gone after {slowest:?}",
+            executed.len(),
+            answered.len(),
+        );
+        Self {
+            org,
+            answered,
+            executed,
+            summary,
+        }
+    }
+
+    /// Holds the record against what happened.
+    fn account(&self, record: &Record) {
+        println!(
+            "{}, {} intents, {} outcomes",
+            self.summary,
+            record.intents.len(),
+            record.outcomes.len()
+        );
+        for id in &self.executed {
+            assert!(
+                record.intents.contains_key(id),
+                "{id} ran without an intent"
+            );
+        }
+        for id in &self.answered {
+            assert!(
+                self.executed.contains(id),
+                "{id} was answered and not executed"
+            );
+            assert!(
+                record.outcomes.contains_key(id),
+                "{id} was answered, its outcome is lost"
+            );
+        }
+        for (what, counts) in [("intent", &record.intents), ("outcome", &record.outcomes)] {
+            let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+            assert!(twice.is_empty(), "more than one {what}: {twice:?}");
+        }
+    }
+}
+
+#[test]
+fn the_spool_accounts_for_every_call_after_kills() {
+    let (org, log) = Campaign::new();
+    let campaign = Campaign::run(org, &log, number("MCPSHIM_KILLS").unwrap_or(100) / 4);
+    campaign.account(&read_spool(&campaign.org.state().join("spool")));
+}
+
+#[test]
+fn the_collector_accounts_for_every_call_after_kills() {
+    let (org, log) = Campaign::new();
+    let collector = org.collector();
+    let yaml = std::fs::read_to_string(org.sources().join("org.yaml")).unwrap();
+    org.write(
+        "org.yaml",
+        &format!("{yaml}collector:\n  url: {}\n", collector.url),
+    );
+    org.republish();
+    let campaign = Campaign::run(org, &log, number("MCPSHIM_KILLS").unwrap_or(100));
+    campaign.org.mcpshim("ci", ["audit", "flush"]).ok();
+    campaign.account(&read_collector(&collector));
+}
+
+/// Reads everything the collector has.
+fn read_collector(collector: &Collector) -> Record {
+    let mut record = Record::default();
+    let mut calls = BTreeMap::new();
+    let answer = collector.read(["query", "--json", "--limit", "0"]).ok();
+    let all = answer.json_lines();
+    let phase = |phase: &'static str| all.iter().filter(move |event| event["phase"] == phase);
+    for event in phase("intent") {
+        let id = event["tool_use_id"].as_str().unwrap().to_owned();
+        *record.intents.entry(id.clone()).or_default() += 1;
+        calls.insert(call_of(event), id);
+    }
+    for event in phase("outcome") {
+        let id = calls.get(&call_of(event)).expect("its intent is there");
+        *record.outcomes.entry(id.clone()).or_default() += 1;
+    }
+    record
+}
+
+/// The stream and the call within it.
+fn call_of(event: &serde_json::Value) -> (String, u64) {
+    let (stream, _) = event["event"].as_str().unwrap().split_once('/').unwrap();
+    (stream.to_owned(), event["call"].as_u64().unwrap())
+}
+
+/// Whatever a shim started and left, except a shipper, which lingers.
 fn left(org: &Org) -> Vec<String> {
+    let lives_on = |line: &str| line.contains("__ship") || line.contains("mcpshim-collector");
     org.processes()
         .into_iter()
         .filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
-        .filter(|line| !line.is_empty() && !line.contains("__ship"))
+        .filter(|line| !line.is_empty() && !lives_on(line))
         .collect()
 }

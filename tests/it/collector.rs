@@ -22,7 +22,7 @@ use mcpshim::spool::{Backlog, RealDisk, Slice, Spool};
 use mcpshim::vault;
 use serde_json::{Value, json};
 
-use super::support::{Ended, Org, Running, program, run, wait_for};
+use super::support::{Ended, Grant, Org, Running, Server as Upstream, program, run, wait_for};
 
 /// Text that only the audit key may show again.
 const CANARY: &str = "canary-7d1f-arguments";
@@ -939,6 +939,40 @@ fn detached_process_delivers_once_per_device_and_leaves() {
     wait_for("the shipper to leave", || (shippers() == 0).then_some(()));
     let left = files(&site.org.state().join("spool"));
     assert!(left.is_empty(), "what is acknowledged goes: {left:?}");
+}
+
+/// Nobody runs a command: the first call starts the process that delivers. A rule that wants the
+/// record at the collector first waits for it, and is refused when there is no collector.
+#[test]
+fn calls_reach_the_collector_by_themselves_and_may_wait_for_it() {
+    let org = Org::new();
+    org.server(&Upstream::counting("up", []));
+    org.server(&Upstream::counting("sure", []).with("audit: {class: collector}"));
+    org.agent("ci");
+    let all = [("up", Grant::ALL), ("sure", Grant::ALL)];
+    org.role("tester", &["ci"], &all);
+    org.publish();
+    let key = vault::installation_key(&org.state(), &mut SystemEntropy).unwrap();
+    let site = Site { org, key };
+    let mut server = site.collector();
+    site.points_at(&server.url);
+
+    let mut shim = site.org.serve("ci");
+    shim.initialize();
+    assert_eq!(shim.call("sure_count", json!({"id": "1"})).text(), "1");
+    let found = server.query(&["--tool", "sure/count"]);
+    assert!(!found.is_empty(), "it was there before the answer came");
+    assert_eq!(shim.call("up_count", json!({"id": "2"})).text(), "2");
+    let found = wait_for("both calls at the collector", || {
+        let found = server.query(&["--phase", "outcome"]);
+        (found.len() == 2).then_some(found)
+    });
+    assert!(found.iter().all(|record| record["attested"] == true));
+
+    server.process.kill();
+    let refused = shim.call("sure_count", json!({"id": "3"}));
+    assert!(refused.is_tool_error(), "{refused:?}");
+    assert_eq!(shim.call("up_count", json!({"id": "4"})).text(), "4");
 }
 
 #[test]

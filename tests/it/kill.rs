@@ -145,7 +145,7 @@ struct Campaign {
 
 impl Campaign {
     /// An organisation with an upstream of each era.
-    fn new() -> (Org, PathBuf) {
+    fn organisation() -> (Org, PathBuf) {
         let org = Org::new();
         let log = org.path().join("executed");
         for (key, era) in [("up", "legacy"), ("upm", "modern")] {
@@ -208,6 +208,7 @@ impl Campaign {
     }
 
     /// Holds the record against what happened.
+    #[expect(clippy::print_stdout, reason = "a campaign is read by people")]
     fn account(&self, record: &Record) {
         println!(
             "{}, {} intents, {} outcomes",
@@ -240,14 +241,14 @@ impl Campaign {
 
 #[test]
 fn the_spool_accounts_for_every_call_after_kills() {
-    let (org, log) = Campaign::new();
+    let (org, log) = Campaign::organisation();
     let campaign = Campaign::run(org, &log, number("MCPSHIM_KILLS").unwrap_or(100) / 4);
     campaign.account(&read_spool(&campaign.org.state().join("spool")));
 }
 
 #[test]
 fn the_collector_accounts_for_every_call_after_kills() {
-    let (org, log) = Campaign::new();
+    let (org, log) = Campaign::organisation();
     let collector = org.collector();
     let yaml = std::fs::read_to_string(org.sources().join("org.yaml")).unwrap();
     org.write(

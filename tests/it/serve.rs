@@ -226,9 +226,12 @@ fn records_of_class_disk_are_waited_for() {
     assert!(status.success());
 }
 
+/// A way to end a shim.
+type End = fn(&mut Shim);
+
 #[test]
 fn the_end_is_quick_and_leaves_no_child() {
-    let ways: [(&str, fn(&mut Shim)); 4] = [
+    let ways: [(&str, End); 4] = [
         ("end of input", Shim::close_input),
         ("SIGINT", |shim| shim.process.signal(Signal::INT)),
         ("SIGTERM", |shim| shim.process.signal(Signal::TERM)),

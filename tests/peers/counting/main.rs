@@ -22,7 +22,9 @@
 #![expect(
     clippy::expect_used,
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::zombie_processes,
     clippy::struct_excessive_bools,
     reason = "a test peer: a broken pipe or fixture ends it"
 )]

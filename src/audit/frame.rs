@@ -58,7 +58,7 @@ pub struct Frame<'a> {
     pub seq: u64,
     /// The chain up to and including it.
     pub hash: Digest,
-    /// What it says, see [`crate::audit::decode`]. Unknown kinds are kept and passed on.
+    /// What it says, see [`crate::audit::decode()`]. Unknown kinds are kept and passed on.
     pub kind: u8,
     /// Its clear part.
     pub meta: &'a [u8],

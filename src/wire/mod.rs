@@ -1,6 +1,6 @@
 //! JSON-RPC as bytes: lines, envelopes, surgical edits. What is not ours passes unchanged.
 //!
-//! [`line`] cuts a stream into lines, [`msg`] reads one line as a message, [`raw`] finds and
+//! [`mod@line`] cuts a stream into lines, [`msg`] reads one line as a message, [`raw`] finds and
 //! edits spans of JSON text, [`era`] holds every difference between protocol revisions, and
 //! [`meta`] reads the ids by which a client's own logs are joined with the record.
 #![warn(missing_docs)]

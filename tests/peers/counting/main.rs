@@ -26,7 +26,8 @@
     clippy::print_stderr,
     clippy::zombie_processes,
     clippy::struct_excessive_bools,
-    reason = "a test peer: a broken pipe or fixture ends it"
+    clippy::zombie_processes,
+    reason = "a test peer: a broken pipe or fixture ends it, and its grandchild is left on purpose"
 )]
 
 use std::fs::File;

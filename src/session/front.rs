@@ -6,7 +6,9 @@
 //!      └─ server/discover: answered, decides nothing (clients probe with it)
 //! ```
 //!
-//! Discover, initialize and every list come from the snapshot: no child is started for them.
+//! Discover, initialize and every list come from the snapshot: no child is started for them. Only
+//! servers that are not pinned (`pin: off`, for development) are started by the first list, which
+//! does not wait for them: a `list_changed` follows.
 
 use std::sync::Arc;
 
@@ -353,6 +355,7 @@ impl Machine {
         if self.waits_for_registry(request, now) {
             return;
         }
+        self.open_unpinned(now);
         let params = request.params.as_ref();
         let cursor = params.and_then(|params| params.object.get("cursor"));
         let snapshot = Arc::clone(&self.snapshot);

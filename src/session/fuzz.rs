@@ -148,8 +148,8 @@ struct World<'b> {
     intents: BTreeMap<u64, Ticket>,
     outcomes: BTreeMap<u64, Ticket>,
     open: BTreeSet<u64>,
-    /// What upstreams were asked: link, request id, mark.
-    up: Vec<(LinkId, String, u64)>,
+    /// What upstreams were asked: link and request id.
+    up: Vec<(LinkId, String)>,
     marks: u64,
     /// The client's own era.
     stateless: bool,
@@ -388,9 +388,11 @@ impl World<'_> {
     fn answer(&mut self) {
         // mostly one of the latest
         let at = usize::from(self.byte()) % 8;
-        let Some((link, id, mark)) = self.up.iter().rev().nth(at).cloned() else {
+        let Some((link, id)) = self.up.iter().rev().nth(at).cloned() else {
             return;
         };
+        self.marks += 1;
+        let mark = self.marks;
         let id = if self.byte().is_multiple_of(16) {
             "424242".to_owned()
         } else {
@@ -440,8 +442,8 @@ impl World<'_> {
     /// The id of something this upstream was asked lately.
     fn recent(&mut self, link: LinkId) -> String {
         let at = usize::from(self.byte()) % 8;
-        let asked = self.up.iter().rev().filter(|(of, _, _)| *of == link);
-        let id = asked.map(|(_, id, _)| id.clone()).nth(at);
+        let asked = self.up.iter().rev().filter(|(of, _)| *of == link);
+        let id = asked.map(|(_, id)| id.clone()).nth(at);
         id.unwrap_or_else(|| "0".to_owned())
     }
 
@@ -590,16 +592,14 @@ impl World<'_> {
             }
             return;
         }
-        let mut marked = 0;
         if method == "tools/call" {
             let name = request.params.as_ref().and_then(|p| p.object.text("name"));
             assert_eq!(name.as_deref(), Some("echo"), "not granted: {text}");
-            marked = mark(line).unwrap_or_default();
-            let intent = self.intents.get(&marked);
+            let intent = mark(line).and_then(|mark| self.intents.get(&mark));
             let recorded = intent.is_some_and(|at| self.recorded.contains(&at.0));
             assert!(recorded, "a call before its record: {text}");
         }
-        self.up.push((link, id.to_owned(), marked));
+        self.up.push((link, id.to_owned()));
     }
 
     /// Everything ends: the driver catches up, links close, time passes, the client goes.

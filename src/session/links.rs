@@ -12,8 +12,9 @@ use crate::audit::entry::{Body as Record, Context, ContextId, End};
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
 use crate::limits;
+use crate::pin::{Kept, assign_names};
 use crate::policy::{Denial, DenialCode, SnapshotId};
-use crate::registry::doc::{PinMode, ServerDoc, Surface, Transport};
+use crate::registry::doc::{PinMode, Pinned, ServerDoc, Surface, Transport};
 use crate::secret::Content;
 use crate::wire::era::Era;
 use crate::wire::msg::{Body, IdKey, Kind, Message, Notification, Rejected};
@@ -84,6 +85,8 @@ pub(super) struct Links {
     by_server: BTreeMap<ServerKey, LinkId>,
     /// What servers that are not pinned offer.
     live: BTreeMap<ServerKey, Arc<Surface>>,
+    /// The names given to their tools and prompts, kept for the session.
+    names: BTreeMap<ServerKey, (Kept, Kept)>,
     minted: u64,
 }
 
@@ -271,6 +274,19 @@ impl Slot {
     }
 }
 
+/// Gives each entry of a live surface a name, as `pin` would.
+fn expose(key: &ServerKey, entries: &mut [Pinned], names: &mut Kept) {
+    if names.len() > limits::TOOLS_PER_SERVER {
+        // a server that keeps inventing names loses their constancy, not our memory
+        names.clear();
+    }
+    let own = entries.iter().map(|entry| entry.name.as_str());
+    *names = assign_names(key, own, names);
+    for entry in entries {
+        entry.exposed = names.get(&entry.name).cloned();
+    }
+}
+
 impl Machine {
     /// The link to a server; makes one that is not running.
     pub(super) fn link_for(&mut self, server: &Arc<ServerDoc>) -> LinkId {
@@ -421,15 +437,41 @@ impl Machine {
     }
 
     /// What a server that is not pinned offers: part of a snapshot of our own.
-    fn link_surface(&mut self, id: LinkId, surface: Surface, now: &Now) {
+    fn link_surface(&mut self, id: LinkId, mut surface: Surface, now: &Now) {
         let Some(server) = self.links.seen(id).map(|slot| slot.link.server()) else {
             return;
         };
         if server.pin == PinMode::Off {
             let key = server.key.clone();
+            let (tools, prompts) = self.links.names.entry(key.clone()).or_default();
+            expose(&key, &mut surface.tools, tools);
+            expose(&key, &mut surface.prompts, prompts);
             self.links.live.insert(key, Arc::new(surface));
             let snapshot = Arc::clone(&self.snapshot);
             self.take_snapshot(snapshot, now);
+        }
+    }
+
+    /// Starts servers that are not pinned and that the caller may use: what they offer is known
+    /// once they run.
+    pub(super) fn open_unpinned(&mut self, now: &Now) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(registry) = snapshot.registry() else {
+            return;
+        };
+        for (key, server) in &registry.servers {
+            let grants = |role| registry.policy.grants.get(role)?.get(key);
+            let wanted = server.pin == PinMode::Off
+                && !self.links.live.contains_key(key)
+                && !registry.revocations.servers.contains(key)
+                && snapshot.roles().iter().any(|role| grants(role).is_some());
+            if wanted {
+                let id = self.link_for(server);
+                if let Some(slot) = self.links.slot(id) {
+                    slot.link.want(now);
+                }
+                self.pump(id, now);
+            }
         }
     }
 

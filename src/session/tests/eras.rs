@@ -265,3 +265,37 @@ fn a_list_too_long_for_one_message_comes_in_pages() {
     assert_eq!(tools, 6003);
     assert!(pages > 1);
 }
+
+#[test]
+fn a_server_that_is_not_pinned_is_started_by_the_first_list_and_lists_what_is_granted() {
+    let mut dev = registry();
+    dev.put(fixture::server("dev", "off", &[], &[], &[], &[]));
+    let rule = dev.rule(None);
+    let table = dev.table("eng", "dev");
+    table.tool_globs.push(("e*".to_owned(), rule));
+    let mut rig = Rig::new(Some(snapshot_of(1, &dev, Some(ann(&["eng"])))));
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},$META}}
+        > {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"dev_echo",$META}}
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"dev_forbidden",$META}}"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},$META}}
+    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
+    > {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+    ! open dev
+    < {"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"dev_echo",$META}}
+    ! intent 1 dev(2026-07-28)/echo by rule#4 eng
+    »dev {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo",$META}}
+    > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"dev_forbidden",$META}}
+    ! denial 2 dev_forbidden hidden 
+    < {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"Unknown tool: dev_forbidden"}}
+    "#);
+    // nobody is signed in any more: it is not asked of a server that nobody may use
+    let mut rig = Rig::new(Some(snapshot_of(1, &dev, None)));
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/list","params":{$META}}"#);
+    assert!(rig.servers.is_empty());
+}

@@ -28,7 +28,7 @@ use crate::clock::CountingEntropy;
 use crate::identity::Caller;
 use crate::policy::fixture::{self, ann};
 use crate::registry::Verified;
-use crate::registry::doc::{Pinned, Registry, Surface};
+use crate::registry::doc::{PinMode, Pinned, Registry, Surface};
 use crate::wire::msg::{Message, Request, result_line};
 
 /// `_meta` of the stateless era, as a member of params.
@@ -369,7 +369,12 @@ fn housekeeping(server: &ServerDoc, line: &str) -> Option<Vec<Vec<u8>>> {
         Message::Notification(_) | Message::Response(_) => return None,
         Message::Request(request) => request,
     };
-    let surface = server.surface.clone().unwrap_or_default();
+    let mut surface = server.surface.clone().unwrap_or_default();
+    if server.pin == PinMode::Off {
+        let tools = [("echo", true), ("forbidden", true)];
+        let live = fixture::server(server.key.as_str(), "names", &tools, &[], &[], &[]);
+        surface.tools = live.surface.unwrap_or_default().tools;
+    }
     let list = |member: &str, items: &[Pinned]| {
         let items: Vec<&str> = items.iter().map(|item| item.definition.get()).collect();
         format!(

@@ -464,7 +464,7 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
 fn a_server_that_is_not_the_approved_one_gets_no_call() {
     let mut strict = registry();
     let alpha = strict.servers.get_mut(&fixture::key("alpha")).unwrap();
-    Arc::make_mut(alpha).pin = crate::registry::doc::PinMode::Strict;
+    Arc::make_mut(alpha).pin = PinMode::Strict;
     let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"])))));
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}"#,

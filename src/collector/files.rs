@@ -11,7 +11,11 @@ use crate::vault;
 /// # Errors
 /// What the file system says; the old content is then still there.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    // the parent of a bare name is the empty path
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let draft = path.with_extension("new");
     let mut options = File::options();
     options.write(true).create(true).truncate(true);

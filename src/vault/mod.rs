@@ -122,7 +122,11 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system says.
 pub fn create_private(path: &Path, content: &[u8], entropy: &mut dyn Entropy) -> io::Result<bool> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    // the parent of a bare name is the empty path
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let mut tag = [0; 8];
     entropy.fill(&mut tag);
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -1242,3 +1242,19 @@ fn delivers_over_tls_to_the_organisations_own_ca_only() {
     site.flush().ok();
     assert_eq!(server.query(&["--phase", "intent"]).len(), 2);
 }
+
+/// A bare name has the empty path as its parent.
+#[test]
+fn an_audit_key_is_made_in_the_current_directory_and_never_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = || {
+        let mut command = Command::new(program("mcpshim-collector"));
+        command.current_dir(dir.path());
+        run(command.args(["auditkey", "new", "--out", "audit.key"]))
+    };
+    let made = new().ok();
+    let key = std::fs::read(dir.path().join("audit.key")).unwrap();
+    assert!(made.stdout.contains("x25519-hkdf-sha256"), "{made:?}");
+    new().refused(1, "audit.key exists");
+    assert_eq!(std::fs::read(dir.path().join("audit.key")).unwrap(), key);
+}

@@ -24,7 +24,6 @@
     clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::zombie_processes,
     clippy::struct_excessive_bools,
     clippy::zombie_processes,
     reason = "a test peer: a broken pipe or fixture ends it, and its grandchild is left on purpose"

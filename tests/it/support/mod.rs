@@ -3,7 +3,6 @@
 //!
 //! Nothing outlives its owner: [`Running`] kills its process group when it is dropped, and [`Org`]
 //! whatever still carries its directory in its environment. Every wait has a deadline.
-#![expect(dead_code, unused_imports, reason = "each subject uses its own part")]
 
 mod org;
 mod process;

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::process::{Ended, Running, Shim, program, run, wait_for};
+use super::process::{Ended, Running, Shim, program, run};
 
 /// One approved server, as a reviewer would write it.
 #[derive(Debug, Clone)]
@@ -374,7 +374,8 @@ impl Drop for Org {
 /// A collector on loopback.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    pub(crate) process: Running,
+    /// Ended when this is dropped.
+    _process: Running,
     pub(crate) url: String,
     data: PathBuf,
 }
@@ -409,7 +410,11 @@ impl Collector {
             .find("http://")
             .unwrap_or_else(|| panic!("no address: {line:?} {}", process.stderr()));
         let url = line[at..].split_whitespace().next().unwrap().to_owned();
-        Self { process, url, data }
+        Self {
+            _process: process,
+            url,
+            data,
+        }
     }
 
     /// Runs a reading command, e.g. `query`, against the data directory.
@@ -417,15 +422,5 @@ impl Collector {
     pub(crate) fn read<const N: usize>(&self, words: [&str; N]) -> Ended {
         let mut command = Command::new(program("mcpshim-collector"));
         run(command.args(words).arg("--data").arg(&self.data))
-    }
-
-    /// Waits until a query gives at least this many records.
-    #[track_caller]
-    pub(crate) fn wait_for_records(&self, count: usize) -> Vec<serde_json::Value> {
-        wait_for("records at the collector", || {
-            let records = self.read(["query", "--json"]).ok().json_lines();
-            (records.iter().filter(|r| r.get("phase").is_some()).count() >= count)
-                .then_some(records)
-        })
     }
 }

@@ -203,11 +203,6 @@ impl Running {
         wait(&mut self.child, DEADLINE).expect("it ends within the deadline")
     }
 
-    /// Whether it still runs.
-    pub(crate) fn alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
     /// Everything it wrote to standard error; waits for its end.
     pub(crate) fn stderr(&mut self) -> String {
         self.stderr

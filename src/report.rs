@@ -118,3 +118,17 @@ impl fmt::Display for Failure {
         Ok(())
     }
 }
+
+/// Prints one line of a command's answer; arguments as for `format!`.
+#[macro_export]
+macro_rules! say {
+    () => { $crate::report::line(format_args!("")) };
+    ($($part:tt)*) => { $crate::report::line(format_args!($($part)*)) };
+}
+
+/// Writes a line to standard output. A reader that has seen enough (`… | head`) is no error, and
+/// there is nobody else to tell of another.
+pub fn line(text: fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stdout().lock(), "{text}"));
+}

@@ -6,6 +6,7 @@ use mcpshim::admin::{self, AgentError};
 use mcpshim::clock::SystemEntropy;
 use mcpshim::ids::AgentName;
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use serde_json::json;
 
 use super::shell;
@@ -54,7 +55,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 fn new(args: &New) -> Result<(), Failure> {
     if resolved(&args.key).starts_with(resolved(&args.dir)) {
         return Err(Failure::new(
@@ -74,7 +74,7 @@ fn new(args: &New) -> Result<(), Failure> {
     .map_err(|error| failed(&error))?;
     if args.json {
         let (name, file, key) = (&args.name, &made.file, &args.key);
-        println!(
+        say!(
             "{}",
             json!({ "agent": name, "file": file, "key": key, "public_key": made.public_key,
                 "owner": made.owner, "roles": made.roles })
@@ -82,17 +82,17 @@ fn new(args: &New) -> Result<(), Failure> {
         return Ok(());
     }
     let (name, dir, key) = (&args.name, shell(&args.dir), shell(&args.key));
-    println!("Agent `{name}` of {}:", made.owner);
-    println!("  private key  {key}  (give it to the agent alone)");
-    println!("  public key   {}", shell(&made.file));
-    println!();
-    println!("Next:");
+    say!("Agent `{name}` of {}:", made.owner);
+    say!("  private key  {key}  (give it to the agent alone)");
+    say!("  public key   {}", shell(&made.file));
+    say!();
+    say!("Next:");
     match made.roles.is_empty() {
-        true => println!("  name it in a role: add `agents: [{name}]` to a file in {dir}/roles"),
-        false => println!("  it has the roles {}; review them", made.roles.join(", ")),
+        true => say!("  name it in a role: add `agents: [{name}]` to a file in {dir}/roles"),
+        false => say!("  it has the roles {}; review them", made.roles.join(", ")),
     }
-    println!("  publish the registry, then on the agent's machine:");
-    println!("    MCPSHIM_AGENT={name} MCPSHIM_AGENT_KEY={key} mcpshim status");
+    say!("  publish the registry, then on the agent's machine:");
+    say!("    MCPSHIM_AGENT={name} MCPSHIM_AGENT_KEY={key} mcpshim status");
     Ok(())
 }
 

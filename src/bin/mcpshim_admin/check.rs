@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mcpshim::admin;
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use serde_json::json;
 
 /// Report every mistake in the sources: file, line, rule, fix
@@ -24,15 +25,14 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let problems = admin::check(&args.dir, &SystemClock::new().now());
     let (errors, warnings) = (problems.errors(), problems.warnings());
     if args.json {
         let report = json!({ "errors": errors, "warnings": warnings, "problems": problems });
-        println!("{report}");
+        say!("{report}");
     } else if !problems.0.is_empty() {
-        println!("{problems}");
+        say!("{problems}");
     }
     let dir = args.dir.display();
     let counted = format!(
@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             .hint("nothing with an error is published; each line above has its fix"));
     }
     if !args.json {
-        println!("{dir}: {counted}.");
+        say!("{dir}: {counted}.");
     }
     Ok(())
 }

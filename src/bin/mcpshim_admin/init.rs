@@ -6,6 +6,7 @@ use mcpshim::admin::{self, Example, InitError};
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::ids::OrgId;
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use serde_json::json;
 
 use super::shell;
@@ -42,7 +43,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let usage = |sentence: String| Failure::new(Exit::Usage, sentence);
     if !args.files.is_absolute() {
@@ -69,32 +69,26 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Failure::from_error(Exit::Failed, &error).hint(hint)
     })?;
     if args.json {
-        println!(
+        say!(
             "{}",
             json!({ "dir": args.dir, "org": example.org, "files": made })
         );
         return Ok(());
     }
     let dir = shell(&args.dir);
-    println!("An example organisation `{}` in {dir}:", example.org);
+    say!("An example organisation `{}` in {dir}:", example.org);
     for file in made.iter().filter(|file| !file.contains("/.")) {
-        println!("  {file}");
+        say!("  {file}");
     }
-    println!();
-    println!("Next, read and change it; then:");
-    println!(
+    say!();
+    say!("Next, read and change it; then:");
+    say!(
         "  mcpshim-admin key new {dir} --keys KEYDIR                   keys outside {dir}, and the root"
     );
-    println!(
-        "  mcpshim-admin agent new ci --owner TEAM --key FILE {dir}    the build pipeline's key"
-    );
-    println!(
-        "  mcpshim-admin pin {dir}                                     runs both servers once"
-    );
-    println!(
-        "  mcpshim-admin check {dir}                                   says what is left to do"
-    );
-    println!("  mcpshim-admin publish {dir} --keys KEYDIR --out REPO");
+    say!("  mcpshim-admin agent new ci --owner TEAM --key FILE {dir}    the build pipeline's key");
+    say!("  mcpshim-admin pin {dir}                                     runs both servers once");
+    say!("  mcpshim-admin check {dir}                                   says what is left to do");
+    say!("  mcpshim-admin publish {dir} --keys KEYDIR --out REPO");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use mcpshim::admin::keys::{self, KeyRing};
 use mcpshim::clock::{Clock as _, SystemClock, SystemEntropy};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use serde_json::json;
 
 /// Make and list signing keys
@@ -70,7 +71,6 @@ fn failed(error: &keys::KeyError) -> Failure {
     Failure::from_error(Exit::Failed, error).hint(error.hint())
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 fn list(args: &List) -> Result<(), Failure> {
     let ring = KeyRing::read(&args.keys).map_err(|e| failed(&e))?;
     for key in ring.iter() {
@@ -80,15 +80,14 @@ fn list(args: &List) -> Result<(), Failure> {
             .map_or(name.as_ref(), |(role, _)| role);
         let path = key.path().display().to_string();
         if args.json {
-            println!("{}", json!({ "id": key.id(), "role": role, "path": path }));
+            say!("{}", json!({ "id": key.id(), "role": role, "path": path }));
         } else {
-            println!("{role:<10} {}  {path}", key.id());
+            say!("{role:<10} {}  {path}", key.id());
         }
     }
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 fn new(args: &New) -> Result<(), Failure> {
     let usage = |sentence: String| Failure::new(Exit::Usage, sentence);
     if !args.dir.is_dir() {
@@ -128,28 +127,28 @@ fn new(args: &New) -> Result<(), Failure> {
             .iter()
             .map(|(role, id, path)| json!({ "role": role.as_str(), "id": id, "path": path }))
             .collect();
-        println!(
+        say!(
             "{}",
             json!({ "root": root, "sha256": fingerprint, "keys": keys })
         );
         return Ok(());
     }
-    println!("Keys in {}:", args.keys.display());
+    say!("Keys in {}:", args.keys.display());
     for (role, id, path) in &made.keys {
         let file = path.file_name().unwrap_or_default().to_string_lossy();
-        println!("  {role:<10} {id}  {file}");
+        say!("  {role:<10} {id}  {file}");
     }
-    println!(
+    say!(
         "Root of version 1, which every machine pins: {}",
         root.display()
     );
-    println!("  SHA-256 {fingerprint}");
-    println!();
-    println!("Next:");
-    println!("  move root-*.pem and targets-*.pem to media that stay offline between publications");
-    println!("  mcpshim-admin pin {}", args.dir.display());
-    println!("  mcpshim-admin check {}", args.dir.display());
-    println!(
+    say!("  SHA-256 {fingerprint}");
+    say!();
+    say!("Next:");
+    say!("  move root-*.pem and targets-*.pem to media that stay offline between publications");
+    say!("  mcpshim-admin pin {}", args.dir.display());
+    say!("  mcpshim-admin check {}", args.dir.display());
+    say!(
         "  mcpshim-admin publish {} --keys {} --out REPO",
         args.dir.display(),
         args.keys.display()

@@ -7,6 +7,7 @@ use mcpshim::admin::{self, Outcome, PinChange, Pinning, visible};
 use mcpshim::limits;
 use mcpshim::registry::doc::{ServerDoc, Surface};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use mcpshim::upstream::Environment;
 
 use super::shell;
@@ -79,12 +80,11 @@ fn survey(_: &ServerDoc, _: &Environment, _: Duration) -> Result<Surface, String
     Err(mcpshim::upstream::SpawnError::Platform.to_string())
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 fn print(pinning: &Pinning, json: bool) {
     if json {
         match serde_json::to_string(pinning) {
-            Ok(line) => println!("{line}"),
-            Err(error) => println!("{}", serde_json::json!({ "error": error.to_string() })),
+            Ok(line) => say!("{line}"),
+            Err(error) => say!("{}", serde_json::json!({ "error": error.to_string() })),
         }
         return;
     }
@@ -95,16 +95,16 @@ fn print(pinning: &Pinning, json: bool) {
             changes,
             quarantined,
         } => {
-            println!("{server}: changed, review {file}");
+            say!("{server}: changed, review {file}");
             for change in changes {
                 print_change(change);
             }
             odd = quarantined;
         }
         Outcome::Failed { reason, hint } => {
-            println!("{server}: failed, {file} is as it was");
-            println!("  cause: {}", visible(reason, 2000));
-            println!("  hint:  {hint}");
+            say!("{server}: failed, {file} is as it was");
+            say!("  cause: {}", visible(reason, 2000));
+            say!("  hint:  {hint}");
         }
         Outcome::New {
             tools,
@@ -113,33 +113,32 @@ fn print(pinning: &Pinning, json: bool) {
             resources,
             quarantined,
         } => {
-            println!(
+            say!(
                 "{server}: {tools} tools, {prompts} prompts, {templates} templates, \
                  {resources} resources; review {file}"
             );
             odd = quarantined;
         }
-        Outcome::Off => println!("{server}: not pinned, its `pin` is `off`"),
-        Outcome::Unchanged => println!("{server}: unchanged"),
+        Outcome::Off => say!("{server}: not pinned, its `pin` is `off`"),
+        Outcome::Unchanged => say!("{server}: unchanged"),
     }
     for (name, reason) in odd {
-        println!("  quarantined: `{}`: {reason}", visible(name, 128));
+        say!("  quarantined: `{}`: {reason}", visible(name, 128));
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 fn print_change(change: &PinChange) {
-    println!("  {}", change.sentence);
+    say!("  {}", change.sentence);
     for edit in &change.edits {
-        println!("    {}", edit.path);
+        say!("    {}", edit.path);
         for (sign, value) in [("-", &edit.was), ("+", &edit.is)] {
             if let Some(value) = value {
-                println!("      {sign} {}", visible(value, 400));
+                say!("      {sign} {}", visible(value, 400));
             }
         }
     }
     if !change.roles.is_empty() {
         let roles: Vec<String> = change.roles.iter().map(ToString::to_string).collect();
-        println!("    already granted by a pattern to: {}", roles.join(", "));
+        say!("    already granted by a pattern to: {}", roles.join(", "));
     }
 }

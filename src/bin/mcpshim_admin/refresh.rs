@@ -6,6 +6,7 @@ use mcpshim::admin::keys::KeyRing;
 use mcpshim::admin::publish::{self, Published};
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use serde_json::json;
 
 /// Sign the timestamp again, so that machines know the registry is still current
@@ -38,7 +39,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Tells what a publication did; `publish` shares it.
-#[expect(clippy::print_stdout, reason = "this is the answer of the command")]
 pub(super) fn print(published: &Published, out: &Path, as_json: bool) {
     let Published {
         updated,
@@ -55,24 +55,24 @@ pub(super) fn print(published: &Published, out: &Path, as_json: bool) {
             "expires": expires,
             "warnings": warnings,
         });
-        println!("{object}");
+        say!("{object}");
         return;
     }
     for name in changed {
-        println!("  {name}");
+        say!("  {name}");
     }
     let held = if *updated { "is now" } else { "was already" };
-    println!(
+    say!(
         "Version {} (timestamp {}) {held} in {}.",
         version.targets,
         version.timestamp,
         out.display()
     );
-    println!(
+    say!(
         "Machines take it as current until {}; run `mcpshim-admin refresh` daily.",
         publish::utc(*expires)
     );
     for warning in warnings {
-        println!("warning: {warning}");
+        say!("warning: {warning}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mcpshim::audit::generate_audit_key;
 use mcpshim::clock::{Clock as _, SystemClock, SystemEntropy};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use mcpshim::vault;
 
 /// Make the keys that arguments and results are sealed to.
@@ -44,7 +45,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
         );
     }
     let text = serde_json::to_string_pretty(&doc).map_err(|error| failed(&error))?;
-    println!("{text}");
+    say!("{text}");
     eprintln!(
         "private half: {} (keep it away from the collector)",
         out.display()

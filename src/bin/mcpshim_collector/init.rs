@@ -8,6 +8,7 @@ use mcpshim::collector::server::reader_token;
 use mcpshim::collector::store::Store;
 use mcpshim::ids::OrgId;
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
 use serde::{Deserialize, Serialize};
 
 /// Make a data directory, so that `serve --data DIR` needs nothing else.
@@ -75,8 +76,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     write(settings_path(&args.data), &text)?;
     reader_token(&args.data, &mut SystemEntropy)
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    println!("made {}", args.data.display());
-    println!(
+    say!("made {}", args.data.display());
+    say!(
         "next: mcpshim-collector serve --data {} --listen 127.0.0.1:8443",
         args.data.display()
     );

@@ -170,10 +170,9 @@ impl Peer {
     /// checked byte for byte, the rest by length.
     pub(crate) fn calls(&mut self, tool: &str, bytes: usize, calls: usize) -> Vec<f64> {
         let text = text(bytes);
-        let warm = (calls / 10).max(3);
         let mut expected = 0;
         let mut times = Vec::with_capacity(calls);
-        for number in 0..warm + calls {
+        for number in 0..calls {
             // ids of one width, so that lengths are equal
             let id = 1_000_000 + self.next_id;
             self.next_id += 1;
@@ -191,9 +190,7 @@ impl Peer {
                 expected = answer.len();
             }
             assert_eq!(self.last_len(), expected);
-            if number >= warm {
-                times.push(took.as_secs_f64() * 1e6);
-            }
+            times.push(took.as_secs_f64() * 1e6);
         }
         times
     }

@@ -10,14 +10,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
 use super::record::{Recorder, Settled};
 use super::watch::Watcher;
 use crate::audit::encode::StreamHeader;
-use crate::clock::{Clock as _, SystemClock, SystemEntropy};
+use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
 use crate::config::{self, Config};
 use crate::ids::{Digest, KeyId, LinkId};
 use crate::policy::{Snapshot, SnapshotId};
@@ -65,13 +66,12 @@ struct Pipe {
     buffer: LineBuffer,
 }
 
-/// The signals that end us.
-struct Signals([Signal; 3]);
-
 struct Driver {
     machine: Machine,
     recorder: Recorder,
     clock: SystemClock,
+    /// When this turn of the loop began: one reading serves all that came together.
+    now: Now,
     entropy: SystemEntropy,
     config: Option<Config>,
     environment: Environment,
@@ -83,7 +83,8 @@ struct Driver {
     stillborn: VecDeque<(LinkId, String)>,
     /// The link that is looked at first, so that a busy one does not starve the others.
     turn: u32,
-    signals: Signals,
+    /// Rings when a signal asks us to end.
+    signals: oneshot::Receiver<()>,
     watcher: Option<Watcher>,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, in monotonic microseconds.
@@ -105,6 +106,7 @@ pub(super) async fn serve(config: Result<Config, Failure>) -> io::Result<()> {
     while !driver.is_over() {
         driver.arm();
         let event = poll_fn(|cx| driver.poll_event(cx)).await;
+        driver.now = driver.clock.now();
         driver.on(event);
         driver.settle();
     }
@@ -150,11 +152,7 @@ impl Driver {
             pipes: BTreeMap::new(),
             stillborn: VecDeque::new(),
             turn: 0,
-            signals: Signals([
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
-            ]),
+            signals: signals()?,
             watcher: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed_us: None,
@@ -163,6 +161,7 @@ impl Driver {
             done: false,
             ends_us: None,
             clock,
+            now,
         })
     }
 
@@ -171,9 +170,7 @@ impl Driver {
     /// Over when everything is settled and written, or when the end has taken too long.
     fn is_over(&self) -> bool {
         let settled = self.done && !self.recorder.is_away() && self.client_out.queued_bytes() == 0;
-        let late = self
-            .ends_us
-            .is_some_and(|at| self.clock.now().mono_us >= at);
+        let late = self.ends_us.is_some_and(|at| self.clock.mono_us() >= at);
         settled || late
     }
 
@@ -187,7 +184,7 @@ impl Driver {
         if self.armed_us.is_some_and(|armed| armed <= at) {
             return;
         }
-        let pause = at.saturating_sub(self.clock.now().mono_us);
+        let pause = at.saturating_sub(self.clock.mono_us());
         let deadline = Instant::now() + Duration::from_micros(pause);
         self.timer.as_mut().reset(deadline);
         self.armed_us = Some(at);
@@ -202,7 +199,7 @@ impl Driver {
         for pipe in self.pipes.values_mut() {
             pipe.child.poll_flush(cx);
         }
-        if self.signals.poll(cx).is_ready() {
+        if self.client_in.is_some() && Pin::new(&mut self.signals).poll(cx).is_ready() {
             return Poll::Ready(Event::Signal);
         }
         if let Poll::Ready(settled) = self.recorder.poll_settled(cx) {
@@ -288,12 +285,11 @@ impl Driver {
 
     fn client_lines(&mut self) {
         while let Some(line) = self.client_buffer.next_line() {
-            let now = self.clock.now();
             let input = match line {
                 Ok(line) => Input::ClientLine(line),
                 Err(fault) => Input::ClientFault(fault),
             };
-            self.machine.handle(input, &now, &mut self.entropy);
+            self.machine.handle(input, &self.now, &mut self.entropy);
         }
         if !self.engaged && self.machine.is_engaged() {
             self.engage();
@@ -315,12 +311,11 @@ impl Driver {
                     return;
                 };
                 while let Some(line) = pipe.buffer.next_line() {
-                    let now = self.clock.now();
                     let input = match line {
                         Ok(line) => Input::LinkLine { link, line },
                         Err(fault) => Input::LinkFault { link, fault },
                     };
-                    self.machine.handle(input, &now, &mut self.entropy);
+                    self.machine.handle(input, &self.now, &mut self.entropy);
                 }
             }
             ChildEvent::Started => self.handle(Input::LinkOpened { link }),
@@ -328,8 +323,7 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input<'_>) {
-        let now = self.clock.now();
-        self.machine.handle(input, &now, &mut self.entropy);
+        self.machine.handle(input, &self.now, &mut self.entropy);
     }
 
     fn give(&mut self, settled: Vec<Settled>) {
@@ -387,7 +381,7 @@ impl Driver {
     fn ask_to_end(&mut self) {
         if self.ends_us.is_none() {
             let settle_us = u64::try_from(SETTLE.as_micros()).unwrap_or(u64::MAX);
-            self.ends_us = Some(self.clock.now().mono_us.saturating_add(settle_us));
+            self.ends_us = Some(self.now.mono_us.saturating_add(settle_us));
             self.handle(Input::ClientClosed);
         }
     }
@@ -400,7 +394,7 @@ impl Driver {
             while let Some(output) = self.machine.poll() {
                 self.carry_out(output);
             }
-            let settled = self.recorder.settle();
+            let settled = self.recorder.settle(&self.now);
             // a record may be waiting for the collector: nobody settles it before it is delivered
             if self.recorder.is_away() {
                 self.see_to_delivery();
@@ -485,11 +479,23 @@ impl Driver {
     }
 }
 
-impl Signals {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let rung = self.0.iter_mut().any(|s| s.poll_recv(cx).is_ready());
-        if rung { Poll::Ready(()) } else { Poll::Pending }
-    }
+/// Waits for the first signal that ends us on a task of its own: the loop then asks one cheap
+/// question a turn instead of three.
+fn signals() -> io::Result<oneshot::Receiver<()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (ring, rung) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        // nobody listens once the end has begun
+        ring.send(()).unwrap_or_default();
+    });
+    Ok(rung)
 }
 
 fn log_path(config: &Config, server: &ServerDoc) -> PathBuf {

@@ -118,7 +118,7 @@ impl Recorder {
     }
 
     /// Records the batch, or sends it off; says what is settled already.
-    pub(super) fn settle(&mut self) -> Vec<Settled> {
+    pub(super) fn settle(&mut self, now: &Now) -> Vec<Settled> {
         if self.batch.entries.is_empty() {
             return Vec::new();
         }
@@ -132,9 +132,9 @@ impl Recorder {
                 self.send_off(spool, thread, batch)
             }
             Place::Here(mut spool, thread) => {
-                let start = self.clock.now();
-                let settled = batch.record(&mut spool, &start);
-                let took_us = self.clock.now().mono_us.saturating_sub(start.mono_us);
+                let start_us = self.clock.mono_us();
+                let settled = batch.record(&mut spool, now);
+                let took_us = self.clock.mono_us().saturating_sub(start_us);
                 self.slow = took_us > limits::SLOW_APPEND_US;
                 self.batch = batch.emptied();
                 self.place = Place::Here(spool, thread);
@@ -242,7 +242,7 @@ impl Recorder {
 fn work(mut job: Job, dir: &Path, clock: &SystemClock) -> Done {
     let start = clock.now();
     let mut settled = job.batch.record(&mut job.spool, &start);
-    let took_us = clock.now().mono_us.saturating_sub(start.mono_us);
+    let took_us = clock.mono_us().saturating_sub(start.mono_us);
     let class = job.batch.class();
     if class >= DurabilityClass::Disk
         && let Err(error) = job.spool.sync()
@@ -263,7 +263,7 @@ fn work(mut job: Job, dir: &Path, clock: &SystemClock) -> Done {
 
 /// Waits until the collector has everything. The shipper writes how far it has it.
 fn is_acknowledged(spool: &Spool, dir: &Path, clock: &SystemClock) -> bool {
-    let deadline_us = clock.now().mono_us + ACKNOWLEDGE_MS * 1000;
+    let deadline_us = clock.mono_us() + ACKNOWLEDGE_MS * 1000;
     let mut backlog = Backlog::open(dir.to_owned());
     loop {
         let streams = backlog.streams().unwrap_or_default();
@@ -271,7 +271,7 @@ fn is_acknowledged(spool: &Spool, dir: &Path, clock: &SystemClock) -> bool {
         if ours.is_some_and(|stream| stream.next_unacked > spool.last_seq()) {
             return true;
         }
-        if clock.now().mono_us >= deadline_us {
+        if clock.mono_us() >= deadline_us {
             return false;
         }
         std::thread::park_timeout(Duration::from_millis(LOOK_MS));
@@ -407,10 +407,10 @@ mod tests {
     fn a_batch_of_class_process_is_settled_at_once() {
         let temp = tempfile::tempdir().unwrap();
         let mut recorder = recorder(temp.path());
-        assert_eq!(recorder.settle(), []);
+        assert_eq!(recorder.settle(&Now::default()), []);
         recorder.push(Ticket(1), entry(DurabilityClass::Process));
         recorder.push(Ticket(2), entry(DurabilityClass::Process));
-        assert_eq!(recorder.settle(), recorded(2));
+        assert_eq!(recorder.settle(&Now::default()), recorded(2));
         assert!(!recorder.is_away());
     }
 
@@ -419,13 +419,17 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let mut recorder = recorder(temp.path());
         recorder.push(Ticket(1), entry(DurabilityClass::Disk));
-        assert_eq!(recorder.settle(), []);
+        assert_eq!(recorder.settle(&Now::default()), []);
         assert!(recorder.is_away());
         recorder.push(Ticket(2), entry(DurabilityClass::Process));
         recorder.push(Ticket(3), entry(DurabilityClass::Process));
-        assert_eq!(recorder.settle(), []);
+        assert_eq!(recorder.settle(&Now::default()), []);
         assert_eq!(poll_fn(|cx| recorder.poll_settled(cx)).await, recorded(1));
-        assert_eq!(recorder.settle(), recorded(3), "one piece, here again");
+        assert_eq!(
+            recorder.settle(&Now::default()),
+            recorded(3),
+            "one piece, here again"
+        );
     }
 
     #[tokio::test]
@@ -434,11 +438,11 @@ mod tests {
         let mut recorder = recorder(temp.path());
         recorder.slow = true;
         recorder.push(Ticket(1), entry(DurabilityClass::Process));
-        assert_eq!(recorder.settle(), []);
+        assert_eq!(recorder.settle(&Now::default()), []);
         assert_eq!(poll_fn(|cx| recorder.poll_settled(cx)).await, recorded(1));
         assert!(!recorder.slow, "it was quick this time");
         recorder.push(Ticket(2), entry(DurabilityClass::Process));
-        assert_eq!(recorder.settle(), recorded(2));
+        assert_eq!(recorder.settle(&Now::default()), recorded(2));
     }
 
     #[tokio::test]
@@ -446,7 +450,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let mut recorder = recorder(temp.path());
         recorder.push(Ticket(1), entry(DurabilityClass::Collector));
-        assert_eq!(recorder.settle(), []);
+        assert_eq!(recorder.settle(&Now::default()), []);
         let mut backlog = Backlog::open(temp.path().to_owned());
         let stream = loop {
             // the shipper's part: take what is there, deliver it, write down that it was taken
@@ -470,7 +474,7 @@ mod tests {
         let mut recorder = recorder(&file.join("spool"));
         recorder.push(Ticket(1), entry(DurabilityClass::Process));
         recorder.push(Ticket(2), entry(DurabilityClass::Process));
-        let settled = recorder.settle();
+        let settled = recorder.settle(&Now::default());
         let [Settled::NotRecorded { upto, reason }] = settled.as_slice() else {
             panic!("{settled:?}");
         };

@@ -4,7 +4,8 @@
 //! request. Of all processes of a device that share a state directory, one asks the source; the
 //! others see its file change.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -158,11 +159,12 @@ impl Watch {
 
 fn try_lock(state_dir: &Path) -> std::io::Result<Option<File>> {
     let dir = state_dir.join("trust");
-    std::fs::create_dir_all(&dir)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
     let file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(dir.join("poll.lock"))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),

@@ -15,6 +15,8 @@ use super::fd::{Sink, Source};
 use super::{Launch, SpawnError, Words, guard};
 use crate::wire::line::LineBuffer;
 
+/// The guard's first report, if the program could be started.
+const STARTED: &[u8] = b"started\n";
 /// Longest report of a guard, in bytes.
 const REPORT_BYTES: usize = 4 << 10;
 
@@ -172,16 +174,16 @@ impl Child {
             return false;
         };
         let ended = control.poll_report(cx).is_ready();
-        let report = String::from_utf8_lossy(&control.report).into_owned();
+        let just_started = !self.started && control.report.starts_with(STARTED);
+        self.started |= just_started;
         if ended {
-            let last = report.lines().rfind(|line| *line != "started");
+            let report = String::from_utf8_lossy(&control.report);
+            let last = report.lines().next_back().filter(|line| *line != "started");
             self.phrase = Some(last.unwrap_or("ended").to_owned());
             if let Some(control) = self.control.take() {
                 control.collect();
             }
         }
-        let just_started = !self.started && report.starts_with("started\n");
-        self.started |= just_started;
         just_started
     }
 

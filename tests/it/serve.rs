@@ -29,6 +29,10 @@ fn organisation(flags: &[&str]) -> (Org, PathBuf) {
 fn ready(flags: &[&str]) -> (Org, PathBuf) {
     let (org, log) = organisation(flags);
     org.mcpshim("ci", ["registry", "refresh"]).ok();
+    // what `pin` started ends a moment after it
+    wait_for("the authoring to end", || {
+        org.processes().is_empty().then_some(())
+    });
     (org, log)
 }
 

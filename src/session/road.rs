@@ -31,7 +31,7 @@ use crate::secret::Content;
 use crate::wire::era::{self, Era, ErrorAs};
 use crate::wire::meta;
 use crate::wire::msg::{self, Body, Request, Response};
-use crate::wire::raw;
+use crate::wire::raw::{self, Object};
 
 /// `_meta` key of a refusal: an object with its `code`.
 pub(super) const META_DENIAL: &str = "mcpshim/denial";
@@ -119,9 +119,10 @@ impl Machine {
         };
         // the name may lie one level down, in `ref`
         let reference = match (method, params.object.object("ref")) {
-            (Method::Complete, Ok(Some(reference))) => Some(reference),
+            (Method::Complete, Ok(Some(reference))) if is_reference(&reference) => Some(reference),
             (Method::Complete, _) => {
-                let text = "params.ref must be an object without duplicate keys";
+                let text = "params.ref must be an object of type ref/prompt or ref/resource, and \
+                            without duplicate keys in any case";
                 return self.error(&request.id, -32602, text, None);
             }
             _ => None,
@@ -949,6 +950,15 @@ impl Machine {
         self.outbox
             .send_client(denied(id, *era, *tool, code, &text));
     }
+}
+
+/// Whether every reader takes a `ref` of `completion/complete` for the same thing.
+fn is_reference(reference: &Object<'_>) -> bool {
+    let known = matches!(
+        reference.text("type").as_deref(),
+        Some("ref/prompt" | "ref/resource")
+    );
+    known && reference.misspelt(&["name", "type", "uri"]).is_none()
 }
 
 /// What the client gets for an answer.

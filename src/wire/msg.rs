@@ -3,12 +3,33 @@
 //! Parsing validates the whole line and keeps it: unknown members, number spellings and ids
 //! stay as they came. Duplicate keys are refused in the envelope, in `params`, in
 //! `params._meta`, at the top of `params.arguments`, and at the top of `result` and `error`.
+//! So is what only some readers would take for another message or another member: carriage
+//! returns, and members that differ from one that is read here in case only.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::raw::{self, Object, RawError, Scan};
 use crate::limits;
+
+/// The members of a message that are read here.
+const ENVELOPE: [&str; 6] = ["error", "id", "jsonrpc", "method", "params", "result"];
+
+/// The members of `params` that are read here.
+const PARAMS: [&str; 12] = [
+    "_meta",
+    "argument",
+    "arguments",
+    "inputResponses",
+    "level",
+    "name",
+    "notifications",
+    "progressToken",
+    "ref",
+    "requestId",
+    "task",
+    "uri",
+];
 
 /// One message.
 #[derive(Debug)]
@@ -178,6 +199,13 @@ pub enum Fault {
     /// An array of messages.
     #[error("batches are not part of this protocol version: send each message on its own line")]
     Batch,
+    /// A carriage return between the tokens: readers of lines in Python, Java and C# end a line
+    /// there, and what follows would be a message that nobody here read.
+    #[error("a carriage return at byte {at}: some readers would see two messages")]
+    CarriageReturn {
+        /// Where.
+        at: usize,
+    },
     /// An object with two members of one name.
     #[error("duplicate key {key:?} in {place}: two readers would see two values")]
     Duplicate {
@@ -219,6 +247,14 @@ pub enum Fault {
     /// A result that is no object.
     #[error("`result` must be an object")]
     Result,
+    /// A member that is one of the protocol's but for upper and lower case.
+    #[error("{key:?} in {place} is the name of a member in another case: some readers take it")]
+    Spelling {
+        /// Which object.
+        place: &'static str,
+        /// The key, cut to 80 characters.
+        key: String,
+    },
     /// Not UTF-8.
     #[error("not valid UTF-8 at byte {at}")]
     Utf8 {
@@ -239,7 +275,8 @@ impl Fault {
             Self::Duplicate { .. } | Self::Raw(RawError::Duplicate { .. }) => "duplicate-key",
             Self::Raw(RawError::Depth) => "depth",
             Self::NullId => "null-id",
-            Self::Raw(_) | Self::Utf8 { .. } => "parse",
+            Self::CarriageReturn { .. } | Self::Raw(_) | Self::Utf8 { .. } => "parse",
+            Self::Spelling { .. } => "spelling",
             Self::ErrorObject
             | Self::Id
             | Self::Kind
@@ -255,7 +292,9 @@ impl Fault {
     #[must_use]
     pub fn rpc_code(&self) -> i64 {
         match self {
-            Self::Raw(RawError::Syntax { .. } | RawError::Key { .. }) | Self::Utf8 { .. } => -32700,
+            Self::CarriageReturn { .. }
+            | Self::Raw(RawError::Syntax { .. } | RawError::Key { .. })
+            | Self::Utf8 { .. } => -32700,
             Self::Params { .. } => -32602,
             Self::Batch
             | Self::Duplicate { .. }
@@ -267,6 +306,7 @@ impl Fault {
             | Self::Object
             | Self::Raw(RawError::Depth | RawError::Duplicate { .. } | RawError::Type { .. })
             | Self::Result
+            | Self::Spelling { .. }
             | Self::Version => -32600,
         }
     }
@@ -290,6 +330,13 @@ impl<'a> Draft<'a> {
     fn unique(&mut self, object: &Object<'_>, place: &'static str) {
         if let Err(RawError::Duplicate { key }) = object.unique() {
             self.fault(Fault::Duplicate { place, key });
+        }
+    }
+
+    fn spelt(&mut self, object: &Object<'_>, place: &'static str, known: &[&str]) {
+        if let Some(key) = object.misspelt(known) {
+            let key = key.chars().take(80).collect();
+            self.fault(Fault::Spelling { place, key });
         }
     }
 
@@ -348,6 +395,7 @@ impl<'a> Draft<'a> {
             Ok(())
         })?;
         self.unique(&object, "params");
+        self.spelt(&object, "params", &PARAMS);
         Ok(Some(Params { object, meta }))
     }
 }
@@ -384,6 +432,10 @@ impl<'a> Message<'a> {
             .and_then(|object| scan.end().map(|()| object))
             .map_err(|error| unknown(Fault::Raw(error)))?;
         draft.unique(&envelope, "the message");
+        draft.spelt(&envelope, "the message", &ENVELOPE);
+        if let Some(at) = memchr::memchr(b'\r', line.as_bytes()) {
+            draft.fault(Fault::CarriageReturn { at });
+        }
         Self::classify(line, envelope, draft)
     }
 

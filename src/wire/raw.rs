@@ -305,6 +305,14 @@ fn has_control(bytes: &[u8]) -> bool {
     bytes.chunks(128).any(any)
 }
 
+/// Whether a key is an ASCII one but for case; `\u{17f}` and `\u{212a}` are an `s` and a `k` too.
+fn folds(key: &str, known: &str) -> bool {
+    key.eq_ignore_ascii_case(known)
+        || !key.is_ascii()
+            && (key.to_lowercase() == known.to_lowercase()
+                || key.to_uppercase() == known.to_uppercase())
+}
+
 /// A key's text without its quotes, unescaped where needed.
 fn text_of<'a>(src: &'a str, key: &Range<usize>, escaped: bool) -> Result<Cow<'a, str>, RawError> {
     let token = src.get(key.clone()).unwrap_or_default();
@@ -414,6 +422,14 @@ impl<'a> Object<'a> {
                     && self.src.get(member.key.start + 1..member.key.end - 1) == Some(key)
             }
         })
+    }
+
+    /// The first key that is one of `known` but for upper and lower case. Go and C# read such a
+    /// key as the known one.
+    #[must_use]
+    pub fn misspelt(&self, known: &[&str]) -> Option<Cow<'a, str>> {
+        let mut keys = self.members.iter().map(|member| self.key(member));
+        keys.find(|key| known.iter().any(|known| key != known && folds(key, known)))
     }
 
     /// The text of a member's value.

@@ -640,3 +640,23 @@ fn log_messages_come_where_they_were_asked_for() {
     < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
     "#);
 }
+
+#[test]
+fn a_granted_name_does_not_carry_another_one_upstream() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","Name":"forbidden"}}
+        > {"jsonrpc":"2.0","id":2,"method":"completion/complete","params":{"ref":{"type":"ref/any","name":"alpha_greet","uri":"gamma://x"},"argument":{}}}
+        > {"jsonrpc":"2.0","id":3,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"alpha_greet","NAME":"x"},"argument":{}}}"#,
+    );
+    assert!(!transcript.contains("alpha {"), "{transcript}");
+    assert!(!transcript.contains("! intent"), "{transcript}");
+    let line = "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"tools/call\",\"params\":{\"name\":\"alpha_echo\"},\"x\":\r{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"tools/call\",\"params\":{\"name\":\"forbidden\"}}\r}";
+    rig.handle(Input::ClientLine(line.as_bytes()));
+    let transcript = rig.play("");
+    assert!(!transcript.contains("! open"), "{transcript}");
+    assert!(
+        transcript.contains(r#""id":4,"error":{"code":-32700"#),
+        "{transcript}"
+    );
+}

@@ -207,7 +207,7 @@ fn bad_lines_get_an_error_and_lose_nothing() {
     > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":7}}
     < {"jsonrpc":"2.0","id":4,"error":{"code":-32602,"message":"params.name must be a string"}}
     > {"jsonrpc":"2.0","id":5,"method":"completion/complete","params":{"ref":[]}}
-    < {"jsonrpc":"2.0","id":5,"error":{"code":-32602,"message":"params.ref must be an object without duplicate keys"}}
+    < {"jsonrpc":"2.0","id":5,"error":{"code":-32602,"message":"params.ref must be an object of type ref/prompt or ref/resource, and without duplicate keys in any case"}}
     +2000
     ! counted duplicate-key 1
     ! counted parse 1

@@ -168,3 +168,31 @@ fn written_lines_are_messages() {
         );
     }
 }
+
+#[test]
+fn what_other_readers_would_take_for_another_message_or_member_is_refused() {
+    let cases = [
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\",\"x\":\r{\"id\":2}\r}",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\r",
+        r#"{"jsonrpc":"2.0","id":1,"method":"a","Method":"b"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"ID":2}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"a","param\u017f":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":"x","Name":"y"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":"x","ARGUMENTS":{}}}"#,
+        r#"{"jsonrpc":"2.0","method":"a","params":{"progressToken":1,"ProgressToken":2}}"#,
+    ];
+    let all: Vec<String> = cases.iter().map(|line| fault(line)).collect();
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    -32700 parse id=1 Request: a carriage return at byte 41: some readers would see two messages
+    -32700 parse id=1 Response: a carriage return at byte 36: some readers would see two messages
+    -32600 spelling id=1 Request: "Method" in the message is the name of a member in another case: some readers take it
+    -32600 spelling id=1 Response: "ID" in the message is the name of a member in another case: some readers take it
+    -32600 spelling id=1 Request: "paramſ" in the message is the name of a member in another case: some readers take it
+    -32600 spelling id=1 Request: "Name" in params is the name of a member in another case: some readers take it
+    -32600 spelling id=1 Request: "ARGUMENTS" in params is the name of a member in another case: some readers take it
+    -32600 spelling id=- Notification: "ProgressToken" in params is the name of a member in another case: some readers take it
+    "#);
+    // arguments are the tool's own
+    let own = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"arguments":{"name":1,"Name":2}}}"#;
+    assert!(Message::parse(own.as_bytes()).is_ok());
+}

@@ -125,6 +125,7 @@ impl PinFile {
                 }
             }
         }
+        self.verify_texts(bytes, again, sink);
         for (kind, names) in [
             (Kind::Tool, &self.names.tools),
             (Kind::Prompt, &self.names.prompts),
@@ -157,6 +158,36 @@ impl PinFile {
                     }
                 }
             }
+        }
+    }
+
+    /// What models read must be what a reviewer sees. `pin` quarantines such tools; nothing does
+    /// that for a file edited by hand, nor for what is no tool.
+    fn verify_texts(&self, bytes: &[u8], again: &str, sink: &mut Sink<'_>) {
+        let fix = "have the server's owner take it out, and pin again";
+        for kind in Kind::ALL {
+            for entry in kind.of(&self.surface) {
+                let (reason, fix) = match kind {
+                    Kind::Tool => (super::quarantine::reason(entry), again),
+                    Kind::Prompt | Kind::Resource | Kind::Template => {
+                        (super::quarantine::hides(entry), fix)
+                    }
+                };
+                if let Some(reason) = reason {
+                    let (word, name) = (kind.word(), pin::printable(&entry.name));
+                    let at = At {
+                        line: line_of(bytes, &entry.digest.to_string()),
+                        column: 1,
+                    };
+                    let message = format!("{word} `{name}` must not be offered: {reason}");
+                    sink.error(at, "not-offered", message, fix);
+                }
+            }
+        }
+        let instructions = self.surface.instructions.as_deref().unwrap_or_default();
+        if let Some(reason) = super::quarantine::hidden_in(instructions) {
+            let message = format!("the instructions must not be offered: {reason}");
+            sink.error(At::default(), "not-offered", message, fix);
         }
     }
 

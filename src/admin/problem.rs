@@ -64,13 +64,15 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        // names and values of a source are whoever's who wrote it
+        let safe = |text: &str| super::visible(text, usize::MAX);
+        f.write_str(&safe(&self.file))?;
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
         let level = self.level.word();
-        write!(f, ": {level}: {} [{}]", self.message, self.rule)?;
-        write!(f, "\n  fix: {}", self.fix)
+        write!(f, ": {level}: {} [{}]", safe(&self.message), self.rule)?;
+        write!(f, "\n  fix: {}", safe(&self.fix))
     }
 }
 

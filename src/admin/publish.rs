@@ -333,6 +333,13 @@ pub fn refresh(keys: &KeyRing, out: &Path, now: &Now) -> Result<Published, Publi
         enough(keys, &root, role)?;
     }
     let previous = repository.previous(&roots, &root)?.ok_or_else(nothing)?;
+    // the roots are the repository's own word: who can write there could name keys of theirs
+    signed_here(keys, Role::Timestamp, &previous.timestamp.bytes)
+        .and_then(|()| signed_here(keys, Role::Snapshot, &previous.snapshot.bytes))
+        .map_err(|source| PublishError::Previous {
+            path: out.to_owned(),
+            source,
+        })?;
     let mut writes = Writes::default();
     let (mut version, mut snapshot) =
         (previous.snapshot.version(), previous.snapshot.bytes.clone());
@@ -364,6 +371,22 @@ pub fn refresh(keys: &KeyRing, out: &Path, now: &Now) -> Result<Published, Publi
         },
         changed: Vec::new(),
         expires: now_s + limits::TIMESTAMP_LIFE_S,
+    })
+}
+
+/// Checks that one of the keys at hand signed a metadata file.
+fn signed_here(keys: &KeyRing, role: Role, bytes: &[u8]) -> Result<(), RegistryError> {
+    let file = format!("{role}.json");
+    let envelope = Envelope::parse(&file, bytes, role)?;
+    if keys.iter().any(|key| envelope.signed_by(&key.public())) {
+        return Ok(());
+    }
+    Err(RegistryError::UnknownKey {
+        file,
+        role,
+        cause: registry::Cause(format!(
+            "none of the keys at hand signed the present {role}"
+        )),
     })
 }
 

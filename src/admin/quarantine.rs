@@ -17,6 +17,11 @@ pub(super) fn reason(tool: &Pinned) -> Option<String> {
     schema(&definition).or_else(|| hidden(&definition))
 }
 
+/// Says how a prompt, a resource or a template hides text. It has no schema to choke on.
+pub(super) fn hides(entry: &Pinned) -> Option<String> {
+    hidden(&Json::parse(entry.definition.get()).ok()?)
+}
+
 fn schema(definition: &Json) -> Option<String> {
     let Some(Json::Object(schema)) = definition.get("inputSchema") else {
         return Some("it has no inputSchema that is an object".to_owned());
@@ -49,16 +54,23 @@ fn schema(definition: &Json) -> Option<String> {
 fn hidden(json: &Json) -> Option<String> {
     let mut found = None;
     each_text(json, &mut |text| {
-        let odd = text.chars().find(|c| match c {
-            '\t' | '\n' | '\r' => false,
-            '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-            '\u{e0000}'..='\u{e007f}' => true,
-            _ => false,
-        });
-        found = found.or(odd);
+        if found.is_none() {
+            found = hidden_in(text);
+        }
     });
-    let code = u32::from(found?);
+    found
+}
+
+/// [`hidden`], of one text.
+pub(super) fn hidden_in(text: &str) -> Option<String> {
+    let odd = text.chars().find(|c| match c {
+        '\t' | '\n' | '\r' => false,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        '\u{e0000}'..='\u{e007f}' => true,
+        _ => false,
+    })?;
+    let code = u32::from(odd);
     Some(format!("it hides text from reviewers: U+{code:04X}"))
 }
 

@@ -252,6 +252,13 @@ impl Reader<'_> {
     /// The names in a folder, sorted; hidden ones are left out. A missing folder is empty.
     fn names(&mut self, folder: &str) -> Vec<String> {
         let mut names = Vec::new();
+        if self.behind_a_link(folder) {
+            let message = "cannot be read: it is, or lies behind, a symbolic link";
+            let fix = "put an ordinary folder here";
+            self.sink(folder)
+                .error(At::default(), "unreadable", message, fix);
+            return names;
+        }
         if let Ok(entries) = fs::read_dir(self.dir.join(folder)) {
             for entry in entries.flatten() {
                 names.push(entry.file_name().to_string_lossy().into_owned());
@@ -262,11 +269,20 @@ impl Reader<'_> {
         names
     }
 
+    /// Whether a path below the directory, or a folder on the way to it, is a symbolic link.
+    fn behind_a_link(&self, path: &str) -> bool {
+        let below = Path::new(path).ancestors();
+        below
+            .filter(|path| !path.as_os_str().is_empty())
+            .any(|path| self.dir.join(path).is_symlink())
+    }
+
     /// Reads a file of the directory, never through a link out of it.
     fn bytes(&mut self, file: &str, limit: usize) -> Option<Vec<u8>> {
         let path = self.dir.join(file);
         let trouble = match fs::symlink_metadata(&path) {
             Ok(meta) if !meta.is_file() => "it is not an ordinary file".to_owned(),
+            Ok(_) if self.behind_a_link(file) => "it lies behind a symbolic link".to_owned(),
             Ok(meta) if meta.len() > limit as u64 => {
                 format!("it has {} bytes, expected at most {limit}", meta.len())
             }

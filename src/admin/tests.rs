@@ -704,6 +704,109 @@ agents/ci.yaml: error: cannot be read: it is not an ordinary file [unreadable]
 "#);
 }
 
+#[cfg(unix)]
+#[test]
+fn no_folder_is_read_through_a_link() {
+    let org = Org::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(org.path("agents"), elsewhere.path().join("agents")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("agents"), org.path("agents")).unwrap();
+    assert!(org.check().starts_with(
+        "agents: error: cannot be read: it is, or lies behind, a symbolic link [unreadable]\n"
+    ));
+    let org = Org::new();
+    fs::rename(org.path("trust"), elsewhere.path().join("trust")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("trust"), org.path("trust")).unwrap();
+    assert!(org.check().contains(
+        "trust/ca.pem: error: cannot be read: it lies behind a symbolic link [unreadable]"
+    ));
+}
+
+#[test]
+fn a_source_cannot_steer_the_terminal_of_its_reviewer() {
+    let said = after("org.yaml", "name: Acme", "name: Acme\n\"\\e[2J\": x");
+    assert!(said.contains("has no key `\\u{1b}[2J`"), "{said}");
+}
+
+#[test]
+fn texts_that_a_reviewer_cannot_see_are_not_published() {
+    let org = Org::new();
+    let mut odd = surface(&["read_file", "read_tree", "write"]);
+    odd.instructions = Some("Be kind.\u{e0041}".to_owned());
+    let prompt = r#"{"name":"review","description":"x\u202ey"}"#;
+    odd.prompts = vec![entry(Kind::Prompt, serde_json::from_str(prompt).unwrap()).unwrap()];
+    pin(org.dir.path(), &[], &mut |_| Ok(odd.clone())).unwrap();
+    assert_snapshot!(org.check(), @r#"
+pins/github.json: error: the instructions must not be offered: it hides text from reviewers: U+E0041 [not-offered]
+  fix: have the server's owner take it out, and pin again
+pins/github.json:24:1: error: prompt `review` must not be offered: it hides text from reviewers: U+202E [not-offered]
+  fix: have the server's owner take it out, and pin again
+"#);
+    // moved out of the quarantine by hand
+    let org = Org::new();
+    let mut odd = surface(&["read_file", "read_tree", "write"]);
+    let tool = r#"{"name":"x","description":"\u001b[8m","inputSchema":{"type":"object"}}"#;
+    odd.tools
+        .push(entry(Kind::Tool, serde_json::from_str(tool).unwrap()).unwrap());
+    pin(org.dir.path(), &[], &mut |_| Ok(odd.clone())).unwrap();
+    let tool = serde_json::to_string(odd.tools.last().unwrap()).unwrap();
+    let tool = tool.replacen(',', ",\"exposed\":\"gh_x\",", 1);
+    org.edit(
+        "pins/github.json",
+        "\"tools\": [\n",
+        &format!("\"tools\": [\n{tool},\n"),
+    );
+    org.edit(
+        "pins/github.json",
+        "\"read_file\": ",
+        "\"x\": \"gh_x\",\n\"read_file\": ",
+    );
+    let said = org.check();
+    let expected = "error: tool `x` must not be offered: it hides text from reviewers: U+001B";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn refresh_continues_nothing_that_its_keys_did_not_sign() {
+    use crate::registry::Role;
+    let now = Now {
+        wall_us: NOW * 1_000_000,
+        mono_us: 0,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [ours, theirs, out] = ["ours", "theirs", "out"].map(|name| dir.path().join(name));
+    let mut entropy = CountingEntropy(1);
+    let our = keys::create_all(&ours, 1, 1, &now, &mut entropy).unwrap();
+    let their = keys::create_all(&theirs, 1, 1, &now, &mut entropy).unwrap();
+    let ring = |dirs: &[PathBuf]| keys::KeyRing::read(dirs).unwrap();
+    // a root of their own that names our online keys beside theirs
+    let ids = |keys: &keys::NewKeys, wanted| -> Vec<_> {
+        let of = keys.keys.iter().filter(|(role, _, _)| *role == wanted);
+        of.map(|(_, id, _)| id.clone()).collect()
+    };
+    let roles = [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp].map(|role| {
+        let mut named = ids(&their, role);
+        if matches!(role, Role::Snapshot | Role::Timestamp) {
+            named.extend(ids(&our, role));
+        }
+        (role, (named, 1))
+    });
+    let all = ring(&[ours.clone(), theirs.clone()]);
+    let planted = keys::root(1, &all, &roles.into(), NOW + 86_400);
+    let set = Org::new().compile();
+    publish::publish(&set, &[planted], &ring(&[theirs]), &out, &now).unwrap();
+    let before = fs::read(out.join("metadata/timestamp.json")).unwrap();
+    let error = publish::refresh(&ring(&[ours]), &out, &now).unwrap_err();
+    assert!(
+        matches!(error, publish::PublishError::Previous { .. }),
+        "{error}"
+    );
+    assert_eq!(
+        fs::read(out.join("metadata/timestamp.json")).unwrap(),
+        before
+    );
+}
+
 #[test]
 fn globs_become_names_and_every_entry_has_its_rule() {
     let set = Org::new().compile();

@@ -107,6 +107,14 @@ impl Envelope {
         self.version
     }
 
+    /// Whether this key signed it, whatever a root says of the key.
+    #[cfg(feature = "admin")]
+    pub(crate) fn signed_by(&self, public: &[u8; 32]) -> bool {
+        let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public);
+        let mut signatures = self.signatures.iter();
+        signatures.any(|signature| key.verify(&self.canonical, &signature.bytes).is_ok())
+    }
+
     /// Reads the content. Private: only [`Root::verify`] may, after the signatures.
     fn content<T: for<'de> Deserialize<'de>>(&self) -> Result<T, RegistryError> {
         T::deserialize(&self.signed).map_err(|e| RegistryError::Malformed {

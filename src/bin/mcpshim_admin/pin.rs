@@ -52,7 +52,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let pinned = pinned.map_err(|problems| {
         let first = problems.0.into_iter().next();
         let (sentence, fix) = first.map(|p| (p.message, p.fix)).unwrap_or_default();
-        Failure::new(Exit::Failed, sentence).hint(fix)
+        Failure::new(Exit::Failed, visible(&sentence, 2000)).hint(visible(&fix, 2000))
     })?;
     for pinning in &pinned {
         print(pinning, args.json);
@@ -104,7 +104,7 @@ fn print(pinning: &Pinning, json: bool) {
         Outcome::Failed { reason, hint } => {
             say!("{server}: failed, {file} is as it was");
             say!("  cause: {}", visible(reason, 2000));
-            say!("  hint:  {hint}");
+            say!("  hint:  {}", visible(hint, 2000));
         }
         Outcome::New {
             tools,

@@ -12,7 +12,7 @@ use super::outbox::{Instead, Level};
 use crate::audit::entry::{Body, CallFacts, End};
 use crate::clock::Now;
 use crate::ids::{CallId, LinkId};
-use crate::policy::Started;
+use crate::policy::{Access, Started};
 use crate::registry::doc::{AuditRule, FailMode};
 use crate::secret::Content;
 use crate::wire::era::Era;
@@ -91,6 +91,8 @@ struct OpenRecord {
 #[derive(Debug)]
 pub(super) struct Execution {
     record: OpenRecord,
+    /// What was allowed.
+    pub(super) access: Access,
     pub(super) origin: Origin,
     pub(super) method: Method,
     /// The client's era.
@@ -207,6 +209,7 @@ impl Calls {
                 audit: started.audit,
                 at_us: now.mono_us,
             },
+            access: started.access.clone(),
             origin,
             method,
             era,

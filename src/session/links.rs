@@ -248,6 +248,11 @@ impl Links {
         }
     }
 
+    /// How many subscriptions are held on all links.
+    pub(super) fn held(&self) -> usize {
+        self.slots.iter().map(|slot| slot.held).sum()
+    }
+
     /// Servers that could not be used, and why.
     pub(super) fn troubles(&self) -> impl Iterator<Item = (&ServerKey, &str)> {
         self.slots.iter().filter_map(|slot| {
@@ -697,12 +702,16 @@ impl Machine {
         self.link_input(id, LinkInput::Fault(None), now);
     }
 
-    /// Bytes of an upstream's that are no line. When one call is in flight, it was its answer.
+    /// Bytes of an upstream's that are no line. When one call waits for an answer, it was that.
     pub(super) fn link_fault(&mut self, id: LinkId, fault: LineFault, now: &Now) {
         self.outbox.count("upstream-line", now);
-        if let LineFault::TooLong { bytes } = fault
-            && let [call] = self.calls.of_link(id)[..]
-        {
+        let asked = self.calls.select(|key, call| {
+            key.link == id
+                && matches!(call.stage, Stage::Sent)
+                && !matches!(call.origin, Origin::Standing)
+        });
+        if let (LineFault::TooLong { bytes }, [call]) = (fault, &asked[..]) {
+            let call = *call;
             let (key, _) = self.links.describe(id);
             let text = format!(
                 "the answer of server {key} has {bytes} bytes, more than {}; ask for less",

@@ -69,17 +69,20 @@ impl Listens {
         before - self.held.len()
     }
 
-    /// Whether the session may not be subscribed to more resources.
-    pub(super) fn full(&self) -> bool {
-        self.own.len() + self.held.len() >= limits::SUBSCRIPTIONS
-    }
-
-    fn wanted(&self, uri: &str) -> bool {
-        self.own.contains(uri) || self.open.iter().any(|listen| listen.uris.contains(uri))
+    /// How many want a URI: the handshake client itself, and each listen.
+    fn wanted(&self, uri: &str) -> usize {
+        let open = self.open.iter();
+        let listens = open.filter(|listen| listen.uris.contains(uri)).count();
+        listens + usize::from(self.own.contains(uri))
     }
 }
 
 impl Machine {
+    /// Whether the session may not be subscribed to more resources.
+    pub(super) fn subscriptions_full(&self) -> bool {
+        self.listens.own.len().max(self.links.held()) >= limits::SUBSCRIPTIONS
+    }
+
     /// Takes a `subscriptions/listen`: acknowledges at once what is honoured, then subscribes.
     pub(super) fn listen(&mut self, request: &Request<'_>, asker: &Asker<'_>, now: &Now) {
         let params = request.params.as_ref().map(|params| &params.object);
@@ -106,7 +109,7 @@ impl Machine {
             let text = "too many subscriptions at once; cancel some, or ask for fewer";
             return self.error(&request.id, -32603, text, None);
         }
-        let asked: Vec<String> = asked
+        let asked: BTreeSet<String> = asked
             .into_iter()
             .filter_map(|token| Some(raw::string(token)?.into_owned()))
             .collect();
@@ -166,9 +169,18 @@ impl Machine {
         }
     }
 
-    /// Ends what is held upstream for a URI nobody wants any more.
+    /// Ends what is held upstream for a URI beyond what is still wanted of it.
     fn unwatch(&mut self, uri: &str, now: &Now) {
-        if self.listens.wanted(uri) {
+        let wanted = self.listens.wanted(uri);
+        let open = self.calls.select(|_, call| {
+            call.uri.as_deref() == Some(uri) && !matches!(call.origin, Origin::Client { .. })
+        });
+        // the newest stay: an older one may be of a link that is on its way out
+        let surplus = open.len().saturating_sub(wanted);
+        for call in open.into_iter().take(surplus) {
+            self.cancel(call, now);
+        }
+        if wanted > 0 {
             return;
         }
         let held: Vec<LinkId> = self
@@ -185,12 +197,6 @@ impl Machine {
                 let line = Housekeeping::Unsubscribe(id, uri.to_owned());
                 self.outbox.send_link(link, Upstream::Housekeeping(line));
             }
-        }
-        let open = self.calls.select(|_, call| {
-            call.uri.as_deref() == Some(uri) && !matches!(call.origin, Origin::Client { .. })
-        });
-        for call in open {
-            self.cancel(call, now);
         }
     }
 
@@ -218,7 +224,7 @@ impl Machine {
             }
             (Method::Unsubscribe, End::Ok) => {
                 self.listens.own.remove(&uri);
-                if !self.listens.wanted(&uri) && self.listens.held.remove(&(key.link, uri)) {
+                if self.listens.wanted(&uri) == 0 && self.listens.held.remove(&(key.link, uri)) {
                     self.links.released(key.link, now);
                 }
             }

@@ -214,6 +214,7 @@ impl Machine {
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(&new));
         self.routes.clear();
         self.links_follow(now);
+        self.decide_held(now);
         self.lists_changed(&old, &new);
     }
 

@@ -401,7 +401,7 @@ impl Machine {
             }
             Decision::Deny(denial) => return self.refuse_route(ask, route, &denial, now),
         };
-        if matches!(ask.method, Method::Listen | Method::Subscribe) && self.listens.full() {
+        if matches!(ask.method, Method::Listen | Method::Subscribe) && self.subscriptions_full() {
             let text = "too many resources are subscribed to; unsubscribe from some";
             let denial = Denial::new(DenialCode::Overloaded, text);
             return self.refuse_route(ask, route, &denial, now);
@@ -924,20 +924,47 @@ impl Machine {
                     Some(FailMode::Closed) => {
                         let text = format!("the call could not be recorded ({reason})");
                         let denial = Denial::new(DenialCode::NoRecord, text);
-                        let outcome = Outcome::bare(End::NotSent);
-                        if let Some(closed) = self.calls.close(key, outcome, now) {
-                            let instead = closed.instead();
-                            self.outbox.append(closed.body, now);
-                            self.links.closed(key.link, now);
-                            self.pump(key.link, now);
-                            if let Some(instead) = instead {
-                                self.withheld(&instead, &denial);
-                            }
+                        if let Some(instead) = self.take_back(key, now) {
+                            self.withheld(&instead, &denial);
                         }
                     }
                     None => {}
                 },
                 Held::Done => self.outbox.push(super::Output::Done),
+            }
+        }
+    }
+
+    /// Ends a call that is not sent; gives whom to tell.
+    fn take_back(&mut self, key: Key, now: &Now) -> Option<Instead> {
+        let closed = self.calls.close(key, Outcome::bare(End::NotSent), now)?;
+        let instead = closed.instead();
+        self.outbox.append(closed.body, now);
+        self.links.closed(key.link, now);
+        self.pump(key.link, now);
+        instead
+    }
+
+    /// The snapshot moved: calls whose intent is still on its way into the record are decided
+    /// again, because that may take as long as a collector does.
+    pub(super) fn decide_held(&mut self, now: &Now) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let held = self
+            .calls
+            .select(|_, call| matches!(call.stage, Stage::Held(_)));
+        for key in held {
+            let decision = self
+                .calls
+                .get(key)
+                .map(|call| decide(&snapshot, &call.access, now));
+            let denial = match decision {
+                None | Some(Decision::Allow(_)) => continue,
+                Some(Decision::Ask(question)) => question.absurd(),
+                Some(Decision::Deny(denial)) => denial,
+            };
+            if let Some(Instead { id, tool, era }) = self.take_back(key, now) {
+                let (code, text) = (denial.code.as_str(), denial.client_text());
+                self.outbox.send_client(denied(&id, era, tool, code, &text));
             }
         }
     }

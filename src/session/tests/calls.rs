@@ -660,3 +660,29 @@ fn a_granted_name_does_not_carry_another_one_upstream() {
         "{transcript}"
     );
 }
+
+#[test]
+fn a_call_that_waits_for_its_record_is_decided_again_when_the_rules_change() {
+    let mut rig = Rig::handshake();
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}"#,
+    );
+    rig.recording = Recording::Withheld;
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+        oversize alpha
+        > {"jsonrpc":"2.0","id":3,"method":"prompts/get","params":{"name":"alpha_greet"}}"#,
+    );
+    let mut less = registry();
+    less.table("eng", "alpha").tools.clear();
+    rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
+    let transcript = rig.play("recorded");
+    insta::assert_snapshot!(transcript, @r#"
+    ! outcome 2 NotSent
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/echo; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    recorded
+    »alpha {"jsonrpc":"2.0","id":8,"method":"prompts/get","params":{"name":"greet"}}
+    "#);
+}

@@ -208,3 +208,22 @@ fn a_lost_link_takes_its_subscriptions_with_it() {
     let (_, _, open) = rig.machine.books();
     assert_eq!(open, 0);
 }
+
+#[test]
+fn listening_again_and_again_holds_one_subscription_upstream() {
+    let mut rig = Rig::eng();
+    let listen = |id: u32| {
+        format!(
+            r#"> {{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{{"resourceSubscriptions":["beta://readme","beta://readme"]}},$META}}}}"#
+        )
+    };
+    rig.play(&listen(1));
+    for id in 2..10 {
+        rig.play(&listen(id));
+        rig.play(&format!(
+            r#"> {{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
+        ));
+        let (_, _, open) = rig.machine.books();
+        assert_eq!(open, 1);
+    }
+}

@@ -515,6 +515,16 @@ impl Machine {
                 slot.busy(now);
                 self.links.by_server.remove(&key);
                 self.links.live.remove(&key);
+                // calls may end; subscriptions never would
+                for _ in 0..self.listens.lose(id) {
+                    self.links.released(id, now);
+                }
+                let standing = self
+                    .calls
+                    .select(|key, call| key.link == id && matches!(call.origin, Origin::Standing));
+                for call in standing {
+                    self.cancel(call, now);
+                }
                 // decided again: a refusal, or another link
                 for one in waiting {
                     self.resume(one, Fate::Fresh, now);

@@ -227,3 +227,21 @@ fn listening_again_and_again_holds_one_subscription_upstream() {
         assert_eq!(open, 1);
     }
 }
+
+#[test]
+fn a_server_that_is_withdrawn_is_stopped_whatever_is_subscribed_to() {
+    let mut rig = Rig::eng();
+    rig.play(&format!(
+        r#"{LISTEN}
+        «alpha {{"jsonrpc":"2.0","id":6,"result":{{}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{}},"_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}"#
+    ));
+    let mut less = registry();
+    less.servers
+        .retain(|key, _| !["alpha", "beta"].contains(&key.as_str()));
+    rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
+    let transcript = rig.play("");
+    assert!(transcript.contains("! close alpha"), "{transcript}");
+    assert!(transcript.contains("! close beta"), "{transcript}");
+    assert_eq!(rig.machine.books().2, 0);
+}

@@ -30,6 +30,9 @@ const FILE_HEAD: &[u8; 8] = b"MCJ1\x01\0\0\0";
 const ENTRY_MAGIC: &[u8; 4] = b"MCE1";
 const ENTRY_HEAD: usize = 52;
 const DOMAIN: &[u8] = b"mcpshim/journal/1\0";
+/// Behind a bad entry, a whole one is looked for until so many bytes were hashed; from there on
+/// one is taken to be there.
+const SEARCH_BYTES: usize = 1 << 30;
 /// The longest batch an entry holds, in bytes.
 pub const ENTRY_BYTES: usize = limits::BATCH_BYTES.0 + crate::batch::HEADER_BYTES;
 
@@ -130,11 +133,58 @@ impl Reader {
         self.offset
     }
 
-    /// Reads the next entry; nothing at the end. A torn end is an error, once.
+    /// Reads the next entry; nothing at the end. A torn end is an error, once. It is torn only if
+    /// no whole entry begins in it: a changed length must not make acknowledged ones look cut.
     ///
     /// # Errors
     /// [`JournalError`].
     pub fn next_entry(&mut self) -> Result<Option<Entry>, JournalError> {
+        match self.entry() {
+            Err(JournalError::Torn { offset }) => Err(match self.whole_after(offset)? {
+                Some(next) => JournalError::Damaged { offset, next },
+                None => JournalError::Torn { offset },
+            }),
+            Err(JournalError::Damaged { offset, next }) => {
+                let next = self.whole_after(offset)?.unwrap_or(next);
+                Err(JournalError::Damaged { offset, next })
+            }
+            result => result,
+        }
+    }
+
+    /// Where the first whole entry behind the start of a bad one begins.
+    fn whole_after(&mut self, offset: u64) -> Result<Option<u64>, JournalError> {
+        self.file.seek(SeekFrom::Start(offset))?;
+        let mut rest = Vec::new();
+        self.file.read_to_end(&mut rest)?;
+        // a batch may be full of what looks like an entry
+        let mut hashed = 0;
+        for at in 1..rest.len() {
+            let Some(bytes) = rest.get(at..).filter(|rest| rest.starts_with(ENTRY_MAGIC)) else {
+                continue;
+            };
+            let Some((fixed, behind)) = bytes.split_at_checked(20) else {
+                break;
+            };
+            let [_, _, _, _, l0, l1, l2, l3, ..] = fixed else {
+                break;
+            };
+            let length = u32::from_be_bytes([*l0, *l1, *l2, *l3]) as usize;
+            let Some((sum, batch)) = behind.split_at_checked(32) else {
+                break;
+            };
+            let Some(batch) = batch.get(..length) else {
+                continue;
+            };
+            hashed += length;
+            if hashed > SEARCH_BYTES || digest(fixed, batch).0 == sum {
+                return Ok(Some(offset + u64::try_from(at).unwrap_or(u64::MAX)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn entry(&mut self) -> Result<Option<Entry>, JournalError> {
         let offset = self.offset;
         let torn = JournalError::Torn { offset };
         let mut head = Vec::with_capacity(ENTRY_HEAD);
@@ -320,6 +370,27 @@ mod tests {
             let (found, error, _) = read(&path);
             assert!(found.len() < 2, "byte {at} was changed unseen");
             assert!(error.is_some());
+        }
+    }
+
+    #[test]
+    fn changed_length_hides_no_entry_behind_it() {
+        let (_dir, path, _end) = written();
+        let whole = std::fs::read(&path).unwrap();
+        let second = 8 + ENTRY_HEAD + b"first".len();
+        for length in [0_u32, 4, 6, 200, 1 << 20, u32::MAX] {
+            let mut bad = whole.clone();
+            bad[12..16].copy_from_slice(&length.to_be_bytes());
+            std::fs::write(&path, &bad).unwrap();
+            let mut reader = Reader::open(&path).unwrap();
+            let error = reader.next_entry().unwrap_err();
+            let JournalError::Damaged { offset: 8, next } = error else {
+                panic!("{length}: {error:?}");
+            };
+            assert_eq!(next, u64::try_from(second).unwrap(), "{length}");
+            reader.seek(next).unwrap();
+            let entry = reader.next_entry().unwrap().unwrap();
+            assert_eq!(entry.batch, b"second one");
         }
     }
 

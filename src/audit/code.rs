@@ -86,11 +86,19 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
     out.extend_from_slice(clean.as_bytes());
 }
 
+/// Says whether a character plays with a terminal: controls, and what turns the direction of text
+/// or breaks a line.
+#[must_use]
+pub fn plays(ch: char) -> bool {
+    let turns =
+        matches!(ch, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    ch.is_control() || turns || matches!(ch, '\u{2028}' | '\u{2029}')
+}
+
 fn clean(text: &str, max: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(max));
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
+        if plays(c) {
             continue;
         }
         if clean.len() + c.len_utf8() > max {

@@ -1064,3 +1064,29 @@ fn the_published_vectors_are_read_and_written_as_they_stand() {
     // a writer of this version still writes these bytes
     assert!(vector() == stream[..]);
 }
+
+#[test]
+fn table_holds_no_more_than_its_bound_of_a_forged_stream() {
+    let mut table = ContextTable::new(StreamId([1; 16]));
+    let role = "r".repeat(1000);
+    let forged = |number: u32| Decoded {
+        seq: u64::from(number),
+        at: Now::default(),
+        said: Said::Context {
+            id: ContextId(number),
+            context: Box::new(Context::Rule {
+                id: role.repeat(60),
+                source: String::new(),
+                role: String::new(),
+            }),
+        },
+    };
+    for number in 1..=2000 {
+        table.observe(&forged(number));
+        // said again, it takes no more
+        table.observe(&forged(number));
+    }
+    let held = (1..=2000).filter(|number| table.context(ContextId(*number)).is_some());
+    let held = held.count();
+    assert!((400..700).contains(&held), "{held}");
+}

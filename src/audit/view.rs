@@ -16,6 +16,7 @@ use crate::registry::doc::{DurabilityClass, FailMode};
 /// Contexts a table keeps, and calls whose outcome it can still explain: bounds on what a forged
 /// stream makes a reader hold. Far above what one session reaches.
 const CONTEXTS: usize = 1 << 16;
+const CONTEXT_BYTES: usize = 32 << 20;
 const CALLS: usize = 1 << 12;
 
 /// What earlier records of a stream said, so that later ones can be understood.
@@ -23,6 +24,8 @@ const CALLS: usize = 1 << 12;
 pub struct ContextTable {
     stream: StreamId,
     contexts: BTreeMap<ContextId, Context>,
+    /// What they take, about.
+    bytes: usize,
     calls: BTreeMap<CallId, Facts>,
 }
 
@@ -60,6 +63,7 @@ impl ContextTable {
         Self {
             stream,
             contexts: BTreeMap::new(),
+            bytes: 0,
             calls: BTreeMap::new(),
         }
     }
@@ -74,8 +78,12 @@ impl ContextTable {
     pub fn observe(&mut self, record: &Decoded<'_>) {
         match &record.said {
             Said::Context { id, context } => {
-                if self.contexts.len() < CONTEXTS || self.contexts.contains_key(id) {
+                let old = self.contexts.get(id).map(weight);
+                let bytes = self.bytes - old.unwrap_or(0) + weight(context);
+                let room = self.contexts.len() < CONTEXTS || old.is_some();
+                if room && bytes <= CONTEXT_BYTES {
                     self.contexts.insert(*id, (**context).clone());
+                    self.bytes = bytes;
                 }
             }
             Said::Intent(call) => {
@@ -120,6 +128,38 @@ impl ContextTable {
             | Said::Unknown { .. } => None,
         }
     }
+}
+
+/// What a context takes in memory, about: its texts, each with its place.
+fn weight(context: &Context) -> usize {
+    let text = |text: &String| size_of::<String>() + text.len();
+    let texts = |texts: &[String]| texts.iter().map(text).sum::<usize>();
+    let own = match context {
+        Context::Caller(CallerContext::Nobody) | Context::Registry { .. } => 0,
+        Context::Server {
+            transport,
+            protocol,
+            ..
+        } => text(transport) + text(protocol),
+        Context::Caller(CallerContext::Agent { name, key, roles }) => {
+            text(name) + text(key) + texts(roles)
+        }
+        Context::Caller(CallerContext::Person {
+            issuer,
+            subject,
+            display,
+            roles,
+        }) => text(issuer) + text(subject) + text(display) + texts(roles),
+        Context::Client {
+            name,
+            version,
+            protocol,
+            session,
+        } => text(name) + text(version) + text(protocol) + session.as_ref().map_or(0, text),
+        Context::Rule { id, source, role } => text(id) + text(source) + text(role),
+        Context::Target { name, .. } => text(name),
+    };
+    own + size_of::<Context>()
 }
 
 /// Shows a record as one JSON object.

@@ -149,7 +149,7 @@ pub fn scan(
 ) -> Result<Vec<Device>, StoreError> {
     let mut devices = Vec::new();
     let mut held: BTreeMap<StreamId, u64> = BTreeMap::new();
-    let mut named: Vec<(usize, StreamId, u64)> = Vec::new();
+    let mut named: BTreeMap<(usize, StreamId), u64> = BTreeMap::new();
     for (id, doc) in store::installation_docs(root)? {
         let mut device = Device {
             installation: id.clone(),
@@ -201,12 +201,10 @@ pub fn scan(
                     stream,
                     &mut |frame, decoded, table, segment, stored| {
                         if let Said::Stream(header) = &decoded.said {
-                            named.extend(
-                                header
-                                    .previous
-                                    .iter()
-                                    .map(|p| (number, p.stream, p.at_least)),
-                            );
+                            for previous in header.previous.iter().take(audit::encode::PREVIOUS) {
+                                let known = named.entry((number, previous.stream)).or_default();
+                                *known = previous.at_least.max(*known);
+                            }
                         }
                         let early = only
                             .received_before_us
@@ -231,7 +229,7 @@ pub fn scan(
         devices.push(device);
     }
     // a stream that a later one of the same machine names, and that is not here
-    for (number, stream, at_least) in named {
+    for ((number, stream), at_least) in named {
         let held = held.get(&stream).copied().unwrap_or(0);
         if let Some(device) = devices.get_mut(number)
             && held < at_least
@@ -425,7 +423,7 @@ fn trouble(trouble: &Trouble, stream: StreamId, batches: &[Stored]) -> Finding {
         .map(|stored| stored.header.last_seq)
         .max();
     Finding {
-        event: format!("{stream}/{}", before.unwrap_or(0) + 1),
+        event: format!("{stream}/{}", before.unwrap_or(0).saturating_add(1)),
         sentence: format!("{}: {}", trouble.journal.display(), trouble.sentence),
         harmless: trouble.torn,
     }
@@ -491,7 +489,7 @@ fn joints(stream: StreamId, batches: &[Stored]) -> Vec<Finding> {
         };
         if let Some(sentence) = sentence {
             findings.push(Finding {
-                event: format!("{stream}/{}", header.first_seq.min(last + 1)),
+                event: format!("{stream}/{}", header.first_seq.min(last.saturating_add(1))),
                 sentence,
                 harmless: false,
             });

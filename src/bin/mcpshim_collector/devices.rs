@@ -5,7 +5,7 @@ use mcpshim::clock::Utc;
 use mcpshim::collector::scan::Device;
 use mcpshim::report::Failure;
 
-use super::source::{Source, object, print};
+use super::source::{Source, clean, object, print};
 
 /// List the installations that send records: whose they are, what they still hold, what is missing.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut lines = Vec::new();
     for device in &devices {
-        lines.extend(paragraph(device));
+        // names are the device's and its user's own
+        lines.extend(paragraph(device).iter().map(|line| clean(line)));
     }
     lines.push(completeness.to_string());
     print(lines)

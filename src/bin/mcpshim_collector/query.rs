@@ -4,7 +4,7 @@ use mcpshim::collector::query::{Answer, Filter};
 use mcpshim::report::Failure;
 use serde_json::Value;
 
-use super::source::{Source, object, print};
+use super::source::{Source, clean, object, print};
 
 /// Find records: who called what, when, with which decision and end.
 ///
@@ -90,12 +90,6 @@ fn row(view: &Value) -> [String; 7] {
         trust.to_owned(),
         text(view, "event").to_owned(),
     ]
-}
-
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|ch| if ch.is_control() { '\u{fffd}' } else { ch })
-        .collect()
 }
 
 pub(crate) fn table(answer: &Answer) -> Vec<String> {

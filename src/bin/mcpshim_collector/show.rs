@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             for (name, value) in members {
                 let value = match value {
                     Value::String(text) => text.escape_debug().to_string(),
-                    other => other.to_string(),
+                    other => object(other),
                 };
                 lines.push(format!("{name:<20} {value}"));
             }

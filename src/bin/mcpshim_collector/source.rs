@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use mcpshim::audit::plays;
 use mcpshim::clock::{Clock as _, Now, SystemClock};
 use mcpshim::collector::admin::{self, Unseal};
 use mcpshim::collector::query::{self, Answer, Filter, Last, Sealed};
@@ -186,7 +187,25 @@ pub(crate) fn print(lines: impl IntoIterator<Item = String>) -> Result<(), Failu
     }
 }
 
-/// One object as a line.
+/// One object as a line. What plays with a terminal stands only in its strings, and is escaped
+/// there.
 pub(crate) fn object(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    let text = serde_json::to_string(value).unwrap_or_default();
+    if !text.contains(plays) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for ch in text.chars() {
+        if plays(ch) {
+            out.push_str(&format!("\\u{:04x}", u32::from(ch)));
+        } else {
+            out.push(ch);
+        }
+    }
+    out
+}
+
+/// Text of a device for a terminal, which must not obey it.
+pub(crate) fn clean(text: &str) -> String {
+    text.replace(plays, "\u{fffd}")
 }

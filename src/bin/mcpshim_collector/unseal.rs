@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mcpshim::audit::PrivateKey;
+use mcpshim::audit::{PrivateKey, plays};
 use mcpshim::collector::admin::Unseal;
 use mcpshim::collector::query::{self, Filter};
 use mcpshim::report::{Exit, Failure};
@@ -119,7 +119,7 @@ fn paragraph(view: &Value) -> Vec<String> {
 fn printable(text: &str) -> String {
     text.chars()
         .map(|ch| {
-            if ch.is_control() {
+            if plays(ch) {
                 ch.escape_default().to_string()
             } else {
                 ch.to_string()

@@ -17,11 +17,12 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -32,7 +33,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::enrol::{self, Challenger, Refusal};
@@ -50,7 +51,9 @@ use crate::secret::Secret;
 
 /// Connections at once.
 const CONNECTIONS: usize = 4096;
-/// Batches held in memory at once: each may need [`crate::limits::BATCH_BYTES`], both of them.
+/// Batches worked on at once: each may need [`crate::limits::BATCH_BYTES`], both of them. As many
+/// of the largest may be under way to us; whoever sends slowly holds room for what came, not for
+/// what is to come.
 const BATCHES: usize = 8;
 /// How long a request waits for its turn, in milliseconds.
 const TURN_MS: u64 = 10_000;
@@ -111,7 +114,8 @@ struct App {
     clock: SharedClock,
     challenger: Challenger,
     token: Digest,
-    turns: Semaphore,
+    room: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 /// The other end of the connection.
@@ -201,7 +205,8 @@ impl Server {
                 clock,
                 challenger: Challenger::new(entropy),
                 token: Digest::of(token.expose()),
-                turns: Semaphore::new(BATCHES),
+                room: Arc::new(Semaphore::new(BATCHES * ENTRY_BYTES)),
+                turns: Arc::new(Semaphore::new(BATCHES)),
             }),
         })
     }
@@ -365,23 +370,72 @@ fn disk(error: &StoreError) -> Response {
     later(503, 10, &refused)
 }
 
-async fn body(request: Request, limit: usize) -> Result<axum::body::Bytes, Response> {
+fn too_large(limit: usize) -> Response {
+    refuse(413, format!("the request has more than {limit} bytes"))
+}
+
+fn check_declared(request: &Request, limit: usize) -> Result<(), Response> {
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let limit_u64 = u64::try_from(limit).unwrap_or(u64::MAX);
-    let too_large = || refuse(413, format!("the request has more than {limit} bytes"));
     if declared.is_some_and(|declared| declared > limit_u64) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
-    let read = to_bytes(request.into_body(), limit);
-    match tokio::time::timeout(Duration::from_millis(BODY_MS), read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
+    Ok(())
+}
+
+async fn in_time<T>(read: impl Future<Output = Result<T, Response>>) -> Result<T, Response> {
+    tokio::time::timeout(Duration::from_millis(BODY_MS), read)
+        .await
+        .unwrap_or_else(|_slow| Err(refuse(408, "the request took too long")))
+}
+
+async fn body(request: Request, limit: usize) -> Result<axum::body::Bytes, Response> {
+    check_declared(&request, limit)?;
+    in_time(async {
         // the only error besides the limit is a connection that broke: nobody reads the answer
-        Ok(Err(_)) => Err(too_large()),
-        Err(_slow) => Err(refuse(408, "the request took too long")),
-    }
+        to_bytes(request.into_body(), limit)
+            .await
+            .map_err(|_broken| too_large(limit))
+    })
+    .await
+}
+
+/// Reads a batch, and takes room for its bytes as they come.
+async fn batch_body(
+    request: Request,
+    room: &Arc<Semaphore>,
+) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Response> {
+    check_declared(&request, ENTRY_BYTES)?;
+    let mut body = request.into_body();
+    let mut bytes = Vec::new();
+    let mut held: Option<OwnedSemaphorePermit> = None;
+    in_time(async {
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+        {
+            // a connection that broke: nobody reads the answer
+            let frame = frame.map_err(|_broken| refuse(400, "the request is cut"))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let more = u32::try_from(data.len())
+                .ok()
+                .filter(|_| bytes.len() + data.len() <= ENTRY_BYTES)
+                .ok_or_else(|| too_large(ENTRY_BYTES))?;
+            let Ok(more) = Arc::clone(room).acquire_many_owned(more).await else {
+                return Err(refuse(500, "the collector is ending"));
+            };
+            match &mut held {
+                Some(held) => held.merge(more),
+                None => held = Some(more),
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes, held))
+    })
+    .await
 }
 
 /// Runs what reads or writes files beside the thread that serves.
@@ -420,17 +474,20 @@ async fn take_batch_inner(
     let first_seq = first_seq
         .parse::<u64>()
         .map_err(|_not| refuse(400, "the first record is not a number"))?;
-    let turn = tokio::time::timeout(Duration::from_millis(TURN_MS), app.turns.acquire());
-    let Ok(Ok(_turn)) = turn.await else {
+    let (bytes, room) = batch_body(request, &app.room).await?;
+    let turn = Arc::clone(&app.turns).acquire_owned();
+    let turn = tokio::time::timeout(Duration::from_millis(TURN_MS), turn);
+    let Ok(Ok(turn)) = turn.await else {
         let refused = Refused {
             error: "the collector is busy".to_owned(),
             seq: None,
         };
         return Err(later(503, 5, &refused));
     };
-    let bytes = body(request, ENTRY_BYTES).await?;
     let shared = Arc::clone(&app);
     let answer = blocking(move || {
+        // kept until the work is done, also when the device has hung up by then
+        let _held = (turn, room);
         let registry = shared.watch.registry();
         let now = shared.clock.now();
         shared

@@ -14,7 +14,7 @@ use crate::audit::view::rfc3339;
 use crate::audit::{self, DataKey, PrivateKey, UnsealError};
 use crate::batch::protocol::Lane;
 use crate::clock::Now;
-use crate::ids::{CallId, StreamId};
+use crate::ids::{CallId, KeyId, StreamId};
 
 /// What is asked for. Everything given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -309,6 +309,8 @@ impl<T> Ord for Hit<T> {
 
 /// Ids that only an intent carries, passed on to its outcome.
 const INTENT_ONLY: [&str; 4] = ["tool_use_id", "call_id", "session_id", "trace_id"];
+/// The longest of those that is passed on, in bytes.
+const ID_BYTES: usize = 128;
 /// Calls whose ids are remembered, per stream.
 const CALLS: usize = 1 << 14;
 
@@ -324,19 +326,16 @@ fn find<T>(
         stream: compiled.event.map(|(stream, _)| stream),
         received_before_us: None,
     };
-    // asking for one record means asking for its call: find that first
-    let call = match compiled.event {
-        Some((stream, seq)) => {
-            let mut call = None;
-            scan::scan(root, only, &mut |record| {
-                if record.stream == stream && record.frame.seq == seq {
-                    call = call_of(record);
-                }
-            })?;
-            call
-        }
-        None => None,
-    };
+    // asking for one record means asking for its call: find that first. Another installation may
+    // have sent a stream of the same name, with calls of its own
+    let mut calls: BTreeSet<(KeyId, CallId)> = BTreeSet::new();
+    if let Some((stream, seq)) = compiled.event {
+        scan::scan(root, only, &mut |record| {
+            if record.stream == stream && record.frame.seq == seq {
+                calls.extend(call_of(record).map(|call| (record.installation.clone(), call)));
+            }
+        })?;
+    }
     let limit = if filter.limit == 0 {
         usize::MAX
     } else {
@@ -345,10 +344,14 @@ fn find<T>(
     let mut hits: BinaryHeap<Hit<T>> = BinaryHeap::new();
     let mut matched = 0;
     let mut ids: BTreeMap<CallId, Vec<(&'static str, Value)>> = BTreeMap::new();
-    let mut stream = None;
+    let mut place = None;
     let devices = scan::scan(root, only, &mut |record| {
-        if stream != Some(record.stream) {
-            stream = Some(record.stream);
+        let here = (record.installation, record.stream, record.lane);
+        if place
+            .as_ref()
+            .is_none_or(|(id, stream, lane)| (id, *stream, *lane) != here)
+        {
+            place = Some((record.installation.clone(), record.stream, record.lane));
             ids.clear();
         }
         let mut view = view(record);
@@ -358,7 +361,10 @@ fn find<T>(
                 Said::Intent(_) => {
                     let known = INTENT_ONLY
                         .iter()
-                        .filter_map(|name| Some((*name, view.get(*name)?.clone())));
+                        .filter_map(|name| Some((*name, view.get(*name)?)))
+                        // a writer keeps at most this much of an id
+                        .filter(|(_, id)| id.as_str().is_some_and(|id| id.len() <= ID_BYTES))
+                        .map(|(name, id)| (name, id.clone()));
                     ids.insert(own, known.collect());
                     if ids.len() > CALLS {
                         ids.pop_first();
@@ -374,7 +380,7 @@ fn find<T>(
         }
         if let Some((_, seq)) = compiled.event
             && record.frame.seq != seq
-            && (call.is_none() || own != call)
+            && own.is_none_or(|own| !calls.contains(&(record.installation.clone(), own)))
         {
             return;
         }

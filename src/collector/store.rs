@@ -162,6 +162,18 @@ impl std::fmt::Display for Who {
 }
 
 impl InstallationDoc {
+    /// One that nobody has enrolled.
+    fn unknown(installation: String, first_seen_us: u64) -> Self {
+        Self {
+            format: FORMAT,
+            min_reader: FORMAT,
+            installation,
+            machine_id: None,
+            first_seen_us,
+            bindings: Vec::new(),
+        }
+    }
+
     /// Says how far the key is trusted under this registry.
     #[must_use]
     pub fn standing(&self, registry: &Registry, now: &Now) -> Standing {
@@ -389,9 +401,6 @@ impl Store {
         if result.is_err() {
             *slot = None;
         }
-        if let (Ok(Answer::Stored(_)), Some(chained)) = (&result, &chained) {
-            self.check_claims(&id, header, &chained.frames, now)?;
-        }
         result
     }
 
@@ -447,6 +456,9 @@ impl Store {
                 self.alert("quarantine", id, event, detail, now)?;
             }
             Lane::Main => {}
+        }
+        if let Some(chained) = chained {
+            self.check_claims(id, header, &chained.frames, now)?;
         }
         let gaps = open.ledger().gaps().count();
         open.append(&self.root, lane, header, now.wall_us, standing, bytes)
@@ -515,7 +527,7 @@ impl Store {
             }));
         }
         if !installations.known.contains_key(id) {
-            let doc = self.new_doc(&header.installation, now);
+            let doc = InstallationDoc::unknown(BASE64.encode(&header.installation.0), now.wall_us);
             self.write_doc(id, &doc)?;
             let detail = "batches of an installation that is not enrolled are kept apart";
             self.alert("unknown-key", id, None, detail, now)?;
@@ -523,17 +535,6 @@ impl Store {
         }
         installations.unknown_bytes.insert(id.clone(), own + bytes);
         Ok(Ok(Standing::Unknown))
-    }
-
-    fn new_doc(&self, installation: &Installation, now: &Now) -> InstallationDoc {
-        InstallationDoc {
-            format: FORMAT,
-            min_reader: FORMAT,
-            installation: BASE64.encode(&installation.0),
-            machine_id: None,
-            first_seen_us: now.wall_us,
-            bindings: Vec::new(),
-        }
     }
 
     fn write_doc(&self, id: &KeyId, doc: &InstallationDoc) -> Result<(), StoreError> {
@@ -560,8 +561,9 @@ impl Store {
         let mut installations = locked(&self.installations);
         let mut doc = match installations.known.get(&id) {
             Some(doc) => doc.clone(),
-            None => self.new_doc(installation, now),
+            None => InstallationDoc::unknown(String::new(), now.wall_us),
         };
+        doc.installation = BASE64.encode(&installation.0);
         doc.machine_id = Some(machine_id.to_owned());
         if doc.bindings.iter().all(|binding| binding.who != who) {
             doc.bindings.push(Binding {
@@ -575,7 +577,8 @@ impl Store {
         Ok(())
     }
 
-    /// Reports records whose own words about where they come from are not true.
+    /// Reports records whose own words about where they come from are not true: the first of a
+    /// batch, for whoever makes them up can make up many.
     fn check_claims(
         &self,
         id: &KeyId,
@@ -594,7 +597,7 @@ impl Store {
             {
                 let event = Some((header.stream, frame.seq));
                 let detail = "the segment names another installation, organisation or stream";
-                self.alert("claim", id, event, detail, now)?;
+                return self.alert("claim", id, event, detail, now);
             }
         }
         Ok(())
@@ -735,8 +738,15 @@ pub fn installation_docs(root: &Path) -> Result<Vec<(KeyId, InstallationDoc)>, S
         let path = dir.join(&name).join("installation.json");
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            // a crash right after the directory was made: it is met again
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // a crash right after the directory was made: it is met again
+                if names(&dir.join(&name).join("streams"))?.is_empty() {
+                    continue;
+                }
+                // losing it costs an enrolment, not the records
+                docs.push((id, InstallationDoc::unknown(String::new(), 0)));
+                continue;
+            }
             Err(source) => return Err(StoreError::Io { path, source }),
         };
         let doc: InstallationDoc =

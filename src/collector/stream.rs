@@ -206,13 +206,15 @@ impl LaneWriter {
     }
 
     fn open_writer(&self, root: &Path, first_seq: u64) -> io::Result<(PathBuf, Writer)> {
+        files::create_dir(root, &self.dir)?;
         if let Some((journal, end)) = &self.index.tail
             && *end < JOURNAL_BYTES
         {
             keep_torn_end(journal, *end)?;
-            return Ok((journal.clone(), Writer::open(journal, *end)?));
+            let writer = Writer::open(journal, *end)?;
+            crate::vault::sync_dir(&self.dir)?;
+            return Ok((journal.clone(), writer));
         }
-        files::create_dir(root, &self.dir)?;
         let mut number = first_seq;
         loop {
             let journal = self.dir.join(format!("{number:020}.journal"));

@@ -83,9 +83,13 @@ impl Site {
 
     /// Slices of a stream of its own, outside the laptop's spool, cut every `each` records.
     fn slices(&self, calls: u64, each: usize) -> (StreamId, Vec<Slice>) {
+        self.calls(1, calls, each)
+    }
+
+    fn calls(&self, first: u64, last: u64, each: usize) -> (StreamId, Vec<Slice>) {
         let dir = tempfile::tempdir_in(self.org.path()).unwrap();
         let mut spool = self.spool(dir.path().to_owned());
-        append(&mut spool, 1, calls);
+        append(&mut spool, first, last);
         spool.close(&SystemClock::new().now()).unwrap();
         let mut backlog = Backlog::open(dir.path().to_owned());
         let state = backlog.streams().unwrap()[0];
@@ -1125,6 +1129,116 @@ fn server_answers_who_holds_the_token_and_nobody_else() {
     assert!(unsealed.stdout.contains(CANARY), "{unsealed:?}");
     let log = std::fs::read_to_string(server.data.join("log/admin.jsonl")).unwrap();
     assert!(log.contains("CASE-1"));
+}
+
+#[test]
+fn those_who_send_slowly_keep_nobody_else_waiting() {
+    let site = Site::new();
+    let server = site.collector();
+    let (stream, slices) = site.slices(3, 500);
+    let slow: Vec<TcpStream> = (0..32)
+        .map(|_| {
+            let mut socket = TcpStream::connect(server.address()).unwrap();
+            let head = format!(
+                "POST /v1/streams/{stream}/batches/1 HTTP/1.1\r\nhost: collector\r\ncontent-length: 20000000\r\n\r\nM"
+            );
+            socket.write_all(head.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    // all of them are inside before the one that matters
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(server.deliver(&site, stream, &slices[0]).0, 200);
+    drop(slow);
+}
+
+#[test]
+fn what_a_device_calls_itself_cannot_play_with_the_readers_terminal() {
+    let site = Site::new();
+    let server = site.collector();
+    let (stream, slices) = site.slices(3, 500);
+    assert_eq!(server.deliver(&site, stream, &slices[0]).0, 200);
+    let data = server.kill();
+    let path = data
+        .join("installations")
+        .join(site.key.id().as_str())
+        .join("installation.json");
+    let mut doc: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    doc["machine_id"] = json!("lap\u{1b}]0;title\u{7}\n\u{9b}2J\u{202e}top");
+    std::fs::write(&path, doc.to_string()).unwrap();
+    let table = read(&data, "devices", &[]).ok().stdout;
+    let json = read(&data, "devices", &["--json"]).ok();
+    for text in [&table, &json.stdout] {
+        let played = |ch: char| (ch.is_control() && ch != '\n') || ch == '\u{202e}';
+        assert!(!text.contains(played), "{text:?}");
+    }
+    assert!(table.contains("  machine lap"), "{table}");
+    assert_eq!(json.json_lines()[0]["machine_id"], doc["machine_id"]);
+}
+
+#[test]
+fn records_outlive_the_note_of_whose_they_are() {
+    let site = Site::new();
+    let server = site.collector();
+    let (stream, slices) = site.slices(3, 500);
+    assert_eq!(server.deliver(&site, stream, &slices[0]).0, 200);
+    let before = server.query(&[]).len();
+    let data = server.kill();
+    let path = data
+        .join("installations")
+        .join(site.key.id().as_str())
+        .join("installation.json");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(query(&data, &[]).len(), before);
+    read(&data, "verify", &[]).ok();
+    // and the note is written again as soon as the device enrols
+    let server = site.collector();
+    site.points_at(&server.url);
+    let _spool = site.record(1);
+    site.flush().ok();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"name\": \"ci\""), "{text}");
+}
+
+#[test]
+fn stream_of_the_same_name_by_another_key_hides_no_record_of_a_call() {
+    let site = Site::new();
+    let server = site.collector();
+    let (stream, slices) = site.slices(1, 500);
+    assert_eq!(server.deliver(&site, stream, &slices[0]).0, 200);
+    let call = server.query(&["--phase", "outcome"]);
+    let event = call[0]["event"].as_str().unwrap();
+    let before = events(&server.query(&["--event", event]));
+    assert_eq!(before.len(), 2);
+    // it is read last, and has another call there
+    let stranger = (0..=u8::MAX)
+        .map(|seed| InstallationKey::from_seed(&[seed; 32]).unwrap())
+        .max_by_key(|key| key.id().as_str().to_owned())
+        .unwrap();
+    assert!(stranger.id().as_str() > site.key.id().as_str());
+    let (_, other) = site.calls(4, 5, 500);
+    let batch = seal(&stranger, stream, &other[0], Kind::Following);
+    assert_eq!(server.send(stream, 1, &batch).0, 200);
+    let shown = server.query(&["--event", event]);
+    let shown: BTreeSet<_> = shown.iter().map(|r| r["event"].as_str().unwrap()).collect();
+    assert!(
+        before.iter().all(|e| shown.contains(e.as_str())),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn false_claim_is_told_once_however_often_it_is_sent() {
+    let site = Site::new();
+    let server = site.collector();
+    let (stream, slices) = site.slices(3, 500);
+    let stranger = InstallationKey::from_seed(&[9; 32]).unwrap();
+    let batch = seal(&stranger, stream, &slices[0], Kind::Following);
+    for _ in 0..3 {
+        assert_eq!(server.send(stream, slices[0].first_seq, &batch).0, 200);
+    }
+    let alerts = std::fs::read_to_string(server.data.join("log/alerts.jsonl")).unwrap();
+    assert_eq!(alerts.matches("\"claim\"").count(), 1, "{alerts}");
 }
 
 #[test]

@@ -163,6 +163,7 @@ pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsSt
 fn gather() -> resolve::Inputs {
     let dirs = directories();
     let managed = managed::read();
+    let seen = dirs.data.as_deref().is_some_and(managed::was_seen);
     let environment = KEYS
         .iter()
         .filter_map(|key| Some((key.variable?, variable(key.variable?)?)))
@@ -172,10 +173,13 @@ fn gather() -> resolve::Inputs {
         .clone()
         .or_else(|| Some(dirs.config.as_ref()?.join("config.toml")))
         .map(|path| {
-            let text = read_text(&path);
+            let text = match &managed {
+                Ok(None) if !seen => read_text(&path),
+                // not read: only whether it is there is said
+                Ok(_) | Err(_) => Ok(path.exists().then(String::new)),
+            };
             (path, text)
         });
-    let seen = dirs.data.as_deref().is_some_and(managed::was_seen);
     resolve::Inputs {
         managed,
         seen,

@@ -56,20 +56,6 @@ impl Store {
         self.path.with_extension("state.previous")
     }
 
-    /// Replaces the state, waiting for the lock.
-    ///
-    /// # Errors
-    /// What the file system says; the old state is then still whole.
-    pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let lock = self.lock_file()?;
-        lock.lock()?;
-        Locked {
-            store: self,
-            _lock: lock,
-        }
-        .replace(bytes)
-    }
-
     /// Takes the lock if nobody holds it.
     ///
     /// # Errors

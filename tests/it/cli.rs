@@ -358,6 +358,18 @@ fn a_managed_machine_listens_to_its_managers_only() {
     inside(&["registry", "refresh"]).ok();
     inside(&["tools"]).refused(4, "nobody is signed in");
     inside(&["run", "--as", "ci", "--", "true"]).refused(3, "this machine is managed");
+    // what is not read cannot hold anything up either
+    std::fs::remove_file(org.config()).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        org.config(),
+        fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    inside(&["config", "--json"]).ok();
 
     mode(&managed, 0o666);
     inside(&["tools"]).refused(5, "can be written by others than root");

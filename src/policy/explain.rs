@@ -1,5 +1,7 @@
 //! Why the answer is what it is: the questions of [`decide`] one by one, with rule and source.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::denial::who;
@@ -241,7 +243,7 @@ fn role_reason(registry: &Registry, role: &RoleName, access: &Access, now: &Now)
         .grants
         .get(role)
         .and_then(|servers| servers.get(access.server()))
-        .and_then(|table| rule_for(registry, table, access));
+        .and_then(|table| rule_for(registry, table, access, now.unix_s()));
     match rule {
         None => Reason::new(question, false, format!("does not include {access}")),
         Some(rule) => match rule.not_after {
@@ -256,44 +258,47 @@ fn role_reason(registry: &Registry, role: &RoleName, access: &Access, now: &Now)
     }
 }
 
-/// The rule by which a table holds the access, found the slow and plain way.
+/// The rule by which a table holds the access, found the slow and plain way: the first that has
+/// not expired, or else the first.
 fn rule_for<'r>(
     registry: &'r Registry,
     table: &GrantTable,
     access: &Access,
+    second: u64,
 ) -> Option<&'r RuleDoc> {
     let open = registry
         .servers
         .get(access.server())
         .is_some_and(|server| server.pin == PinMode::Off);
-    let glob = |list: &[(String, u32)], text: &str| {
-        list.iter()
-            .find(|(glob, _)| Pattern::glob(glob).matches(text))
-            .map(|(_, rule)| *rule)
+    let named = |names: &BTreeMap<String, u32>| names.get(access.name()).copied();
+    let (exact, globs, counts) = match access {
+        Access::Prompt { .. } => (named(&table.prompts), &table.prompt_globs, open),
+        Access::Resource { .. } => (None, &table.resources, true),
+        Access::Tool { .. } => (named(&table.tools), &table.tool_globs, open),
     };
-    let index = match access {
-        Access::Prompt { name, .. } => table
-            .prompts
-            .get(name)
-            .copied()
-            .or_else(|| open.then(|| glob(&table.prompt_globs, name)).flatten()),
-        Access::Resource { uri, .. } => glob(&table.resources, uri),
-        Access::Tool { name, .. } => table
-            .tools
-            .get(name)
-            .copied()
-            .or_else(|| open.then(|| glob(&table.tool_globs, name)).flatten()),
-    };
-    registry.policy.rules.get(usize::try_from(index?).ok()?)
+    let matching = globs
+        .iter()
+        .filter(|(glob, _)| counts && Pattern::glob(glob).matches(access.name()));
+    let mut indexes: Vec<u32> = exact
+        .into_iter()
+        .chain(matching.map(|(_, rule)| *rule))
+        .collect();
+    indexes.sort_unstable();
+    let rules: Vec<&RuleDoc> = indexes
+        .into_iter()
+        .filter_map(|index| registry.policy.rules.get(usize::try_from(index).ok()?))
+        .collect();
+    let live = |rule: &&&RuleDoc| rule.not_after.is_none_or(|end| second < end);
+    rules.iter().find(live).or(rules.first()).copied()
 }
 
-/// A role whose tables hold the access: the first by name.
+/// A role whose tables hold the access, or held it once: the first by name.
 pub(super) fn role_with<'r>(
     registry: &'r Registry,
     access: &Access,
 ) -> Option<(&'r RoleName, &'r RoleDoc)> {
     registry.policy.grants.iter().find_map(|(role, servers)| {
-        rule_for(registry, servers.get(access.server())?, access)?;
+        rule_for(registry, servers.get(access.server())?, access, 0)?;
         Some((role, registry.policy.roles.get(role)?))
     })
 }

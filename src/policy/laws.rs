@@ -3,7 +3,9 @@
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 
-use super::fixture::{NOW, at, key, prompt, registry, resource, role_name, server, snapshot, tool};
+use super::fixture::{
+    NOW, ann, at, key, prompt, registry, resource, role_name, server, snapshot, tool,
+};
 use super::pattern::{Pattern, is_plain};
 use super::{Access, Decision, DenialCode, Snapshot, Verdict, decide, explain};
 use crate::identity::Caller;
@@ -443,6 +445,27 @@ fn listed_is_callable_for_some_arguments() {
     });
 }
 
+/// Found by the law below, in one run of many: it had asked the first rule only.
+#[test]
+fn explain_names_the_rule_that_holds_among_several() {
+    for by_name in [Some(NOW - 1), None] {
+        let mut registry = registry();
+        registry.put(server("a", "off", &[], &[], &[], &[]));
+        registry.put_role("r1", &[]);
+        let first = by_name.map_or(99, |end| registry.rule(Some(end)));
+        let second = registry.rule(None);
+        let table = registry.table("r1", "a");
+        table.tools.insert("x".to_owned(), first);
+        table.tool_globs.push(("*".to_owned(), second));
+        let snapshot = snapshot(&registry, Some(ann(&["r1"])), &at(NOW));
+        let explanation = explain(&snapshot, &tool("a", "x"), &at(NOW));
+        assert!(matches!(explanation.verdict, Verdict::Allow { .. }));
+        let mut reasons = explanation.reasons.iter();
+        let role = reasons.find(|reason| reason.question == "role r1").unwrap();
+        assert!(role.passes, "{role:?}");
+    }
+}
+
 #[test]
 fn explain_says_what_decide_says() {
     law(1_000, |u| {
@@ -499,7 +522,7 @@ fn a_permit_is_worthless_under_another_snapshot() {
     let mut registry = registry();
     registry.put(server("a", "strict", &[("x", true)], &[], &[], &[]));
     registry.put_role("r0", &[]).grant("r0", "a", "x");
-    let caller = Some(super::fixture::ann(&["r0"]));
+    let caller = Some(ann(&["r0"]));
     let first = snapshot(&registry, caller, &at(NOW));
     let second = first.with_live(super::SnapshotId(2), Default::default(), &at(NOW));
     let Decision::Allow(permit) = decide(&first, &tool("a", "x"), &at(NOW)) else {

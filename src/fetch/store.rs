@@ -110,8 +110,16 @@ impl Locked<'_> {
     /// Gives the present state a second name, so that there is never a moment without one.
     fn keep_previous(&self) -> io::Result<()> {
         let temporary = self.store.path.with_extension("state.link");
-        let linked = remove(&temporary).and_then(|()| fs::hard_link(&self.store.path, &temporary));
-        match linked {
+        remove(&temporary)?;
+        let named = match fs::hard_link(&self.store.path, &temporary) {
+            // a file system without links: a copy, on the disk before it takes the name
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                fs::copy(&self.store.path, &temporary)
+                    .and_then(|_| File::open(&temporary)?.sync_all())
+            }
+            named => named,
+        };
+        match named {
             Ok(()) => fs::rename(&temporary, self.store.previous()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),

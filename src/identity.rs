@@ -564,6 +564,8 @@ mod tests {
             issuer: ISSUER.to_owned(),
             client_id: "mcpshim".to_owned(),
             groups_claim: "groups".to_owned(),
+            scopes: Vec::new(),
+            device_flow: false,
             jwks: json!({"keys": [
                 {"kty": "weird", "kid": "future"},
                 {"kty": "oct", "kid": "mac", "k": "c2VjcmV0"},

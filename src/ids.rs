@@ -124,6 +124,10 @@ name!(
     ExposedName, "exposed name", 50, is_exposed, "1 to 50 of a-z A-Z 0-9 _ -"
 );
 name!(
+    /// A credential as the registry names it; never the secret itself.
+    CredentialId, "credential id", 64, is_dotted, "1 to 64 of a-z 0-9 - . _"
+);
+name!(
     /// The SHA-256 of a public key in lower-case hexadecimal.
     KeyId, "key id", 64, is_hex, "1 to 64 of 0-9 a-f"
 );

@@ -56,6 +56,8 @@ pub const STRANGE_CONTEXTS: usize = 1024;
 /// Messages that never became a call are counted and recorded together this often, in
 /// milliseconds.
 pub const COUNTED_MS: u64 = 2_000;
+/// How long one process waits for another to leave the vault, in milliseconds.
+pub const VAULT_LOCK_MS: u64 = 5_000;
 /// `subscriptions/listen` requests one session may have open.
 pub const LISTENS: usize = 64;
 /// Longest `subscriptions/listen`, in bytes: it is kept while it is open.

@@ -25,8 +25,8 @@ use crate::ids::{AgentName, BadId, OrgId, RoleName, ServerId, ServerKey};
 use crate::limits;
 use crate::registry::doc::{
     AgentDoc, AuditDoc, AuditKeyDoc, Capture, CollectorDoc, DurabilityClass, FORMAT, FailMode,
-    Hosted, Isolation, IssuerDoc, OrgDoc, PinMode, RevocationsDoc, RoleDoc, ServerDoc,
-    ServerLimits, ToolAuditDoc, Transport,
+    Hosted, Isolation, IssuerDoc, OrgDoc, PinMode, RevocationsDoc, RoleDoc, SecretStoresDoc,
+    ServerDoc, ServerLimits, ToolAuditDoc, Transport,
 };
 
 /// Everything that was read.
@@ -375,6 +375,7 @@ impl Reader<'_> {
                 collector,
                 audit_keys,
                 issuers,
+                secret_stores: SecretStoresDoc::default(),
                 grace_hours: u32::try_from(grace.unwrap_or_default()).unwrap_or_default(),
                 min_client,
             },
@@ -509,6 +510,8 @@ impl Reader<'_> {
                 issuer,
                 client_id: client,
                 groups_claim: claim,
+                scopes: Vec::new(),
+                device_flow: false,
                 jwks: jwks.unwrap_or_default(),
             });
         }
@@ -611,7 +614,12 @@ impl Reader<'_> {
                 environment,
                 zone,
                 data_classes: classes.into_iter().map(|spot| spot.value).collect(),
-                transport: transport.unwrap_or(Transport::Http { url: String::new() }),
+                transport: transport.unwrap_or(Transport::Http {
+                    url: String::new(),
+                    ca_pem: None,
+                }),
+                credential: None,
+                roots: false,
                 limits: limits.unwrap_or_default(),
                 audit,
                 isolation: isolation.unwrap_or_default(),
@@ -951,6 +959,7 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
             Some(Transport::Stdio {
                 command: spots.command.as_ref().map(value).unwrap_or_default(),
                 args: spots.args.iter().map(value).collect(),
+                cwd: None,
                 env: env.collect::<BTreeMap<_, _>>(),
                 package: spots.package.as_ref().map(value),
             })
@@ -964,7 +973,7 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
                 Some(Spot { at: node.at, value })
             });
             let url = text.unwrap_or_default();
-            Some(Transport::Http { url })
+            Some(Transport::Http { url, ca_pem: None })
         }
     };
     (transport, spots)

@@ -41,6 +41,8 @@ impl Watch {
             log_level: crate::config::LogLevel::default(),
             agent: None,
             managed: false,
+            network: crate::config::Network::default(),
+            project_dir: None,
             client_session: None,
         };
         let renewed = fetch::refresh(&config, clock).await;

@@ -50,8 +50,34 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Whether managed configuration is in force: the environment is then not read.
     pub managed: bool,
+    /// How other machines are reached.
+    pub network: Network,
+    /// The project the client works in (`CLAUDE_PROJECT_DIR`, else the directory it started us
+    /// in): stands for `{project_dir}` and for the roots of clients that have none.
+    pub project_dir: Option<PathBuf>,
     /// Client session claims from the environment (`CLAUDE_CODE_SESSION_ID`), for the record only.
     pub client_session: Option<String>,
+}
+
+/// How other machines are reached. Nothing of it comes from the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Through which proxy.
+    pub proxy: Proxy,
+    /// Private CAs in PEM form, used beside the system's trust store.
+    pub ca_pem: Option<String>,
+}
+
+/// Through which proxy other machines are reached. Loopback never goes through one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// None.
+    #[default]
+    Direct,
+    /// This one: `http://host:port`.
+    Fixed(String),
+    /// The operating system's settings (macOS, Windows); none where the system has no such thing.
+    System,
 }
 
 /// What goes to the local log.

@@ -378,6 +378,8 @@ impl Reader<'_> {
                 machine_id: machine.clone(),
                 log_level,
                 managed: self.managed,
+                network: super::Network::default(),
+                project_dir: None,
                 client_session: self.inputs.client_session.clone(),
             }),
             _ => Err(self.missing()),

@@ -11,9 +11,11 @@ use rustls_platform_verifier::Verifier;
 use tokio::time::Instant;
 
 use super::FetchError;
+use crate::config::Network;
 use crate::registry::Cause;
 
-/// Makes an HTTP client: TLS by ring, the system's trust store and beside it `ca_pem`.
+/// Makes an HTTP client: TLS by ring, the system's trust store and beside it the configured CAs
+/// and `ca_pem`.
 ///
 /// No proxy is taken from the environment, for whoever sets a variable would choose whom this
 /// machine talks to. Redirects are not followed: a server that moved is configured anew. Nothing
@@ -21,8 +23,11 @@ use crate::registry::Cause;
 ///
 /// # Errors
 /// [`FetchError::Client`] when the PEM text holds no certificate.
-pub fn client(ca_pem: Option<&str>) -> Result<reqwest::Client, FetchError> {
-    let tls = match ca_pem {
+pub fn client(network: &Network, ca_pem: Option<&str>) -> Result<reqwest::Client, FetchError> {
+    let both = [network.ca_pem.as_deref(), ca_pem];
+    let pem: Vec<&str> = both.into_iter().flatten().collect();
+    let pem = (!pem.is_empty()).then(|| pem.join("\n"));
+    let tls = match pem.as_deref() {
         Some(pem) => tls(private_ca(pem)?)?,
         None => system_tls()?,
     };

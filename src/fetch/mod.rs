@@ -151,7 +151,7 @@ pub async fn refresh_within(
     clock: &dyn Clock,
     patience: &Patience,
 ) -> Result<Refreshed, FetchError> {
-    let source = source::Source::open(&config.registry_url)?;
+    let source = source::Source::open(&config.registry_url, &config.network)?;
     let store = Store::of(config);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(patience.total_ms);
     let locked = loop {

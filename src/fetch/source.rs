@@ -8,6 +8,7 @@ use reqwest::header::{ETAG, IF_NONE_MATCH};
 use reqwest::{StatusCode, Url};
 
 use super::{FetchError, Patience};
+use crate::config::Network;
 use crate::registry::{Answer, Cause, Want};
 
 /// Gives files by their path below the registry's URL.
@@ -19,7 +20,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Opens the source a URL names; nothing is asked yet.
-    pub(super) fn open(registry_url: &str) -> Result<Self, FetchError> {
+    pub(super) fn open(registry_url: &str, network: &Network) -> Result<Self, FetchError> {
         let bad = |why: &str| FetchError::Url {
             url: registry_url.to_owned(),
             cause: Cause(why.to_owned()),
@@ -41,11 +42,11 @@ impl Source {
                 .map_err(|()| bad("it is not a path on this machine")),
             "https" => Ok(Self::Http {
                 base,
-                client: super::client(None)?,
+                client: super::client(network, None)?,
             }),
             "http" if is_loopback(&base) => Ok(Self::Http {
                 base,
-                client: super::client(None)?,
+                client: super::client(network, None)?,
             }),
             "http" => Err(bad("http is accepted on a loopback address only")),
             _ => Err(bad(

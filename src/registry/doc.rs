@@ -13,7 +13,9 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::{AgentName, Digest, ExposedName, KeyId, OrgId, RoleName, ServerId, ServerKey};
+use crate::ids::{
+    AgentName, CredentialId, Digest, ExposedName, KeyId, OrgId, RoleName, ServerId, ServerKey,
+};
 
 /// The format these types write, and the newest they read.
 pub const FORMAT: u32 = 1;
@@ -96,6 +98,9 @@ pub struct OrgDoc {
     /// Identity providers whose ID tokens name people.
     #[serde(default)]
     pub issuers: Vec<IssuerDoc>,
+    /// Where a machine may keep secrets when its keychain cannot be used.
+    #[serde(default)]
+    pub secret_stores: SecretStoresDoc,
     /// How long an expired timestamp is still used, in hours (grace), before every call is refused.
     pub grace_hours: u32,
     /// The lowest client version that may serve calls, e.g. `0.1.0`.
@@ -111,6 +116,18 @@ pub struct CollectorDoc {
     /// A private CA in PEM form, used beside the trust store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
+}
+
+/// Where a machine may keep the key of its vault beside the operating system's keychain. The
+/// default is the keychain alone: nothing falls back to less by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SecretStoresDoc {
+    /// A file that only its user can read.
+    #[serde(default)]
+    pub key_file: bool,
+    /// A systemd credential (`$CREDENTIALS_DIRECTORY/mcpshim-vault-key`).
+    #[serde(default)]
+    pub systemd_credential: bool,
 }
 
 /// One audit key (HPKE recipient, RFC 9180).
@@ -137,6 +154,13 @@ pub struct IssuerDoc {
     pub client_id: String,
     /// The claim that holds the groups.
     pub groups_claim: String,
+    /// Scopes asked for beside `openid` and `offline_access`.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Whether people may sign in by the device flow (RFC 8628). It can be phished, so the
+    /// default is no.
+    #[serde(default)]
+    pub device_flow: bool,
     /// The issuer's signing keys, a JWK Set (RFC 7517) as it was fetched.
     pub jwks: serde_json::Value,
 }
@@ -269,6 +293,13 @@ pub struct ServerDoc {
     pub data_classes: Vec<String>,
     /// How to reach it.
     pub transport: Transport,
+    /// The credential its calls need; the secret is the person's or agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialDoc>,
+    /// Whether it may learn the client's roots (the project's directory). Declared as a client
+    /// capability when it is pinned, too.
+    #[serde(default)]
+    pub roots: bool,
     /// Bounds on its use.
     #[serde(default)]
     pub limits: ServerLimits,
@@ -308,20 +339,59 @@ pub enum Transport {
     Http {
         /// `https://…`, or `http://` on a loopback address.
         url: String,
+        /// A private CA in PEM form, used beside the trust store for this server only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca_pem: Option<String>,
     },
     /// A child process that speaks on its standard streams.
     Stdio {
         /// The program: a name looked up on the PATH or an absolute path.
         command: String,
-        /// Its arguments; never a secret.
+        /// Its arguments; never a secret. `{project_dir}` stands for the client's project.
         #[serde(default)]
         args: Vec<String>,
+        /// Where it runs: an absolute path, or one that starts with `{project_dir}`. Absent: where
+        /// the client started mcpshim.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cwd: Option<String>,
         /// Variables set for it, beside the allowlist; never a secret.
         #[serde(default, deserialize_with = "unique")]
         env: BTreeMap<String, String>,
         /// The package and exact version the arguments name, e.g. `npm:@scope/name@1.2.3`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         package: Option<String>,
+    },
+}
+
+/// The credential a server needs, and how it gets it. Only a name: the secret is in the vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialDoc {
+    /// Its name, in records and in the vault. Servers of the same name share the secret.
+    pub id: CredentialId,
+    /// How the server gets it.
+    pub inject: Inject,
+    /// Where to get one, for a person: a URL or a sentence.
+    pub obtain: String,
+    /// Days after which it should be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_days: Option<u32>,
+}
+
+/// How a secret reaches a server. Never in its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "as", rename_all = "kebab-case")]
+pub enum Inject {
+    /// `Authorization: Bearer …` (HTTP servers).
+    Bearer,
+    /// A variable of its environment (stdio servers).
+    Env {
+        /// The variable's name.
+        name: String,
+    },
+    /// A header (HTTP servers).
+    Header {
+        /// The header's name.
+        name: String,
     },
 }
 

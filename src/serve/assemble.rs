@@ -162,6 +162,8 @@ mod tests {
             machine_id: "m".to_owned(),
             log_level: LogLevel::Info,
             managed: false,
+            network: crate::config::Network::default(),
+            project_dir: None,
             client_session: None,
         }
     }

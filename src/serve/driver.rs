@@ -318,7 +318,10 @@ impl Driver {
                     self.machine.handle(input, &self.now, &mut self.entropy);
                 }
             }
-            ChildEvent::Started => self.handle(Input::LinkOpened { link }),
+            ChildEvent::Started => self.handle(Input::LinkOpened {
+                link,
+                credential: None,
+            }),
         }
     }
 

@@ -272,7 +272,10 @@ impl World<'_> {
             }
             24 => {
                 if let Some(link) = self.some_link() {
-                    self.handle(Input::LinkOpened { link });
+                    self.handle(Input::LinkOpened {
+                        link,
+                        credential: None,
+                    });
                 }
             }
             25 => self.helpful = !self.byte().is_multiple_of(8),
@@ -470,7 +473,10 @@ impl World<'_> {
         let mut more = self.drain();
         while let Some((link, line)) = more.pop() {
             let input = match &line {
-                None => Input::LinkOpened { link },
+                None => Input::LinkOpened {
+                    link,
+                    credential: None,
+                },
                 Some(line) => Input::LinkLine { link, line },
             };
             self.machine.handle(input, &self.now, &mut self.entropy);

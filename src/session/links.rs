@@ -7,7 +7,7 @@ use super::call::{Key, Origin, Outcome, Stage};
 use super::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkState};
 use super::outbox::{Housekeeping, Level, Upstream};
 use super::road::Fate;
-use super::{LineFault, Machine, Output};
+use super::{CredentialUse, LineFault, Machine, Output};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
@@ -76,6 +76,8 @@ struct Slot {
     asks: u32,
     /// The highest request id given.
     given: u64,
+    /// The credential its transport was given.
+    credential: Option<CredentialUse>,
 }
 
 /// Every link of the session.
@@ -312,9 +314,56 @@ impl Machine {
             level: None,
             asks: 0,
             given: 0,
+            credential: None,
         });
         self.links.by_server.insert(server.key.clone(), id);
         id
+    }
+
+    /// A link's transport is up, with this credential.
+    pub(super) fn link_opened(&mut self, id: LinkId, credential: Option<CredentialUse>, now: &Now) {
+        if let Some(slot) = self.links.slot(id) {
+            slot.credential = credential;
+        }
+        self.link_input(id, LinkInput::Opened, now);
+    }
+
+    /// One request of a link will not be answered.
+    pub(super) fn exchange_lost(
+        &mut self,
+        id: LinkId,
+        number: u64,
+        sent: bool,
+        reason: &str,
+        now: &Now,
+    ) {
+        let key = Key {
+            link: id,
+            id: number,
+        };
+        if self.calls.get(key).is_some() {
+            let (server, _) = self.links.describe(id);
+            let end = if sent { End::Unknown } else { End::NotSent };
+            let text = format!("server {server} {reason}");
+            return self.fail(key, Outcome::bare(end), &text, now);
+        }
+        let answer = Answer::Error {
+            code: -32603,
+            message: reason,
+            data: None,
+        };
+        self.link_input(id, LinkInput::Answer { id: number, answer }, now);
+    }
+
+    /// A server's transport is to be opened anew.
+    pub(super) fn renew(&mut self, server: &ServerKey, at_once: bool, now: &Now) {
+        let Some(id) = self.links.by_server.get(server).copied() else {
+            return;
+        };
+        if let Some(slot) = self.links.slot(id).filter(|_| at_once) {
+            slot.link.stop();
+        }
+        self.pump(id, now);
     }
 
     /// Lets something wait until the link is ready.

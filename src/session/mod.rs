@@ -27,7 +27,7 @@ use self::outbox::Outbox;
 use self::road::Routes;
 use crate::audit::entry::Entry;
 use crate::clock::{Entropy, Now};
-use crate::ids::LinkId;
+use crate::ids::{CredentialId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
 use crate::registry::doc::ServerDoc;
@@ -68,6 +68,20 @@ pub enum Input<'a> {
     LinkOpened {
         /// Which.
         link: LinkId,
+        /// The credential it was given, for the record; `None` where its server needs none.
+        credential: Option<CredentialUse>,
+    },
+    /// One request of a link got no answer and never will, though the link is alive: an HTTP
+    /// exchange that failed.
+    ExchangeLost {
+        /// Which.
+        link: LinkId,
+        /// The request's id on that link.
+        id: u64,
+        /// Whether any byte of it may have reached the server: the call's end is then unknown.
+        sent: bool,
+        /// One phrase for people that follows the server's key.
+        reason: String,
     },
     /// Entries up to and including this ticket could not be recorded (since the last answer).
     NotRecorded {
@@ -81,10 +95,29 @@ pub enum Input<'a> {
         /// The last ticket concerned.
         upto: Ticket,
     },
+    /// A server's transport is to be opened anew: a person asked for it, or its credential
+    /// changed. A back-off ends at once.
+    Renew {
+        /// Which.
+        server: ServerKey,
+        /// Calls in flight end now, with an unknown outcome; else the transport ends with them.
+        at_once: bool,
+    },
     /// A new snapshot: registry, login or freshness moved.
     Snapshot(Arc<Snapshot>),
     /// Time passed.
     Wake,
+}
+
+/// Which credential a link uses: names and numbers, never the secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialUse {
+    /// Its name in the registry.
+    pub id: CredentialId,
+    /// Where the vault's key is kept: `keychain`, `key-file`, `systemd-credential`.
+    pub store: &'static str,
+    /// Which value of it: grows with every change.
+    pub serial: u64,
 }
 
 /// The number of an appended entry, from 1.
@@ -172,7 +205,9 @@ impl Machine {
                 | Input::LinkClosed { .. }
                 | Input::LinkFault { .. }
                 | Input::LinkLine { .. }
+                | Input::ExchangeLost { .. }
                 | Input::LinkOpened { .. }
+                | Input::Renew { .. }
                 | Input::Snapshot(_)
                 | Input::Wake => {}
             };
@@ -184,11 +219,18 @@ impl Machine {
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
             Input::LinkLine { link, line } => self.link_line(link, line, now),
-            Input::LinkOpened { link } => {
-                self.link_input(link, link::LinkInput::Opened, now);
+            Input::ExchangeLost {
+                link,
+                id,
+                sent,
+                reason,
+            } => self.exchange_lost(link, id, sent, &reason, now),
+            Input::LinkOpened { link, credential } => {
+                self.link_opened(link, credential, now);
             }
             Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
             Input::Recorded { upto } => self.recorded(upto),
+            Input::Renew { server, at_once } => self.renew(&server, at_once, now),
             Input::Snapshot(snapshot) => {
                 self.take_snapshot(snapshot, now);
                 self.registry_settled(now);

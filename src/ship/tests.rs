@@ -250,6 +250,7 @@ mod against_the_store {
                 collector: None,
                 audit_keys: Vec::new(),
                 issuers: Vec::new(),
+                secret_stores: crate::registry::doc::SecretStoresDoc::default(),
                 grace_hours: 0,
                 min_client: None,
             },

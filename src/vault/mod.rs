@@ -11,6 +11,10 @@
 //!   fork as soon as both send; whoever can replace it is seen as an installation nobody knows.
 #![warn(missing_docs)]
 
+mod item;
+
+pub use self::item::{Facts, Item, ItemId, MemoryVault, StoreKind, Vault};
+
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};

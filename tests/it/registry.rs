@@ -49,6 +49,8 @@ impl Machine {
             machine_id: "test".to_owned(),
             log_level: LogLevel::default(),
             managed: false,
+            network: mcpshim::config::Network::default(),
+            project_dir: None,
             client_session: None,
         };
         Self { dir, config }
@@ -1204,13 +1206,13 @@ fn a_private_ca_that_is_none_is_told() {
         "nonsense",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ] {
-        let error = fetch::client(Some(pem)).unwrap_err();
+        let error = fetch::client(&mcpshim::config::Network::default(), Some(pem)).unwrap_err();
         assert!(
             matches!(error, FetchError::Client { .. }),
             "{pem:?}: {error}"
         );
     }
-    fetch::client(None).unwrap();
+    fetch::client(&mcpshim::config::Network::default(), None).unwrap();
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub(crate) fn deliver(
             loaded.registry.org.help
         )));
     };
-    let client = fetch::client(collector.ca_pem.as_deref())
+    let client = fetch::client(&config.network, collector.ca_pem.as_deref())
         .map_err(|error| Failure::from_error(Exit::Failed, &error).hint(error.hint()))?;
     let mut link = HttpLink::new(&collector.url, client).map_err(|error| {
         Failure::from_error(Exit::Failed, &error)

@@ -8,6 +8,7 @@ use mcpshim::clock::{Clock as _, Now, SystemClock};
 use mcpshim::collector::admin::{self, Unseal};
 use mcpshim::collector::query::{self, Answer, Filter, Last, Sealed};
 use mcpshim::collector::scan::{Completeness, Device};
+use mcpshim::config::Network;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::{fetch, vault};
 use serde::de::DeserializeOwned;
@@ -108,7 +109,8 @@ impl Source {
             .map(std::fs::read_to_string)
             .transpose()
             .map_err(|error| failed(&error))?;
-        let client = fetch::client(ca.as_deref()).map_err(|error| failed(&error))?;
+        let client =
+            fetch::client(&Network::default(), ca.as_deref()).map_err(|error| failed(&error))?;
         let address = format!("{url}/v1/{what}");
         let request = match question {
             Some(question) => {

@@ -745,6 +745,7 @@ fn a_new_pin_is_compared_before_the_next_call_and_a_new_transport_needs_a_new_li
     let mut other = ServerDoc::clone(&doc("strict", "2025-11-25", ""));
     other.transport = Transport::Http {
         url: "https://h/".to_owned(),
+        ca_pem: None,
     };
     assert!(!link.set_server(Arc::new(other), &now));
 }

@@ -169,7 +169,10 @@ impl Rig {
             for (link, line) in own {
                 let now = self.now;
                 let input = match &line {
-                    None => Input::LinkOpened { link },
+                    None => Input::LinkOpened {
+                        link,
+                        credential: None,
+                    },
                     Some(line) => Input::LinkLine { link, line },
                 };
                 self.machine.handle(input, &now, &mut self.entropy);
@@ -316,7 +319,10 @@ impl Rig {
                 }
                 "opened" => {
                     let link = self.link(rest);
-                    self.handle(Input::LinkOpened { link });
+                    self.handle(Input::LinkOpened {
+                        link,
+                        credential: None,
+                    });
                 }
                 "closed" => {
                     let (key, reason) = rest.split_once(' ').unwrap();

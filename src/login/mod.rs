@@ -1,0 +1,2 @@
+//! Signing in: OpenID Connect in the browser, renewal, signing out.
+#![warn(missing_docs)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::{At, Problems, Sink, Spot, nearest, suggest};
-use super::secrets;
-use super::source::{Server, Sources};
+use super::source::{PROJECT_DIR, Server, Sources};
+use super::{credential, secrets};
 use crate::clock::{Now, Utc};
 use crate::limits;
 use crate::pin::printable;
@@ -150,8 +150,11 @@ fn servers(sources: &Sources, problems: &mut Problems) {
         pin(server, &mut sink);
         package(server, &mut sink);
         secrets(server, &mut sink);
+        placeholders(server, &mut sink);
+        credential::fits(server, &mut sink);
         audit_tools(server, &mut sink);
     }
+    credential::shared(sources, problems);
 }
 
 fn pin(server: &Server, sink: &mut Sink<'_>) {
@@ -296,6 +299,35 @@ fn secrets(server: &Server, sink: &mut Sink<'_>) {
 fn expands(text: &str) -> bool {
     let name = |c: char| c.is_ascii_alphabetic() || c == '_' || c == '{';
     text.split('$').skip(1).any(|rest| rest.starts_with(name))
+}
+
+/// `{project_dir}` stands for the project in arguments and `cwd` only, and must be spelled so.
+fn placeholders(server: &Server, sink: &mut Sink<'_>) {
+    let spots = &server.transport;
+    for arg in &spots.args {
+        for word in braced(&arg.value).filter(|word| format!("{{{word}}}") != PROJECT_DIR) {
+            if nearest(word, ["project_dir"]).is_some() {
+                let message = format!("`{{{word}}}` is passed as it stands");
+                let fix = "did you mean `{project_dir}`?";
+                sink.warning(arg.at, "not-expanded", message, fix);
+            }
+        }
+    }
+    let elsewhere = spots.env.iter().map(|(_, value)| value);
+    let elsewhere = elsewhere.chain(&spots.url).chain(&spots.command);
+    for spot in elsewhere.filter(|spot| spot.value.contains(PROJECT_DIR)) {
+        let message = format!("`{PROJECT_DIR}` is passed as it stands here");
+        let fix = "use it in `args` or `cwd`";
+        sink.warning(spot.at, "not-expanded", message, fix);
+    }
+}
+
+/// The words in braces.
+fn braced(text: &str) -> impl Iterator<Item = &str> {
+    let word = |part: &str| part.split_once('}').map(|(word, _)| word.len());
+    text.split('{')
+        .skip(1)
+        .filter_map(move |part| part.get(..word(part)?))
 }
 
 fn audit_tools(server: &Server, sink: &mut Sink<'_>) {

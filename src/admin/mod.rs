@@ -10,6 +10,7 @@ pub mod publish;
 
 mod agent;
 mod compile;
+mod credential;
 mod date;
 mod init;
 mod lint;

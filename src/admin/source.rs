@@ -17,6 +17,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::credential::{self, CredentialSpots};
 use super::date;
 use super::pins::PinFile;
 use super::problem::{At, Problems, Sink, Spot, either, nearest};
@@ -60,6 +64,7 @@ pub(super) struct Server {
     pub(super) key_at: At,
     pub(super) pin_at: At,
     pub(super) transport: TransportSpots,
+    pub(super) credential: Option<CredentialSpots>,
     /// The transport was understood.
     pub(super) reachable: bool,
     pub(super) audit_tools: Vec<Spot<String>>,
@@ -76,6 +81,7 @@ pub(super) struct TransportSpots {
     pub(super) command: Option<Spot<String>>,
     pub(super) args: Vec<Spot<String>>,
     pub(super) env: Vec<(String, Spot<String>)>,
+    pub(super) cwd: Option<Spot<String>>,
     pub(super) package: Option<Spot<String>>,
 }
 
@@ -356,6 +362,8 @@ impl Reader<'_> {
         let collector = fields.take("collector");
         let keys = fields.take("audit_keys");
         let issuers = fields.take("issuers");
+        let stores = fields.take("secret_stores");
+        let stores = stores.and_then(|node| secret_stores(node, sink));
         fields.finish(sink);
         let collector = collector.and_then(|node| self.collector(file, node));
         let audit_keys = keys
@@ -375,7 +383,7 @@ impl Reader<'_> {
                 collector,
                 audit_keys,
                 issuers,
-                secret_stores: SecretStoresDoc::default(),
+                secret_stores: stores.unwrap_or_default(),
                 grace_hours: u32::try_from(grace.unwrap_or_default()).unwrap_or_default(),
                 min_client,
             },
@@ -391,20 +399,32 @@ impl Reader<'_> {
         let url = url.and_then(|node| endpoint(node, "collector.url", sink));
         let ca = fields.take("ca");
         fields.finish(sink);
-        let ca_pem = ca.and_then(|node| self.included(file, node, "collector.ca"));
-        let ca_pem = ca_pem.and_then(|(at, included, text)| {
-            if text.contains("BEGIN CERTIFICATE") {
-                return Some(text);
-            }
-            let message = format!("`{included}` holds no certificate");
-            let fix = "name a file with the CA's certificate in PEM form";
-            self.sink(file).error(at, "certificate", message, fix);
-            None
-        });
+        let ca_pem = ca.and_then(|node| self.certificate(file, node, "collector.ca"));
         Some(CollectorDoc {
             url: url.unwrap_or_default(),
             ca_pem,
         })
+    }
+
+    /// A file with a CA's certificates, as machines will use them.
+    fn certificate(&mut self, file: &str, node: &Node, what: &str) -> Option<String> {
+        let (at, included, text) = self.included(file, node, what)?;
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let trouble = match found {
+            Ok(found) if found.is_empty() => "holds no certificate".to_owned(),
+            Ok(found) => {
+                let mut roots = rustls::RootCertStore::empty();
+                match found.into_iter().try_for_each(|found| roots.add(found)) {
+                    Ok(()) => return Some(text),
+                    Err(error) => format!("holds a certificate that cannot be used: {error}"),
+                }
+            }
+            Err(error) => format!("is not in PEM form: {error}"),
+        };
+        let message = format!("`{included}` {trouble}");
+        let fix = "name a file with the CA's certificate in PEM form";
+        self.sink(file).error(at, "certificate", message, fix);
+        None
     }
 
     /// A file named by a value, relative to the directory and inside it.
@@ -494,6 +514,10 @@ impl Reader<'_> {
                 .map(|node| texts(node, "groups", sink));
             let fix = "name a file with the issuer's keys as its `jwks_uri` gives them";
             let jwks = fields.need("jwks", fix);
+            let scopes = fields.take("scopes");
+            let scopes = scopes.map(|node| scopes_of(node, sink)).unwrap_or_default();
+            let device_flow = fields.take("device_flow");
+            let device_flow = device_flow.and_then(|node| yaml::flag(node, "device_flow", sink));
             fields.finish(sink);
             groups = groups.zip(named).map(|(mut all, more)| {
                 all.extend(more);
@@ -510,8 +534,8 @@ impl Reader<'_> {
                 issuer,
                 client_id: client,
                 groups_claim: claim,
-                scopes: Vec::new(),
-                device_flow: false,
+                scopes,
+                device_flow: device_flow.unwrap_or_default(),
                 jwks: jwks.unwrap_or_default(),
             });
         }
@@ -577,7 +601,14 @@ impl Reader<'_> {
             .unwrap_or_default();
         let fix = "say how to reach it: `type: stdio` with a command, or `type: http` with a url";
         let transport = fields.need("transport", fix);
-        let (transport, spots) = transport.map(|node| reach(node, sink)).unwrap_or_default();
+        let (mut transport, spots, ca) =
+            transport.map(|node| reach(node, sink)).unwrap_or_default();
+        let (credential, credential_spots) = fields
+            .take("credential")
+            .and_then(|node| credential::read(node, sink))
+            .unzip();
+        let roots = fields.take("roots");
+        let roots = roots.and_then(|node| yaml::flag(node, "roots", sink));
         let limits = fields
             .take("limits")
             .and_then(|node| server_limits(node, sink));
@@ -592,6 +623,11 @@ impl Reader<'_> {
         let pin_node = fields.take("pin");
         let pin = pin_node.and_then(|node| choice(node, "pin", &PIN, sink));
         fields.finish(sink);
+        if let Some(ca) = ca
+            && let Some(Transport::Http { ca_pem, .. }) = &mut transport
+        {
+            *ca_pem = self.certificate(file, ca, "transport.ca");
+        }
         Some(Server {
             file: file.to_owned(),
             id_at: id_node.map(|node| node.at).unwrap_or_default(),
@@ -599,6 +635,7 @@ impl Reader<'_> {
             pin_at: pin_node.map_or(tree.at, |node| node.at),
             reachable: transport.is_some(),
             transport: spots,
+            credential: credential_spots,
             audit_tools,
             pin: None,
             pin_broken: false,
@@ -618,8 +655,8 @@ impl Reader<'_> {
                     url: String::new(),
                     ca_pem: None,
                 }),
-                credential: None,
-                roots: false,
+                credential,
+                roots: roots.unwrap_or_default(),
                 limits: limits.unwrap_or_default(),
                 audit,
                 isolation: isolation.unwrap_or_default(),
@@ -787,6 +824,9 @@ const CAPTURE: [(&str, Capture); 3] = [
 ];
 const FAIL: [(&str, FailMode); 2] = [("closed", FailMode::Closed), ("open", FailMode::Open)];
 
+/// Stands for the client's project in arguments and `cwd`.
+pub(super) const PROJECT_DIR: &str = "{project_dir}";
+
 /// Whether a relative path stays below the directory it is relative to.
 fn inside(path: &str) -> bool {
     let odd = |part: &str| part.is_empty() || part == "." || part == "..";
@@ -921,14 +961,77 @@ fn endpoint(node: &Node, what: &str, sink: &mut Sink<'_>) -> Option<String> {
     None
 }
 
-fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots) {
+fn secret_stores(node: &Node, sink: &mut Sink<'_>) -> Option<SecretStoresDoc> {
+    let mut fields = Fields::open(node, "secret_stores", sink)?;
+    let key_file = fields.take("key_file");
+    let credential = fields.take("systemd_credential");
+    let mut flag = |node: Option<&Node>, what| {
+        let flag = node.and_then(|node| yaml::flag(node, what, sink));
+        flag.unwrap_or_default()
+    };
+    let doc = SecretStoresDoc {
+        key_file: flag(key_file, "key_file"),
+        systemd_credential: flag(credential, "systemd_credential"),
+    };
+    fields.finish(sink);
+    Some(doc)
+}
+
+/// Scopes asked for beside `openid` and `offline_access` (RFC 6749 §3.3: printable ASCII without
+/// blank, quote and backslash).
+fn scopes_of(node: &Node, sink: &mut Sink<'_>) -> Vec<String> {
+    let mut scopes = Vec::new();
+    for scope in texts(node, "scopes", sink) {
+        let part = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+        let always = ["openid", "offline_access"].contains(&scope.value.as_str());
+        if !scope.value.bytes().all(part) {
+            let message = format!("`{}` is not one scope", scope.value);
+            let fix = "write each scope as an item of its own, such as `[profile, email]`";
+            sink.error(scope.at, "scope", message, fix);
+        } else if always {
+            let message = format!("`{}` is asked for always", scope.value);
+            sink.warning(scope.at, "scope", message, "take it out");
+        } else {
+            scopes.push(scope.value);
+        }
+    }
+    scopes
+}
+
+/// A working directory: absolute on some system, or below the project; without `..`.
+fn cwd(node: &Node, sink: &mut Sink<'_>) -> Option<Spot<String>> {
+    let found = spot(node, "cwd", sink)?;
+    let text = &found.value;
+    let drive = text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
+        && matches!(text.get(1..3), Some(":\\" | ":/"));
+    let below = text.strip_prefix(PROJECT_DIR);
+    let rooted = text.starts_with('/')
+        || drive
+        || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let up = text.split(['/', '\\']).any(|part| part == "..");
+    let braces = below.unwrap_or(text).contains(['{', '}']);
+    if rooted && !up && !braces {
+        return Some(found);
+    }
+    let message = format!("cwd is `{text}`, which is neither absolute nor in the project");
+    let fix = "write an absolute path, `{project_dir}` or `{project_dir}/…`, without `..`";
+    sink.error(node.at, "cwd", message, fix);
+    None
+}
+
+/// The transport, where its parts stand, and the file of its CA, which is still to be read.
+fn reach<'n>(
+    node: &'n Node,
+    sink: &mut Sink<'_>,
+) -> (Option<Transport>, TransportSpots, Option<&'n Node>) {
     let mut spots = TransportSpots {
         at: node.at,
         ..TransportSpots::default()
     };
     let Some(mut fields) = Fields::open(node, "transport", sink) else {
-        return (None, spots);
+        return (None, spots, None);
     };
+    let mut ca = None;
     let kind = fields.need("type", "write `type: stdio` or `type: http`");
     let among = [("stdio", true), ("http", false)];
     let stdio = kind.and_then(|node| choice(node, "transport.type", &among, sink));
@@ -947,10 +1050,16 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
             if let Some(node) = fields.take("env") {
                 let members = yaml::mapping(node, "env", sink).unwrap_or_default();
                 let variable = |(key, node): &(yaml::Key, Node)| {
+                    if !credential::is_variable(&key.text) {
+                        let message = format!("`{}` is no name of a variable", key.text);
+                        let fix = "use letters, digits and `_`";
+                        sink.error(key.at, "env", message, fix);
+                    }
                     Some((key.text.clone(), spot(node, &key.text, sink)?))
                 };
                 spots.env = members.iter().filter_map(variable).collect();
             }
+            spots.cwd = fields.take("cwd").and_then(|node| cwd(node, sink));
             let package = fields.take("package");
             spots.package = package.and_then(|node| spot(node, "package", sink));
             fields.finish(sink);
@@ -959,13 +1068,14 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
             Some(Transport::Stdio {
                 command: spots.command.as_ref().map(value).unwrap_or_default(),
                 args: spots.args.iter().map(value).collect(),
-                cwd: None,
+                cwd: spots.cwd.as_ref().map(value),
                 env: env.collect::<BTreeMap<_, _>>(),
                 package: spots.package.as_ref().map(value),
             })
         }
         Some(false) => {
             let url = fields.need("url", "write where it listens");
+            ca = fields.take("ca");
             fields.finish(sink);
             let text = url.and_then(|node| endpoint(node, "transport.url", sink));
             spots.url = url.and_then(|node| {
@@ -976,7 +1086,7 @@ fn reach(node: &Node, sink: &mut Sink<'_>) -> (Option<Transport>, TransportSpots
             Some(Transport::Http { url, ca_pem: None })
         }
     };
-    (transport, spots)
+    (transport, spots, ca)
 }
 
 fn server_limits(node: &Node, sink: &mut Sink<'_>) -> Option<ServerLimits> {

@@ -78,6 +78,9 @@ public_key: jP6kMDX8pTPQvGFEWg9AWHeBvyVVq5DR9QImLMFXFQ4=
 /// The key of HPKE's first test vector (RFC 9180 A.1), with its digest.
 const AUDIT: &str = r#"{"id": "ID", "suite": "x25519-hkdf-sha256/chacha20poly1305", "public": "OUjPrRtgUQRRiSNLhLY8XRKzWJWVdJJu2kSrB6Nms3M=", "not_before": 1, "not_after": 2000000000}"#;
 
+/// A self-signed certificate, for nothing else.
+const CA: &str = include_str!("../../tests/data/ca.pem");
+
 const NOW: u64 = 1_795_250_000; // 2026-11-21
 
 /// Sources in a directory of their own.
@@ -97,7 +100,7 @@ impl Org {
         );
         org.write("roles/eng.yaml", ENG);
         org.write("agents/ci.yaml", CI);
-        org.write("trust/ca.pem", "-----BEGIN CERTIFICATE-----\n");
+        org.write("trust/ca.pem", CA);
         org.write("trust/jwks.json", r#"{"keys": [{"kty": "OKP"}]}"#);
         let public = data_encoding::BASE64
             .decode(b"OUjPrRtgUQRRiSNLhLY8XRKzWJWVdJJu2kSrB6Nms3M=")
@@ -333,6 +336,264 @@ roles/eng.yaml:5:3: error: no server has the key `gh` [unknown-server]
   fix: use `mcpshim`; or add the server to servers/
 servers/github.yaml:2:6: error: the key `mcpshim` is reserved [reserved-key]
   fix: choose another one: `mcpshim_…` are mcpshim's own tools
+"#);
+}
+
+/// The good organisation with a further, remote server that is not pinned.
+fn remote(more: &str) -> String {
+    let org = Org::new();
+    org.write(
+        "servers/wiki.yaml",
+        &format!(
+            "id: wiki\nkey: wiki\nowner: platform\non_call: platform\npurpose: pages\n\
+             hosted: self\nenvironment: dev\nzone: internet\ndata_classes: []\npin: off\n\
+             transport:\n  type: http\n  url: https://wiki.acme.example/mcp\n{more}"
+        ),
+    );
+    org.check()
+}
+
+/// The good organisation whose server has these further lines.
+fn local(more: &str) -> String {
+    after(
+        "servers/github.yaml",
+        "isolation: user",
+        &format!("isolation: user\n{more}"),
+    )
+}
+
+#[test]
+fn a_credential_names_itself_its_way_and_where_to_get_it() {
+    assert_eq!(
+        local("roots: true\ncredential: {id: github, inject: {env: GITHUB_TOKEN}, obtain: x}"),
+        ""
+    );
+    for inject in ["bearer", "{header: X-Api-Key}"] {
+        let text = format!(
+            "  ca: trust/ca.pem\ncredential:\n  id: wiki\n  inject: {inject}\n  obtain: ask IT\n  \
+             rotate_days: 90\n"
+        );
+        assert_eq!(remote(&text), "");
+    }
+    assert_snapshot!(local("credential: {id: GitHub, inject: token, rotate_days: 0}"), @r#"
+servers/github.yaml:24:13: error: the credential has no `obtain` [missing-key]
+  fix: tell people where to get one: a URL or a sentence
+servers/github.yaml:24:18: error: credential.id is `GitHub` [name]
+  fix: use 1 to 64 of a-z 0-9 - . _
+servers/github.yaml:24:34: error: inject does not say one way to hand the credential over [inject]
+  fix: write `inject: bearer`, `inject: {header: NAME}` or `inject: {env: NAME}`
+servers/github.yaml:24:54: error: rotate_days is `0` [wrong-type]
+  fix: write a whole number from 1 to 3650
+"#);
+    assert_snapshot!(local("credential: {id: github, inject: {haeder: X}, obtain: x}"), @r#"
+servers/github.yaml:24:35: error: inject has no way `haeder` [inject]
+  fix: did you mean `header`?
+"#);
+}
+
+#[test]
+fn a_credential_goes_where_its_server_can_take_it() {
+    let env = |name: &str| {
+        local(&format!(
+            "credential: {{id: gh, inject: {{env: {name}}}, obtain: x}}"
+        ))
+    };
+    let header = |name: &str| {
+        remote(&format!(
+            "credential: {{id: w, inject: {{header: {name}}}, obtain: x}}\n"
+        ))
+    };
+    assert_snapshot!(local("credential: {id: gh, inject: bearer, obtain: x}"), @r#"
+servers/github.yaml:24:30: error: a stdio server has no headers [inject]
+  fix: write `inject: {env: NAME}` with the variable it reads
+"#);
+    assert_snapshot!(remote("credential: {id: w, inject: {env: TOKEN}, obtain: x}\n"), @r#"
+servers/wiki.yaml:14:29: error: an http server has no environment to put `TOKEN` into [inject]
+  fix: write `inject: bearer` or `inject: {header: NAME}`
+"#);
+    assert_snapshot!(env("log_level"), @r#"
+servers/github.yaml:24:30: error: `env` sets `LOG_LEVEL`, which the credential is put into [inject]
+  fix: take it out of `env`
+"#);
+    assert_snapshot!(env("A=B"), @r#"
+servers/github.yaml:24:36: error: `A=B` is no name of a variable [inject]
+  fix: use the variable that the server's documentation names, letters, digits and `_`
+"#);
+    for name in [
+        "PATH",
+        "Path",
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "DYLD_INSERT_LIBRARIES",
+        "NODE_OPTIONS",
+        "HOME",
+        "PYTHONPATH",
+        "BASH_ENV",
+        "HTTPS_PROXY",
+        "SSLKEYLOGFILE",
+        "MCPSHIM_CONFIG",
+        "LC_ALL",
+    ] {
+        let found = env(name);
+        assert!(found.contains("[reserved-name]"), "{name}: {found}");
+    }
+    for name in [
+        "Host",
+        "CONNECTION",
+        "Transfer-Encoding",
+        "Content-Length",
+        "Mcp-Session-Id",
+        "Authorization",
+        "MCP-Protocol-Version",
+        "Mcp-Param-X",
+        "Proxy-Authorization",
+        "Last-Event-ID",
+        "Accept",
+    ] {
+        let found = header(name);
+        assert!(found.contains("[reserved-name]"), "{name}: {found}");
+    }
+    assert_snapshot!(header("'X Key'"), @r#"
+servers/wiki.yaml:14:38: error: `X Key` is no name of a header [inject]
+  fix: use the header that the server's documentation names, such as `X-Api-Key`
+"#);
+    assert_snapshot!(header("authorization"), @r#"
+servers/wiki.yaml:14:38: error: `Authorization` is not a header of its own here [reserved-name]
+  fix: write `inject: bearer`
+"#);
+}
+
+#[test]
+fn every_variable_that_children_inherit_is_reserved() {
+    for name in crate::upstream::Environment::names() {
+        let found = local(&format!(
+            "credential: {{id: g, inject: {{env: {name}}}, obtain: x}}"
+        ));
+        assert!(found.contains("[reserved-name]"), "{name}: {found}");
+    }
+}
+
+#[test]
+fn one_secret_in_two_hands_is_said() {
+    let org = Org::new();
+    org.edit(
+        "servers/github.yaml",
+        "isolation: user",
+        "isolation: user\ncredential: {id: shared, inject: {env: TOKEN}, obtain: x}",
+    );
+    let twin = org
+        .read("servers/github.yaml")
+        .replace("id: github", "id: github2")
+        .replace("key: gh", "key: gh2");
+    org.write("servers/github2.yaml", &twin);
+    org.pin(&["read_file", "read_tree", "write"]);
+    assert_eq!(org.check(), "");
+    org.edit("servers/github2.yaml", "zone: internet", "zone: laptop");
+    assert_snapshot!(org.check(), @r#"
+servers/github2.yaml:24:18: warning: the credential `shared` is also that of servers/github.yaml, and the two have different zones: each gets the same secret [shared-credential]
+  fix: give it an id of its own, unless both are meant to see one secret
+"#);
+}
+
+#[test]
+fn certificates_are_certificates() {
+    let org = Org::new();
+    org.write("trust/ca.pem", &CA.replace("MIIBRDCB", "MIIBRDCC"));
+    assert_snapshot!(org.check(), @r#"
+org.yaml:8:7: error: `trust/ca.pem` holds a certificate that cannot be used: invalid peer certificate: BadEncoding [certificate]
+  fix: name a file with the CA's certificate in PEM form
+"#);
+    assert_snapshot!(remote("  ca: trust/jwks.json\n"), @r#"
+servers/wiki.yaml:14:7: error: `trust/jwks.json` holds no certificate [certificate]
+  fix: name a file with the CA's certificate in PEM form
+"#);
+    assert_snapshot!(remote("  ca: ../ca.pem\n"), @r#"
+servers/wiki.yaml:14:7: error: transport.ca names `../ca.pem`, which is not a file of this registry [no-such-file]
+  fix: write a path relative to org.yaml, without `..`
+"#);
+}
+
+#[test]
+fn the_project_stands_where_it_is_put_in() {
+    let line = |from: &str, to: &str| {
+        let org = Org::new();
+        org.edit("servers/github.yaml", from, to);
+        org.pin(&["read_file", "read_tree", "write"]);
+        org.check()
+    };
+    for cwd in [
+        "/srv/x",
+        "'C:\\work'",
+        "'{project_dir}'",
+        "'{project_dir}/sub/dir'",
+    ] {
+        let found = line("  env:", &format!("  cwd: {cwd}\n  env:"));
+        assert_eq!(found, "", "{cwd}");
+    }
+    assert_eq!(
+        line("--read-only", "'--root={project_dir}/src', '{\"a\": 1}'"),
+        ""
+    );
+    for cwd in [
+        "src",
+        "'{project_dir}x'",
+        "'{project_dir}/../x'",
+        "'{project}/x'",
+        "/a/../b",
+        "'C:x'",
+    ] {
+        let found = line("  env:", &format!("  cwd: {cwd}\n  env:"));
+        assert!(found.contains("[cwd]"), "{cwd}: {found}");
+    }
+    assert_snapshot!(line("--read-only", "'{projectdir}'"), @r#"
+servers/github.yaml:13:42: warning: `{projectdir}` is passed as it stands [not-expanded]
+  fix: did you mean `{project_dir}`?
+"#);
+    assert_snapshot!(line("LOG_LEVEL: info", "ROOT: '{project_dir}'"), @r#"
+servers/github.yaml:15:11: warning: `{project_dir}` is passed as it stands here [not-expanded]
+  fix: use it in `args` or `cwd`
+"#);
+    assert_snapshot!(line("LOG_LEVEL: info", "LOG-LEVEL: info"), @r#"
+pins/github.json: error: was made with another transport than the server has now [stale-pin]
+  fix: run `mcpshim-admin pin DIR gh`
+servers/github.yaml:15:5: error: `LOG-LEVEL` is no name of a variable [env]
+  fix: use letters, digits and `_`
+"#);
+}
+
+#[test]
+fn sign_in_and_secret_stores_are_what_is_written() {
+    let org = Org::new();
+    let doc = |org: &Org| -> crate::registry::doc::OrgDoc {
+        serde_json::from_slice(&org.compile().files["org.json"]).unwrap()
+    };
+    let plain = doc(&org);
+    assert!(!plain.secret_stores.key_file && !plain.secret_stores.systemd_credential);
+    assert!(!plain.issuers[0].device_flow && plain.issuers[0].scopes.is_empty());
+    org.edit(
+        "org.yaml",
+        "    jwks:",
+        "    scopes: [profile, 'api://x/.default']\n    device_flow: true\n    jwks:",
+    );
+    org.edit(
+        "org.yaml",
+        "grace_hours",
+        "secret_stores: {key_file: true, systemd_credential: false}\ngrace_hours",
+    );
+    assert_eq!(org.check(), "");
+    let doc = doc(&org);
+    assert!(doc.secret_stores.key_file && !doc.secret_stores.systemd_credential);
+    assert!(doc.issuers[0].device_flow);
+    assert_eq!(doc.issuers[0].scopes, ["profile", "api://x/.default"]);
+    org.edit("org.yaml", "key_file: true", "keyfile: true");
+    org.edit("org.yaml", "[profile, ", "[openid, 'a b', ");
+    assert_snapshot!(org.check(), @r#"
+org.yaml:4:17: error: secret_stores has no key `keyfile` [unknown-key]
+  fix: did you mean `key_file`?
+org.yaml:16:14: warning: `openid` is asked for always [scope]
+  fix: take it out
+org.yaml:16:22: error: `a b` is not one scope [scope]
+  fix: write each scope as an item of its own, such as `[profile, email]`
 "#);
 }
 
@@ -876,7 +1137,8 @@ fn globs_become_names_and_every_entry_has_its_rule() {
   }
 }
 "##);
-    assert_snapshot!(String::from_utf8_lossy(&set.files["org.json"]), @r##"{"format":1,"min_reader":1,"org":"acme","name":"Acme","help":"#help","collector":{"url":"https://audit.acme.example","ca_pem":"-----BEGIN CERTIFICATE-----\n"},"audit_keys":[{"id":"f969aff93e251bda5572d10912bb2992333e117060371a8bbc4e3faff393d40e","suite":"x25519-hkdf-sha256/chacha20poly1305","public":"OUjPrRtgUQRRiSNLhLY8XRKzWJWVdJJu2kSrB6Nms3M=","not_before":1,"not_after":2000000000}],"issuers":[{"issuer":"https://login.acme.example","client_id":"mcpshim","groups_claim":"groups","jwks":{"keys":[{"kty":"OKP"}]}}],"grace_hours":72,"min_client":"0.1.0"}"##);
+    let pem = CA.replace('\n', "\\n");
+    assert_snapshot!(String::from_utf8_lossy(&set.files["org.json"]).replace(&pem, "CA"), @r##"{"format":1,"min_reader":1,"org":"acme","name":"Acme","help":"#help","collector":{"url":"https://audit.acme.example","ca_pem":"CA"},"audit_keys":[{"id":"f969aff93e251bda5572d10912bb2992333e117060371a8bbc4e3faff393d40e","suite":"x25519-hkdf-sha256/chacha20poly1305","public":"OUjPrRtgUQRRiSNLhLY8XRKzWJWVdJJu2kSrB6Nms3M=","not_before":1,"not_after":2000000000}],"issuers":[{"issuer":"https://login.acme.example","client_id":"mcpshim","groups_claim":"groups","scopes":[],"device_flow":false,"jwks":{"keys":[{"kty":"OKP"}]}}],"secret_stores":{"key_file":false,"systemd_credential":false},"grace_hours":72,"min_client":"0.1.0"}"##);
     let server: ServerDoc = serde_json::from_slice(&set.files["server-github.json"]).unwrap();
     let exposed: Vec<_> = server
         .surface

@@ -65,6 +65,11 @@ impl Environment {
         Self(kept)
     }
 
+    /// The names on the allowlist.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().copied()
+    }
+
     /// The variables, sorted by name.
     pub fn vars(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Ended, Grant, Org, Server, program, run};
+use crate::support::{Ended, Grant, Issuer, Org, Server, program, run};
 
 fn admin<S: AsRef<std::ffi::OsStr>>(dir: &Path, words: impl IntoIterator<Item = S>) -> Ended {
     run(Command::new(program("mcpshim-admin"))
@@ -345,4 +345,60 @@ fn every_command_has_help_with_an_example_and_can_be_completed() {
     assert!(script.stdout.contains("mcpshim-admin"), "{script:?}");
     admin(dir.path(), ["chekc"]).refused(2, "check");
     admin(dir.path(), ["pin"]).refused(2, "<DIR>");
+}
+
+/// The document of this name in the published repository.
+fn published(org: &Org, name: &str) -> Value {
+    let found = fs::read_dir(org.repository().join("targets")).unwrap();
+    let path = found
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_str().unwrap().ends_with(&format!(".{name}")));
+    serde_json::from_slice(&fs::read(path.unwrap()).unwrap()).unwrap()
+}
+
+#[test]
+fn sign_in_credentials_and_remote_servers_are_published_as_written() {
+    let org = Org::new();
+    org.settings("secret_stores: {key_file: true}");
+    org.issuers(&[Issuer {
+        url: "https://login.example.com",
+        client_id: "mcpshim",
+        groups_claim: "groups",
+        jwks: r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]}"#,
+        more: &["device_flow: true", "scopes: [profile]"],
+    }]);
+    let pem = include_str!("../data/ca.pem");
+    fs::write(org.sources().join("trust/ca.pem"), pem).unwrap();
+    let wiki = Server::http("wiki", "https://wiki.example.com/mcp").ca("trust/ca.pem");
+    org.server(&wiki.credential("wiki", "bearer").with("pin: off"));
+    let up = Server::counting("up", []).cwd(org.path().to_str().unwrap());
+    org.server(
+        &up.credential("up", "{env: UP_TOKEN}")
+            .with("roots: true\npin: off"),
+    );
+    org.role_of(
+        "eng",
+        &["engineering"],
+        &[],
+        &[("up", Grant::ALL), ("wiki", Grant::ALL)],
+    );
+    org.republish();
+    let doc = published(&org, "org.json");
+    assert_eq!(doc["secret_stores"]["key_file"], true);
+    assert_eq!(doc["secret_stores"]["systemd_credential"], false);
+    assert_eq!(doc["issuers"][0]["device_flow"], true);
+    assert_eq!(doc["issuers"][0]["scopes"], serde_json::json!(["profile"]));
+    let doc = published(&org, "server-wiki.json");
+    assert_eq!(doc["transport"]["ca_pem"], pem);
+    assert_eq!(
+        doc["credential"],
+        serde_json::json!({"id": "wiki", "inject": {"as": "bearer"}, "obtain": "ask the tests"})
+    );
+    let doc = published(&org, "server-up.json");
+    assert_eq!(doc["transport"]["cwd"], org.path().to_str().unwrap());
+    assert_eq!(
+        doc["credential"]["inject"],
+        serde_json::json!({"as": "env", "name": "UP_TOKEN"})
+    );
+    assert_eq!(doc["roots"], true);
 }

@@ -7,5 +7,5 @@
 mod org;
 mod process;
 
-pub(crate) use org::{Collector, Grant, Org, Server};
+pub(crate) use org::{Collector, Grant, Issuer, Org, Server};
 pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, wait_for};

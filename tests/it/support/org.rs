@@ -11,11 +11,23 @@ use super::process::{Ended, Running, Shim, program, run};
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     key: String,
-    command: String,
-    args: Vec<String>,
-    env: Vec<(String, String)>,
+    reach: Reach,
+    /// Further lines of `transport`, indented.
+    transport: String,
     /// Further lines of the file, e.g. `pin: names`.
     extra: String,
+}
+
+#[derive(Debug, Clone)]
+enum Reach {
+    Http {
+        url: String,
+    },
+    Stdio {
+        command: String,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    },
 }
 
 impl Server {
@@ -38,23 +50,68 @@ impl Server {
     pub(crate) fn new(key: &str, command: impl AsRef<Path>) -> Self {
         Self {
             key: key.to_owned(),
-            command: command.as_ref().to_str().unwrap().to_owned(),
-            args: Vec::new(),
-            env: Vec::new(),
+            reach: Reach::Stdio {
+                command: command.as_ref().to_str().unwrap().to_owned(),
+                args: Vec::new(),
+                env: Vec::new(),
+            },
+            transport: String::new(),
+            extra: String::new(),
+        }
+    }
+
+    /// A server that listens at this address.
+    pub(crate) fn http(key: &str, url: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            reach: Reach::Http {
+                url: url.to_owned(),
+            },
+            transport: String::new(),
             extra: String::new(),
         }
     }
 
     /// Adds arguments.
-    pub(crate) fn args<S: AsRef<str>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+    pub(crate) fn args<S: AsRef<str>>(mut self, more: impl IntoIterator<Item = S>) -> Self {
+        match &mut self.reach {
+            Reach::Stdio { args, .. } => {
+                args.extend(more.into_iter().map(|a| a.as_ref().to_owned()))
+            }
+            Reach::Http { .. } => panic!("a remote server has no arguments"),
+        }
         self
     }
 
     /// Sets a variable for the child.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.push((name.to_owned(), value.to_owned()));
+        match &mut self.reach {
+            Reach::Stdio { env, .. } => env.push((name.to_owned(), value.to_owned())),
+            Reach::Http { .. } => panic!("a remote server has no environment"),
+        }
+        self
+    }
+
+    /// Needs the credential `id`, handed over by `bearer`, `{header: NAME}` or `{env: NAME}`.
+    pub(crate) fn credential(self, id: &str, inject: &str) -> Self {
+        self.with(&format!(
+            "credential: {{id: {id}, inject: {inject}, obtain: 'ask the tests'}}"
+        ))
+    }
+
+    /// Trusts the CA in this file of the sources, e.g. `trust/ca.pem`.
+    pub(crate) fn ca(self, file: &str) -> Self {
+        self.reached(&format!("ca: {file}"))
+    }
+
+    /// Runs in this directory: an absolute path or `{project_dir}/…`.
+    pub(crate) fn cwd(self, dir: &str) -> Self {
+        self.reached(&format!("cwd: {}", quoted(dir)))
+    }
+
+    /// Adds a line to the server's `transport`.
+    fn reached(mut self, yaml: &str) -> Self {
+        writeln!(self.transport, "  {yaml}").unwrap();
         self
     }
 
@@ -66,24 +123,46 @@ impl Server {
     }
 
     fn yaml(&self) -> String {
-        let quoted = |s: &String| serde_json::to_string(s).unwrap();
-        let args: Vec<String> = self.args.iter().map(quoted).collect();
-        let env: Vec<String> = self
-            .env
-            .iter()
-            .map(|(k, v)| format!("{k}: {}", quoted(v)))
-            .collect();
+        let reach = match &self.reach {
+            Reach::Http { url } => format!("  type: http\n  url: {}\n", quoted(url)),
+            Reach::Stdio { command, args, env } => {
+                let args: Vec<String> = args.iter().map(|arg| quoted(arg)).collect();
+                let env = env.iter().map(|(k, v)| format!("{k}: {}", quoted(v)));
+                let env: Vec<String> = env.collect();
+                format!(
+                    "  type: stdio\n  command: {}\n  args: [{}]\n  env: {{{}}}\n",
+                    quoted(command),
+                    args.join(", "),
+                    env.join(", ")
+                )
+            }
+        };
         format!(
             "id: {key}\nkey: {key}\nowner: tests\non_call: tests\npurpose: a peer\nhosted: self\n\
              environment: dev\nzone: loopback\ndata_classes: []\n\
-             transport:\n  type: stdio\n  command: {command}\n  args: [{args}]\n  env: {{{env}}}\n{extra}",
+             transport:\n{reach}{transport}{extra}",
             key = self.key,
-            command = quoted(&self.command),
-            args = args.join(", "),
-            env = env.join(", "),
+            transport = self.transport,
             extra = self.extra,
         )
     }
+}
+
+/// A text as JSON, which is YAML.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
+/// One identity provider, as a reviewer would write it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Issuer<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) client_id: &'a str,
+    pub(crate) groups_claim: &'a str,
+    /// Its public keys, a JWK Set.
+    pub(crate) jwks: &'a str,
+    /// Further members, e.g. `device_flow: true`.
+    pub(crate) more: &'a [&'a str],
 }
 
 /// What a role may use on one server.
@@ -203,13 +282,51 @@ impl Org {
         self.write(&format!("servers/{}.yaml", server.key), &server.yaml());
     }
 
+    /// Adds lines to `org.yaml`, e.g. `secret_stores: {key_file: true}`.
+    pub(crate) fn settings(&self, yaml: &str) {
+        let org = std::fs::read_to_string(self.sources().join("org.yaml")).unwrap();
+        self.write("org.yaml", &format!("{org}{}\n", yaml.trim_end()));
+    }
+
+    /// Names the identity providers; once for an organisation.
+    pub(crate) fn issuers(&self, issuers: &[Issuer<'_>]) {
+        let mut yaml = "issuers:\n".to_owned();
+        for (i, issuer) in issuers.iter().enumerate() {
+            let jwks = format!("trust/issuer-{i}.jwks.json");
+            std::fs::create_dir_all(self.sources().join("trust")).unwrap();
+            self.write(&jwks, issuer.jwks);
+            writeln!(yaml, "  - issuer: {}", quoted(issuer.url)).unwrap();
+            writeln!(yaml, "    client_id: {}", quoted(issuer.client_id)).unwrap();
+            writeln!(yaml, "    groups_claim: {}", quoted(issuer.groups_claim)).unwrap();
+            writeln!(yaml, "    jwks: {jwks}").unwrap();
+            for line in issuer.more {
+                writeln!(yaml, "    {line}").unwrap();
+            }
+        }
+        self.settings(&yaml);
+    }
+
     /// Adds a role held by agents.
     pub(crate) fn role(&self, name: &str, agents: &[&str], grants: &[(&str, Grant<'_>)]) {
+        self.role_of(name, &[], agents, grants);
+    }
+
+    /// Adds a role held by groups of people and by agents.
+    pub(crate) fn role_of(
+        &self,
+        name: &str,
+        groups: &[&str],
+        agents: &[&str],
+        grants: &[(&str, Grant<'_>)],
+    ) {
         let list = |items: &[&str]| serde_json::to_string(items).unwrap();
-        let mut yaml = format!(
-            "title: {name}\nask: '#ask-{name}'\nagents: {}\nservers:\n",
-            list(agents)
-        );
+        let mut yaml = format!("title: {name}\nask: '#ask-{name}'\n");
+        for (kind, names) in [("groups", groups), ("agents", agents)] {
+            if !names.is_empty() {
+                writeln!(yaml, "{kind}: {}", list(names)).unwrap();
+            }
+        }
+        yaml.push_str("servers:\n");
         for (server, grant) in grants {
             writeln!(yaml, "  {server}:").unwrap();
             let kinds = [

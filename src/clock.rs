@@ -43,6 +43,25 @@ impl std::fmt::Display for Utc {
     }
 }
 
+/// A number of seconds as people say it, in its two largest units: `3 h 12 min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub u64);
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (large, size, small, rest) = match self.0 {
+            second @ 0..60 => return write!(f, "{second} s"),
+            second @ 60..3_600 => (second / 60, "min", second % 60, "s"),
+            second @ 3_600..86_400 => (second / 3_600, "h", second % 3_600 / 60, "min"),
+            second => (second / 86_400, "d", second % 86_400 / 3_600, "h"),
+        };
+        match small {
+            0 => write!(f, "{large} {size}"),
+            _ => write!(f, "{large} {size} {small} {rest}"),
+        }
+    }
+}
+
 /// Tells the time.
 pub trait Clock {
     /// Reads both clocks.
@@ -171,6 +190,20 @@ impl Entropy for CountingEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_said_in_their_two_largest_units() {
+        for (second, said) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_600, "1 h"),
+            (3_725, "1 h 2 min"),
+            (90_061, "1 d 1 h"),
+        ] {
+            assert_eq!(Span(second).to_string(), said);
+        }
+    }
 
     #[test]
     fn seconds_become_dates() {

@@ -259,7 +259,7 @@ fn agent<'r>(
 }
 
 /// The caller, as a sentence names it.
-pub(super) fn who(snapshot: &Snapshot) -> String {
+pub(crate) fn who(snapshot: &Snapshot) -> String {
     match snapshot.caller() {
         Some(Caller::Agent { name, .. }) => format!("agent {name}"),
         Some(Caller::Person { display, .. }) => shown(display),

@@ -30,10 +30,11 @@ pub(crate) mod pattern;
 mod snapshot;
 mod status;
 
+pub(crate) use denial::who;
 pub use denial::{Denial, DenialCode};
 pub use explain::{Explanation, Reason, Verdict, explain};
 pub use snapshot::{Snapshot, SnapshotId};
-pub use status::{ServerStatus, Status, status};
+pub use status::{ServerStatus, SignIn, Status, status};
 
 use crate::clock::Now;
 use crate::ids::{RoleName, ServerKey};

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::denial::who;
 use super::{Access, Snapshot, allows};
-use crate::clock::{Now, Utc};
+use crate::clock::{Now, Span, Utc};
+use crate::identity::Caller;
 use crate::registry::Freshness;
 use crate::registry::doc::PinMode;
 
@@ -27,10 +28,21 @@ pub struct Status {
     pub freshness: Option<&'static str>,
     /// When its timestamp expires, or expired.
     pub expires: Option<String>,
+    /// A person's sign-in; `None` for agents.
+    pub sign_in: Option<SignIn>,
     /// What is wrong and what to do.
     pub trouble: Vec<String>,
     /// Every server of the registry.
     pub servers: Vec<ServerStatus>,
+}
+
+/// How long a person's sign-in lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignIn {
+    /// When it ends, or ended.
+    pub ends: String,
+    /// Seconds left; none when it is over.
+    pub left_s: u64,
 }
 
 /// One server, as this caller meets it.
@@ -87,6 +99,13 @@ pub fn status(snapshot: &Snapshot, now: &Now) -> Status {
             Freshness::Lapsed => "lapsed",
         }),
         expires: registry.map(|r| Utc(r.expires).to_string()),
+        sign_in: match snapshot.caller() {
+            Some(Caller::Person { expires, .. }) => Some(SignIn {
+                ends: Utc(*expires).to_string(),
+                left_s: expires.saturating_sub(now.unix_s()),
+            }),
+            Some(Caller::Agent { .. }) | None => None,
+        },
         trouble,
         servers: servers(snapshot, now),
     }
@@ -156,6 +175,13 @@ impl fmt::Display for Status {
                 self.roles.join(", ")
             };
             writeln!(f, "roles:        {roles}")?;
+        }
+        match &self.sign_in {
+            Some(SignIn { ends, left_s: 0 }) => writeln!(f, "sign-in:      ended {ends}")?,
+            Some(SignIn { ends, left_s }) => {
+                writeln!(f, "sign-in:      ends {ends}, {} left", Span(*left_s))?;
+            }
+            None => {}
         }
         for trouble in &self.trouble {
             writeln!(f, "trouble:      {trouble}")?;

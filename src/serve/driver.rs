@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
 use super::record::{Recorder, Settled};
+use super::run_file::RunFile;
 use super::watch::Watcher;
 use crate::audit::encode::StreamHeader;
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
@@ -39,6 +40,8 @@ const CLIENT_FULL_BYTES: usize = 64 << 20;
 const SETTLE: Duration = Duration::from_millis(300);
 /// How often the process that delivers is asked for while records are written, in microseconds.
 const DELIVERY_US: u64 = 60_000_000;
+/// The run file is written at most this often, in microseconds.
+const REPORT_US: u64 = 1_000_000;
 
 /// Everything that can happen to the driver.
 #[derive(Debug)]
@@ -94,6 +97,10 @@ struct Driver {
     engaged: bool,
     /// The process that delivers is not asked for before this.
     delivery_not_before_us: u64,
+    run_file: Option<RunFile>,
+    /// When the run file is written next; `None` while it says what holds.
+    report_at_us: Option<u64>,
+    report_not_before_us: u64,
     /// The machine has settled everything.
     done: bool,
     /// The end was asked for; by then it comes.
@@ -158,6 +165,9 @@ impl Driver {
             armed_us: None,
             engaged: false,
             delivery_not_before_us: 0,
+            run_file: None,
+            report_at_us: None,
+            report_not_before_us: 0,
             done: false,
             ends_us: None,
             clock,
@@ -177,7 +187,7 @@ impl Driver {
     /// Sets the timer if it would ring too late. One that rings too early costs a turn; setting
     /// it for every call would cost more.
     fn arm(&mut self) {
-        let wanted = [self.machine.next_wakeup(), self.ends_us];
+        let wanted = [self.machine.next_wakeup(), self.ends_us, self.report_at_us];
         let Some(at) = wanted.into_iter().flatten().min() else {
             return;
         };
@@ -374,6 +384,13 @@ impl Driver {
         if let Err(error) = config::remember(config) {
             tracing::warn!(%error, "That this machine is managed is not noted.");
         }
+        match RunFile::create(&config.state_dir, std::process::id(), self.now.unix_s()) {
+            Ok(file) => {
+                self.run_file = Some(file);
+                self.report_at_us = Some(self.now.mono_us);
+            }
+            Err(error) => tracing::warn!(%error, "`mcpshim status` does not see this session."),
+        }
         let snapshot = self.snapshot.as_deref();
         match Watcher::start(config.clone(), self.clock.clone(), snapshot) {
             Ok(watcher) => self.watcher = Some(watcher),
@@ -412,6 +429,23 @@ impl Driver {
             }
         }
         self.end_those_who_do_not_read();
+        self.report();
+    }
+
+    /// Says in the run file what has moved.
+    fn report(&mut self) {
+        if self.machine.take_moved() && self.run_file.is_some() {
+            self.report_at_us = Some(self.now.mono_us.max(self.report_not_before_us));
+        }
+        if let Some(file) = &mut self.run_file
+            && self.report_at_us.is_some_and(|at| at <= self.now.mono_us)
+        {
+            self.report_at_us = None;
+            self.report_not_before_us = self.now.mono_us.saturating_add(REPORT_US);
+            if let Err(error) = file.write(self.machine.report(), &[]) {
+                tracing::debug!(%error, "The run file is not written.");
+            }
+        }
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -474,6 +508,7 @@ impl Driver {
 
     /// Children end with their guards, which see us go.
     async fn end(mut self) {
+        self.run_file = None;
         self.recorder.close();
         let flushed = poll_fn(|cx| self.client_out.poll_flush(cx));
         if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(50), flushed).await {

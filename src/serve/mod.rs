@@ -20,6 +20,7 @@ mod driver;
 mod harden;
 #[cfg(unix)]
 mod record;
+pub mod run_file;
 #[cfg(unix)]
 mod watch;
 

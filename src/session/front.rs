@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::call::Method;
 use super::outbox::{Held, Level};
+use super::report::ClientReport;
 use super::road::Fate;
 use super::{LineFault, Machine, Output};
 use crate::audit::entry::{Context, ContextId};
@@ -111,6 +112,22 @@ impl Front {
             Era::Handshake(_) => self.introduction.as_ref(),
             Era::Stateless => None,
         }
+    }
+
+    /// The client by its own words, as far as it has said any.
+    pub(super) fn client(&self) -> Option<ClientReport> {
+        let own = self.introduction.as_ref().map(|own| own.info.as_str());
+        let (info, revision) = match (&self.known, self.era()) {
+            (Some((info, revision, _)), _) => (info.as_str(), *revision),
+            (None, Some(era)) => (own.unwrap_or("{}"), era.revision()),
+            (None, None) => return None,
+        };
+        let (name, version) = named(info);
+        Some(ClientReport {
+            name,
+            version,
+            protocol: revision.as_str().to_owned(),
+        })
     }
 
     pub(super) fn next_wakeup(&self) -> Option<u64> {
@@ -292,6 +309,7 @@ impl Machine {
         let capabilities = params.object("capabilities").ok().flatten();
         self.front.pin = Pin::Handshake(revision);
         self.front.known = None;
+        self.moved = true;
         self.front.introduction = Some(Introduction {
             info: params.get("clientInfo").unwrap_or("{}").to_owned(),
             capabilities: capabilities.map_or_else(|| "{}".to_owned(), |c| era::carried(&c)),
@@ -448,13 +466,7 @@ impl Machine {
         {
             return *id;
         }
-        let object = Object::parse(info).ok();
-        let field = |key| {
-            let text = object.as_ref().and_then(|object| object.text(key));
-            let text: String = text.unwrap_or_default().chars().take(128).collect();
-            text
-        };
-        let (name, version) = (field("name"), field("version"));
+        let (name, version) = named(info);
         let session = self.front.session.clone();
         let context = |name, version| Context::Client {
             name,
@@ -469,6 +481,7 @@ impl Machine {
             now,
         );
         self.front.known = Some((info, protocol, id));
+        self.moved = true;
         id
     }
 
@@ -502,6 +515,16 @@ impl Machine {
     pub(super) fn is_status(method: Method, name: &str) -> bool {
         method == Method::Tool && name == STATUS_TOOL
     }
+}
+
+/// Name and version of an implementation that introduces itself, bounded.
+fn named(info: &str) -> (String, String) {
+    let object = Object::parse(info).ok();
+    let field = |key| {
+        let text = object.as_ref().and_then(|object| object.text(key));
+        text.unwrap_or_default().chars().take(128).collect()
+    };
+    (field("name"), field("version"))
 }
 
 /// One page of a list: its entries as an array, and the cursor of the next. Lists are one page

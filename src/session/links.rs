@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::call::{Key, Origin, Outcome, Stage};
 use super::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkState};
 use super::outbox::{Housekeeping, Level, Upstream};
+use super::report::{self, ServerReport};
 use super::road::Fate;
 use super::{CredentialUse, LineFault, Machine, Output};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
@@ -89,6 +90,8 @@ pub(super) struct Links {
     live: BTreeMap<ServerKey, Arc<Surface>>,
     /// The names given to their tools and prompts, kept for the session.
     names: BTreeMap<ServerKey, (Kept, Kept)>,
+    /// How often each was opened anew on request.
+    renewals: BTreeMap<ServerKey, u64>,
     minted: u64,
 }
 
@@ -255,6 +258,21 @@ impl Links {
         self.slots.iter().map(|slot| slot.held).sum()
     }
 
+    /// Every link that calls may still go to, for people.
+    pub(super) fn report(&self) -> Vec<ServerReport> {
+        let one = |(key, id): (&ServerKey, &LinkId)| {
+            let slot = self.seen(*id)?;
+            Some(ServerReport {
+                key: key.to_string(),
+                state: report::state(slot.link.state(), slot.trouble.as_deref()),
+                protocol: slot.era.map(|era| era.revision().as_str().to_owned()),
+                trouble: slot.trouble.clone(),
+                renewals: self.renewals.get(key).copied().unwrap_or_default(),
+            })
+        };
+        self.by_server.iter().filter_map(one).collect()
+    }
+
     /// Servers that could not be used, and why.
     pub(super) fn troubles(&self) -> impl Iterator<Item = (&ServerKey, &str)> {
         self.slots.iter().filter_map(|slot| {
@@ -388,6 +406,7 @@ impl Machine {
     /// Does what a link wants done.
     pub(super) fn pump(&mut self, id: LinkId, now: &Now) {
         while let Some(wanted) = self.links.slot(id).and_then(|slot| slot.link.poll()) {
+            self.moved |= !matches!(wanted, LinkOutput::Send(_) | LinkOutput::Note(..));
             match wanted {
                 LinkOutput::Close => {
                     self.outbox.push(Output::CloseLink(id));
@@ -612,6 +631,7 @@ impl Machine {
     }
 
     pub(super) fn link_closed(&mut self, id: LinkId, reason: &str, now: &Now) {
+        self.moved = true;
         self.link_lost(id, reason, now);
         self.link_input(id, LinkInput::Closed(reason), now);
     }

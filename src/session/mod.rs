@@ -13,6 +13,7 @@ pub mod link;
 mod links;
 mod listen;
 mod outbox;
+pub mod report;
 mod road;
 
 use std::sync::Arc;
@@ -161,6 +162,8 @@ pub struct Machine {
     outbox: Outbox,
     edits: Edits,
     closing: bool,
+    /// Something of [`Machine::report`] may have changed.
+    moved: bool,
 }
 
 impl Machine {
@@ -187,6 +190,7 @@ impl Machine {
             outbox: Outbox::default(),
             edits: Edits::new(),
             closing: false,
+            moved: true,
         }
     }
 
@@ -254,6 +258,7 @@ impl Machine {
     fn take_snapshot(&mut self, snapshot: Arc<Snapshot>, now: &Now) {
         let new = self.with_live(snapshot, now);
         let old = std::mem::replace(&mut self.snapshot, Arc::clone(&new));
+        self.moved = true;
         self.routes.clear();
         self.links_follow(now);
         self.decide_held(now);

@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Grant, Org, Server, program, run};
+use crate::support::{Ended, Grant, Org, Server, program, run, wait_for};
 
 /// The manual and the errors of a machine without settings: `tests/cmd`.
 #[test]
@@ -375,4 +375,42 @@ fn a_managed_machine_listens_to_its_managers_only() {
     inside(&["tools"]).refused(5, "can be written by others than root");
     std::fs::remove_file(&managed).unwrap();
     inside(&["tools"]).refused(5, "the managed configuration of this machine is gone");
+}
+
+#[test]
+fn status_shows_the_sessions_that_run_and_only_those() {
+    let org = Org::with(Server::counting("up", []));
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+    let sessions = || json(&org.mcpshim("ci", ["status", "--json"]).ok())["sessions"].clone();
+    let mut probe = org.serve("ci");
+    probe.discover();
+    assert_eq!(sessions(), json!([]), "a probe is no session");
+    probe.close();
+
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    shim.call("up_echo", json!({"text": "x"}));
+    let seen = wait_for("the session to say that its server is up", || {
+        let seen = sessions();
+        (seen[0]["servers"][0]["state"] == "up").then_some(seen)
+    });
+    assert_eq!(seen.as_array().unwrap().len(), 1);
+    assert_eq!(seen[0]["pid"], shim.process.pid());
+    assert_eq!(seen[0]["client"]["name"], "it");
+    assert_eq!(seen[0]["servers"][0]["key"], "up");
+    assert_eq!(seen[0]["caller"], "agent ci");
+    let text = org.mcpshim("ci", ["status"]).ok().stdout;
+    assert!(text.contains("it 1 (2025-11-25)"), "{text}");
+    assert!(text.contains("up up (2025-11-25)"), "{text}");
+    shim.close();
+    assert_eq!(sessions(), json!([]));
+
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    wait_for("the session", || (sessions() != json!([])).then_some(()));
+    shim.process.signal(rustix::process::Signal::KILL);
+    shim.process.ended();
+    assert_eq!(sessions(), json!([]));
+    let left = std::fs::read_dir(org.state().join("run")).unwrap().count();
+    assert_eq!(left, 0, "swept");
 }

@@ -73,7 +73,32 @@ fn unreadable(config: &Config, error: &std::io::Error) -> Failure {
         .hint("check the owner and the permissions of the directory")
 }
 
-fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
+/// What of this machine's records waits, and what keeps it.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Standing {
+    pub(crate) waiting: u64,
+    pub(crate) oldest_age_s: Option<u64>,
+    streams: usize,
+    live_streams: usize,
+    spool_bytes: u64,
+    last_acknowledged: Option<String>,
+    collector: Option<String>,
+    pub(crate) trouble: Option<String>,
+}
+
+impl Standing {
+    /// How many records wait, and since when.
+    pub(crate) fn waits(&self) -> String {
+        match (self.oldest_age_s, self.waiting) {
+            (Some(age_s), waiting) => format!("{waiting} records, the oldest for {age_s} s"),
+            (None, 0) => "nothing".to_owned(),
+            (None, waiting) => format!("{waiting} records"),
+        }
+    }
+}
+
+/// Looks at the spool of this machine.
+pub(crate) fn standing(config: &Config) -> Result<Standing, Failure> {
     let mut records = Spooled::open(&config.state_dir);
     let streams = records
         .streams()
@@ -85,7 +110,7 @@ fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
         .filter(|stream| stream.records() > 0)
         .filter_map(|stream| written_us(&mut records, stream))
         .min();
-    let age_s = oldest_us.map(|us| crate::now().wall_us.saturating_sub(us) / 1_000_000);
+    let oldest_age_s = oldest_us.map(|us| crate::now().wall_us.saturating_sub(us) / 1_000_000);
     let live = streams.iter().filter(|stream| stream.live).count();
     let note = ship::read_note(&config.state_dir);
     let trouble = note
@@ -96,41 +121,55 @@ fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
         .as_ref()
         .and_then(|note| note.last_acknowledged.clone());
     let collector = note.as_ref().map(|note| note.collector.clone());
+    Ok(Standing {
+        waiting,
+        oldest_age_s,
+        streams: streams.len(),
+        live_streams: live,
+        spool_bytes: bytes,
+        last_acknowledged: acknowledged,
+        collector,
+        trouble,
+    })
+}
+
+fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let standing = standing(config)?;
     if as_json {
-        return out::print_json(&json!({
-            "waiting": waiting,
-            "oldest_age_s": age_s,
-            "streams": streams.len(),
-            "live_streams": live,
-            "spool_bytes": bytes,
-            "last_acknowledged": acknowledged,
-            "collector": collector,
-            "trouble": trouble,
-        }));
+        return out::print_json(&standing);
     }
+    let waits = standing.waits();
     let mut rows = vec![
-        vec![
-            "waiting:".to_owned(),
-            match age_s {
-                Some(age_s) => format!("{waiting} records, the oldest for {age_s} s"),
-                None => "nothing".to_owned(),
-            },
-        ],
+        vec!["waiting:".to_owned(), waits],
         vec![
             "streams:".to_owned(),
-            format!("{} on this machine, {live} being written", streams.len()),
+            format!(
+                "{} on this machine, {} being written",
+                standing.streams, standing.live_streams
+            ),
         ],
-        vec!["space:".to_owned(), format!("{bytes} bytes")],
+        vec![
+            "space:".to_owned(),
+            format!("{} bytes", standing.spool_bytes),
+        ],
         vec![
             "delivered:".to_owned(),
-            acknowledged.map_or_else(|| "never".to_owned(), |at| format!("last at {at}")),
+            standing
+                .last_acknowledged
+                .map_or_else(|| "never".to_owned(), |at| format!("last at {at}")),
         ],
         vec![
             "collector:".to_owned(),
-            collector.unwrap_or_else(|| "not spoken to yet".to_owned()),
+            standing
+                .collector
+                .unwrap_or_else(|| "not spoken to yet".to_owned()),
         ],
     ];
-    rows.extend(trouble.map(|trouble| vec!["trouble:".to_owned(), trouble]));
+    rows.extend(
+        standing
+            .trouble
+            .map(|trouble| vec!["trouble:".to_owned(), trouble]),
+    );
     out::print(&out::columns(&rows))
 }
 

@@ -61,3 +61,43 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     }
     text
 }
+
+/// A text in which nothing plays with a terminal or hides: control characters, and those that
+/// change the direction or have no width, are shown as escapes.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for ch in text.chars() {
+        let hides = matches!(
+            ch,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{2069}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        );
+        if (ch.is_control() && ch != '\t') || hides {
+            shown.extend(ch.escape_default());
+        } else {
+            shown.push(ch);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_plays_with_a_terminal_is_shown() {
+        assert_eq!(visible("a\u{1b}[2Jb\tc\nd"), "a\\u{1b}[2Jb\tc\\nd");
+        assert_eq!(
+            visible("\u{202e}evil \u{e0041}"),
+            "\\u{202e}evil \\u{e0041}"
+        );
+        assert_eq!(visible("Ünïcode 日本"), "Ünïcode 日本");
+    }
+}

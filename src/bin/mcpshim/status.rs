@@ -1,20 +1,27 @@
 //! `mcpshim status`
 
+use std::fmt::Write as _;
+
+use mcpshim::clock::Utc;
+use mcpshim::config::Config;
 use mcpshim::policy::{self, SnapshotId};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble::{assemble_with_warnings, without_registry};
+use mcpshim::serve::run_file::{self, Running};
 use serde_json::json;
 
+use crate::audit::{self, Standing};
 use crate::out;
 
 const EXAMPLES: &str = "\
 Examples:
   mcpshim status
   mcpshim status --json | jq -r .status.freshness
+  mcpshim status --json | jq '.sessions[] | {pid, client}'
 
 Exit codes: 0 all is well, 4 nobody is signed in, 5 no usable registry.";
 
-/// Show who you are here, the registry, the servers, and what is wrong
+/// Show who you are here, the registry, the servers, running sessions, and what is wrong
 ///
 /// Reads local state only: nothing is fetched and nothing is started.
 #[derive(Debug, clap::Args)]
@@ -34,19 +41,26 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let status = policy::status(&snapshot, &now);
     let settings = config.as_ref().ok();
+    let machine = settings.map(|config| Machine::of(config));
     if args.json {
         out::print_json(&json!({
             "status": status,
+            "sessions": machine.as_ref().map(|machine| &machine.sessions),
+            "records": machine.as_ref().and_then(|machine| machine.records.as_ref()),
             "warnings": warnings,
             "managed": settings.map(|config| config.managed),
             "state_dir": settings.map(|config| &config.state_dir),
             "machine_id": settings.map(|config| &config.machine_id),
         }))?;
     } else {
-        let state = settings.map_or_else(String::new, |config| {
-            format!("state:        {}\n", config.state_dir.display())
-        });
-        out::print(&format!("{status}{state}"))?;
+        let mut text = status.to_string();
+        if let Some(machine) = &machine {
+            machine.describe(&mut text);
+        }
+        if let Some(config) = settings {
+            text.push_str(&format!("state:        {}\n", config.state_dir.display()));
+        }
+        out::print(&text)?;
         warnings.iter().for_each(|warning| out::warn(warning));
     }
     if let Err(failure) = &config {
@@ -55,6 +69,67 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::new(failure.exit, sentence).hint("see `trouble` above"));
     }
     ended(&snapshot, &status)
+}
+
+/// What runs and waits on this machine.
+struct Machine {
+    sessions: Vec<Running>,
+    /// `None` where the spool cannot be read; `mcpshim audit status` says why.
+    records: Option<Standing>,
+}
+
+impl Machine {
+    fn of(config: &Config) -> Self {
+        Self {
+            sessions: run_file::running(&config.state_dir),
+            records: audit::standing(config).ok(),
+        }
+    }
+
+    fn describe(&self, text: &mut String) {
+        for session in &self.sessions {
+            describe(session, text);
+        }
+        let Some(records) = &self.records else {
+            text.push_str("records:      cannot be read: run `mcpshim audit status`\n");
+            return;
+        };
+        if records.waiting > 0 {
+            push(text, &format!("records:      {} wait", records.waits()));
+            if let Some(trouble) = &records.trouble {
+                push(text, &format!("trouble:      {trouble}"));
+            }
+        }
+    }
+}
+
+fn describe(running: &Running, text: &mut String) {
+    let client = running.session.client.as_ref().map_or_else(
+        || "a client that has not said its name".to_owned(),
+        |client| format!("{} {} ({})", client.name, client.version, client.protocol),
+    );
+    let line = format!(
+        "session:      process {}, {client}, since {}",
+        running.pid,
+        Utc(running.started)
+    );
+    push(text, &line);
+    for server in &running.session.servers {
+        let mut line = format!("              {} {}", server.key, server.state.as_str());
+        if let Some(protocol) = &server.protocol {
+            line.push_str(&format!(" ({protocol})"));
+        }
+        if let Some(trouble) = &server.trouble {
+            line.push_str(&format!(": {trouble}"));
+        }
+        push(text, &line);
+    }
+}
+
+/// Adds a line in which nothing plays with the terminal.
+fn push(text: &mut String, line: &str) {
+    // writing to a string does not fail
+    writeln!(text, "{}", out::visible(line)).unwrap_or_default();
 }
 
 /// A command that asked for the state succeeds only when the state is good.

@@ -1,0 +1,105 @@
+//! What a session tells about itself, for `status`, `doctor` and `restart`: names and states, never
+//! a payload.
+
+use serde::{Deserialize, Serialize};
+
+use super::Machine;
+use super::link::LinkState;
+use crate::policy;
+
+/// A session in one picture.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// The client, as it calls itself; `None` until it said so.
+    pub client: Option<ClientReport>,
+    /// Who calls; `None` when nobody is recognised.
+    pub caller: Option<String>,
+    /// The version of the registry that decides.
+    pub registry: Option<u64>,
+    /// The number of the snapshot that decides; another one for each change.
+    pub snapshot: u64,
+    /// Every server this session has used, by key.
+    pub servers: Vec<ServerReport>,
+}
+
+/// A client's own claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientReport {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The protocol revision it speaks.
+    pub protocol: String,
+}
+
+/// One server, as this session meets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// Its key.
+    pub key: String,
+    /// Where its link is in its life.
+    pub state: ServerState,
+    /// The protocol revision it speaks, once it was up.
+    pub protocol: Option<String>,
+    /// Why it could not be used the last time, until it can.
+    pub trouble: Option<String>,
+    /// How often it was opened anew because somebody asked for it, or its credential changed.
+    pub renewals: u64,
+}
+
+/// Where a link is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerState {
+    /// It could not be used, or ended by itself.
+    Down,
+    /// Not running; the next call starts it.
+    Idle,
+    /// Starting, or its surface is read.
+    Opening,
+    /// Calls may be sent.
+    Up,
+}
+
+impl ServerState {
+    /// One word for people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Idle => "idle",
+            Self::Opening => "opening",
+            Self::Up => "up",
+        }
+    }
+}
+
+impl Machine {
+    /// The session as it is now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            client: self.front.client(),
+            caller: self.snapshot.caller().map(|_| policy::who(&self.snapshot)),
+            registry: self.snapshot.registry().map(|r| r.version.targets),
+            snapshot: self.snapshot.id().0,
+            servers: self.links.report(),
+        }
+    }
+
+    /// Whether [`Machine::report`] may say something else than when this was asked last.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+}
+
+/// The state of a link, for people.
+pub(super) fn state(link: LinkState, trouble: Option<&str>) -> ServerState {
+    match (link, trouble) {
+        (LinkState::Ready(_), _) => ServerState::Up,
+        (LinkState::Opening, _) => ServerState::Opening,
+        (LinkState::Closed { .. }, Some(_)) => ServerState::Down,
+        (LinkState::Closed { .. }, None) => ServerState::Idle,
+    }
+}

@@ -104,13 +104,13 @@ pub enum IdentityError {
         help: String,
     },
     /// A claim that must hold does not.
-    #[error("the ID token is refused: {why}; sign in again")]
+    #[error("the ID token is refused: {why}; run `mcpshim login`")]
     Claim {
         /// Which, and how.
         why: String,
     },
     /// The token's time is over.
-    #[error("the sign-in ended at {}; sign in again", Utc(*.at))]
+    #[error("the sign-in ended at {}; run `mcpshim login` in any terminal and go on here", Utc(*.at))]
     Ended {
         /// `exp`.
         at: u64,
@@ -126,9 +126,23 @@ pub enum IdentityError {
         /// Whom to ask.
         help: String,
     },
+    /// The ID token says nothing of groups, so that roles cannot be known.
+    #[error(
+        "the ID token has no claim `{claim}`, so that nobody knows which groups you are in; ask \
+         {help} to let {issuer} put it into the ID token"
+    )]
+    GroupsMissing {
+        /// The claim that is missing.
+        claim: String,
+        /// `iss`.
+        issuer: String,
+        /// Whom to ask.
+        help: String,
+    },
     /// No key of the issuer fits, or the signature is wrong.
     #[error(
-        "the ID token is not signed by a key of {issuer} that the registry names ({why}); sign in again, or ask {help}"
+        "the ID token is not signed by a key of {issuer} that the registry names \
+         ({why}); run `mcpshim registry refresh` and `mcpshim login`, or ask {help}"
     )]
     Signature {
         /// `iss`.
@@ -142,14 +156,15 @@ pub enum IdentityError {
     #[error("the agent key is not an Ed25519 private key (PKCS#8, PEM or DER); ask for a new one")]
     UnreadableKey,
     /// Not an ID token.
-    #[error("the sign-in file holds no ID token ({why}); sign in again")]
+    #[error("the sign-in file holds no ID token ({why}); run `mcpshim login`")]
     UnreadableToken {
         /// What is wrong.
         why: &'static str,
     },
     /// No issuer of the registry.
     #[error(
-        "the ID token comes from {issuer:?}, which the registry does not name; sign in at {known}"
+        "the ID token comes from {issuer:?}, which the registry does not name; run `mcpshim login` \
+         to sign in at {known}"
     )]
     UnknownIssuer {
         /// `iss`, cut.
@@ -318,6 +333,17 @@ pub fn person(registry: &Registry, id_token: &str, now: &Now) -> Result<Caller, 
             .collect(),
         expires,
     })
+}
+
+/// The claims of an ID token, before anything is proved: for looking at one that [`person`]
+/// accepted, or for deciding when to look. Decides nothing about who somebody is.
+#[must_use]
+pub fn unverified(id_token: &str) -> Option<Map<String, Value>> {
+    let id_token = id_token.trim();
+    if id_token.len() > limits::ID_TOKEN_BYTES {
+        return None;
+    }
+    parts(id_token).ok().map(|(_, claims)| claims)
 }
 
 type Claims = Map<String, Value>;
@@ -502,8 +528,13 @@ fn groups<'c>(
     };
     let claim = issuer.groups_claim.as_str();
     // Entra ID: above 200 groups the claim is left out and this pointer put in its place
-    let pointer = claims.get("_claim_names").and_then(Value::as_object);
-    if pointer.is_some_and(|names| names.contains_key(claim) || names.contains_key("groups")) {
+    let elsewhere = match claims.get("_claim_names") {
+        None => false,
+        Some(Value::Object(names)) => names.contains_key(claim) || names.contains_key("groups"),
+        // OpenID Connect Core §5.6.2 knows no other form: what it means is not known
+        Some(_) => true,
+    };
+    if elsewhere {
         return cut("`_claim_names` points elsewhere for them".to_owned());
     }
     if claims
@@ -513,7 +544,14 @@ fn groups<'c>(
         return cut("`hasgroups` stands for them".to_owned());
     }
     let groups: Vec<&str> = match claims.get(claim) {
-        None => Vec::new(),
+        // an empty list says that there are none; no list says nothing
+        None => {
+            return Err(IdentityError::GroupsMissing {
+                claim: claim.to_owned(),
+                issuer: issuer.issuer.clone(),
+                help: help.to_owned(),
+            });
+        }
         Some(Value::String(one)) => vec![one.as_str()],
         Some(Value::Array(many)) => match many.iter().map(Value::as_str).collect() {
             Some(names) => names,
@@ -521,9 +559,12 @@ fn groups<'c>(
         },
         Some(_) => return cut(format!("`{claim}` is not a list of names")),
     };
-    // Okta cuts at 100 without a word
-    if groups.len() == 100 {
-        return cut("it holds exactly 100, where some providers stop".to_owned());
+    // Okta cuts at 100 without a word; Entra ID leaves the claim out above 200, and what stands
+    // between the two and cuts there is not worth a guess
+    if let count @ (100 | 200) = groups.len() {
+        return cut(format!(
+            "it holds exactly {count}, where some providers stop"
+        ));
     }
     Ok(groups)
 }
@@ -566,6 +607,7 @@ mod tests {
             groups_claim: "groups".to_owned(),
             scopes: Vec::new(),
             device_flow: false,
+            pkce_unadvertised: false,
             jwks: json!({"keys": [
                 {"kty": "weird", "kid": "future"},
                 {"kty": "oct", "kid": "mac", "k": "c2VjcmV0"},
@@ -635,23 +677,23 @@ mod tests {
     fn a_person_without_groups_has_no_role() {
         let idp = idp();
         let mut bare = claims();
-        bare.as_object_mut().unwrap().remove("groups");
+        bare["groups"] = json!([]);
         assert_eq!(idp.check(&bare).unwrap().roles(), []);
     }
 
     #[test]
     fn every_claim_is_checked() {
         let idp = idp();
-        insta::assert_snapshot!(idp.refusal("iss", json!("https://idp.example/")), @r#"the ID token comes from "https://idp.example/", which the registry does not name; sign in at https://idp.example"#);
-        insta::assert_snapshot!(idp.refusal("aud", json!("other")), @r#"the ID token is refused: it is meant for ["other"], not for mcpshim; sign in again"#);
-        insta::assert_snapshot!(idp.refusal("aud", json!(["mcpshim", "other"])), @"the ID token is refused: it has several audiences and no `azp`; sign in again");
-        insta::assert_snapshot!(idp.refusal("azp", json!("other")), @r#"the ID token is refused: it was issued to "other", not to mcpshim; sign in again"#);
-        insta::assert_snapshot!(idp.refusal("exp", json!(NOW - 61)), @"the sign-in ended at 2027-01-15T07:58:59Z; sign in again");
-        insta::assert_snapshot!(idp.refusal("exp", json!("soon")), @"the ID token is refused: `exp` is missing; sign in again");
-        insta::assert_snapshot!(idp.refusal("iat", json!(NOW + 61)), @"the ID token is refused: it was issued at 2027-01-15T08:01:01Z, in the future; sign in again");
-        insta::assert_snapshot!(idp.refusal("iat", json!(null)), @"the ID token is refused: `iat` is missing; sign in again");
-        insta::assert_snapshot!(idp.refusal("nbf", json!(NOW + 61)), @"the ID token is refused: it holds only from 2027-01-15T08:01:01Z on; sign in again");
-        insta::assert_snapshot!(idp.refusal("sub", json!("")), @"the ID token is refused: `sub` is missing; sign in again");
+        insta::assert_snapshot!(idp.refusal("iss", json!("https://idp.example/")), @r#"the ID token comes from "https://idp.example/", which the registry does not name; run `mcpshim login` to sign in at https://idp.example"#);
+        insta::assert_snapshot!(idp.refusal("aud", json!("other")), @r#"the ID token is refused: it is meant for ["other"], not for mcpshim; run `mcpshim login`"#);
+        insta::assert_snapshot!(idp.refusal("aud", json!(["mcpshim", "other"])), @"the ID token is refused: it has several audiences and no `azp`; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("azp", json!("other")), @r#"the ID token is refused: it was issued to "other", not to mcpshim; run `mcpshim login`"#);
+        insta::assert_snapshot!(idp.refusal("exp", json!(NOW - 61)), @"the sign-in ended at 2027-01-15T07:58:59Z; run `mcpshim login` in any terminal and go on here");
+        insta::assert_snapshot!(idp.refusal("exp", json!("soon")), @"the ID token is refused: `exp` is missing; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("iat", json!(NOW + 61)), @"the ID token is refused: it was issued at 2027-01-15T08:01:01Z, in the future; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("iat", json!(null)), @"the ID token is refused: `iat` is missing; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("nbf", json!(NOW + 61)), @"the ID token is refused: it holds only from 2027-01-15T08:01:01Z on; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("sub", json!("")), @"the ID token is refused: `sub` is missing; run `mcpshim login`");
         // the leeway, and not a second more
         let mut late = claims();
         late["exp"] = json!(NOW - 59);
@@ -670,6 +712,14 @@ mod tests {
                 .contains("`hasgroups`")
         );
         assert!(idp.refusal("groups", groups(100)).contains("exactly 100"));
+        assert!(idp.refusal("groups", groups(200)).contains("exactly 200"));
+        assert!(
+            idp.refusal("_claim_names", json!("groups"))
+                .contains("`_claim_names`")
+        );
+        let mut missing = claims();
+        missing.as_object_mut().unwrap().remove("groups");
+        insta::assert_snapshot!(idp.check(&missing).unwrap_err(), @"the ID token has no claim `groups`, so that nobody knows which groups you are in; ask #mcp-help to let https://idp.example put it into the ID token");
         assert!(
             idp.refusal("groups", json!(["g-eng", 7]))
                 .contains("not a name")

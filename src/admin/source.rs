@@ -518,6 +518,9 @@ impl Reader<'_> {
             let scopes = scopes.map(|node| scopes_of(node, sink)).unwrap_or_default();
             let device_flow = fields.take("device_flow");
             let device_flow = device_flow.and_then(|node| yaml::flag(node, "device_flow", sink));
+            let pkce_unadvertised = fields.take("pkce_unadvertised");
+            let pkce_unadvertised =
+                pkce_unadvertised.and_then(|node| yaml::flag(node, "pkce_unadvertised", sink));
             fields.finish(sink);
             groups = groups.zip(named).map(|(mut all, more)| {
                 all.extend(more);
@@ -536,6 +539,7 @@ impl Reader<'_> {
                 groups_claim: claim,
                 scopes,
                 device_flow: device_flow.unwrap_or_default(),
+                pkce_unadvertised: pkce_unadvertised.unwrap_or_default(),
                 jwks: jwks.unwrap_or_default(),
             });
         }

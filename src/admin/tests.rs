@@ -573,7 +573,7 @@ fn sign_in_and_secret_stores_are_what_is_written() {
     org.edit(
         "org.yaml",
         "    jwks:",
-        "    scopes: [profile, 'api://x/.default']\n    device_flow: true\n    jwks:",
+        "    scopes: [profile, 'api://x/.default']\n    device_flow: true\n    pkce_unadvertised: true\n    jwks:",
     );
     org.edit(
         "org.yaml",
@@ -583,7 +583,7 @@ fn sign_in_and_secret_stores_are_what_is_written() {
     assert_eq!(org.check(), "");
     let doc = doc(&org);
     assert!(doc.secret_stores.key_file && !doc.secret_stores.systemd_credential);
-    assert!(doc.issuers[0].device_flow);
+    assert!(doc.issuers[0].device_flow && doc.issuers[0].pkce_unadvertised);
     assert_eq!(doc.issuers[0].scopes, ["profile", "api://x/.default"]);
     org.edit("org.yaml", "key_file: true", "keyfile: true");
     org.edit("org.yaml", "[profile, ", "[openid, 'a b', ");

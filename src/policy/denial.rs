@@ -229,11 +229,13 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
             DenialCode::NoCaller,
             match snapshot.caller() {
                 Some(Caller::Person { expires, .. }) => format!(
-                    "the sign-in of {} ended at {}; sign in again",
+                    "the sign-in of {} ended at {}; run `mcpshim login` in any terminal and go on here",
                     who(snapshot),
                     Utc(*expires)
                 ),
-                Some(Caller::Agent { .. }) | None => "the sign-in ended; sign in again".to_owned(),
+                Some(Caller::Agent { .. }) | None => {
+                    "the sign-in ended; run `mcpshim login`".to_owned()
+                }
             },
         ),
         Refusal::ServerRevoked => (

@@ -420,9 +420,9 @@ impl Snapshot {
             Standing::Agent(Some(until)) if until <= now.unix_s() => {
                 Some(format!("its time ended at {}", Utc(until)))
             }
-            Standing::Person(until) if until <= now.unix_s() => {
-                Some("the sign-in ended; sign in again".to_owned())
-            }
+            Standing::Person(until) if until <= now.unix_s() => Some(
+                "the sign-in ended; run `mcpshim login` in any terminal and go on here".to_owned(),
+            ),
             Standing::Agent(_) | Standing::Person(_) | Standing::Nobody => None,
             Standing::Revoked => Some("revoked".to_owned()),
             Standing::Unknown => Some("the registry does not name it with this key".to_owned()),

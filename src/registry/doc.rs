@@ -161,6 +161,10 @@ pub struct IssuerDoc {
     /// default is no.
     #[serde(default)]
     pub device_flow: bool,
+    /// Whether the issuer is known to check proof keys (PKCE with S256) although its metadata say
+    /// nothing of them, as Entra ID's do. Without it such an issuer is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pkce_unadvertised: bool,
     /// The issuer's signing keys, a JWK Set (RFC 7517) as it was fetched.
     pub jwks: serde_json::Value,
 }

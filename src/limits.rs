@@ -122,6 +122,22 @@ pub const CLOCK_STEP_S: u64 = 86_400;
 pub const TOKEN_LEEWAY_S: u64 = 60;
 /// Longest ID token accepted, in bytes; 200 groups of 36 characters are about 11 KiB encoded.
 pub const ID_TOKEN_BYTES: usize = 64 << 10;
+/// How long a person may take to sign in, in milliseconds.
+pub const LOGIN_MS: u64 = 600_000;
+/// While a person signs in, a word that we still wait comes this often, in milliseconds.
+pub const LOGIN_WORD_MS: u64 = 60_000;
+/// How long one request to an identity provider may take, in milliseconds.
+pub const LOGIN_REQUEST_MS: u64 = 30_000;
+/// Longest answer of an identity provider that is read, in bytes.
+pub const LOGIN_REPLY_BYTES: usize = 256 << 10;
+/// How long one process waits for another to change the sign-in, in milliseconds: as long as a
+/// slow provider takes to answer twice.
+pub const LOGIN_LOCK_MS: u64 = 65_000;
+/// Longest request the loopback listener reads, in bytes, and how long it may take, in
+/// milliseconds.
+pub const LOOPBACK_REQUEST: (usize, u64) = (16 << 10, 5_000);
+/// A sign-in is renewed at least this long before its end, in seconds, unless it is short.
+pub const RENEW_AHEAD_S: u64 = 1_800;
 /// How often one process of a device asks for a new timestamp, in seconds.
 pub const POLL_S: u64 = 30;
 /// Log files kept, one a day.

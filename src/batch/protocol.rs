@@ -3,11 +3,11 @@
 //! Every reply is a JSON object; readers ignore members they do not know.
 #![warn(missing_docs)]
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde::{Deserialize, Serialize};
 
 use super::{BatchError, Installation, InstallationKey};
-use crate::ids::{AgentName, OrgId};
+use crate::ids::{AgentName, Digest, OrgId};
 
 /// The largest enrolment request, in bytes: an ID token may carry many groups.
 pub const ENROL_BYTES: usize = 64 << 10;
@@ -16,6 +16,8 @@ pub const CHALLENGE_S: u64 = 300;
 
 const ENROL_DOMAIN: &[u8] = b"mcpshim/enrol/1\0";
 const AGENT_DOMAIN: &[u8] = b"mcpshim/enrol-agent/1\0";
+const PERSON_DOMAIN: &[u8] = b"mcpshim/enrol-person/1\0";
+const NONCE_DOMAIN: &[u8] = b"mcpshim/login-nonce/1\0";
 
 /// `POST /v1/enrol/challenge`: asks for something fresh to sign.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,6 +65,11 @@ pub enum Proof {
     Person {
         /// The token. It is checked and forgotten; the collector keeps issuer, subject and name.
         id_token: String,
+        /// What its nonce was made with, see [`login_nonce`]; none for a token without a nonce.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        salt: Option<String>,
+        /// The installation's signature over [`person_statement`], base64.
+        signature: String,
     },
 }
 
@@ -70,7 +77,7 @@ impl std::fmt::Debug for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Agent { name, .. } => write!(f, "Agent({name})"),
-            Self::Person { id_token } => {
+            Self::Person { id_token, .. } => {
                 write!(f, "Person(«redacted {} bytes»)", id_token.len())
             }
         }
@@ -175,13 +182,35 @@ pub fn agent_statement(name: &AgentName, statement: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Returns the bytes an installation signs to say that this ID token is meant for it: nobody on
+/// the way can put another token in the place of the one that was sent.
+#[must_use]
+pub fn person_statement(id_token: &str, statement: &[u8]) -> Vec<u8> {
+    let mut out = PERSON_DOMAIN.to_vec();
+    out.extend_from_slice(&Digest::of(id_token.as_bytes()).0);
+    out.extend_from_slice(statement);
+    out
+}
+
+/// The nonce of a sign-in that is to enrol this installation, from a salt nobody else knows yet.
+///
+/// The identity provider signs the nonce into the ID token. So the token names the installation
+/// it was asked for: for another key nobody finds a salt.
+#[must_use]
+pub fn login_nonce(installation: &Installation, salt: &str) -> String {
+    let mut bytes = NONCE_DOMAIN.to_vec();
+    bytes.extend_from_slice(&installation.0);
+    bytes.extend_from_slice(salt.as_bytes());
+    BASE64URL_NOPAD.encode(&Digest::of(&bytes).0)
+}
+
 /// Who enrols, as the device holds it.
 #[derive(Debug)]
 pub enum Enrolling<'a> {
     /// An agent and its Ed25519 key.
     Agent(&'a AgentName, &'a ring::signature::Ed25519KeyPair),
-    /// A person's ID token.
-    Person(&'a str),
+    /// A person's ID token, and the salt of its nonce.
+    Person(&'a str, Option<&'a str>),
 }
 
 /// Makes the request that answers a challenge.
@@ -210,8 +239,14 @@ pub fn answer(
                 name: (*name).clone(),
                 signature: BASE64.encode(pair.sign(&agent_statement(name, &statement)).as_ref()),
             },
-            Enrolling::Person(id_token) => Proof::Person {
+            Enrolling::Person(id_token, salt) => Proof::Person {
+                signature: BASE64.encode(
+                    key.pair()
+                        .sign(&person_statement(id_token, &statement))
+                        .as_ref(),
+                ),
                 id_token: (*id_token).to_owned(),
+                salt: salt.map(str::to_owned),
             },
         },
     })
@@ -233,6 +268,8 @@ mod tests {
     fn token_is_not_printed() {
         let proof = Proof::Person {
             id_token: "eyJhbGciOi".to_owned(),
+            salt: None,
+            signature: String::new(),
         };
         assert_eq!(format!("{proof:?}"), "Person(«redacted 10 bytes»)");
     }

@@ -2,8 +2,11 @@
 //!
 //! Both proofs begin with the installation's own signature over a challenge of this server, so
 //! that nobody enrols a key they do not hold. An agent adds a signature of its key over the same
-//! statement. A person adds an ID token, which names no installation: whoever holds a person's
-//! token while it is valid can enrol a key of their own for that person.
+//! statement. A person adds an ID token whose nonce was made of this installation's key before the
+//! person signed in, and the installation's signature over that token: neither a token alone nor
+//! a whole request that somebody saw enrols another key. A token of the device flow has no nonce;
+//! where the registry allows that flow, whoever holds such a token while it is valid can enrol a
+//! key of their own, which the alert about a further installation tells.
 
 use data_encoding::BASE64;
 use ring::hmac;
@@ -160,22 +163,71 @@ pub fn check(
                 key: key.id(),
             }
         }
-        Proof::Person { id_token } => match identity::person(registry, id_token, now) {
-            Ok(Caller::Person {
-                issuer,
-                subject,
-                display,
-                ..
-            }) => Who::Person {
-                issuer,
-                subject,
-                display,
-            },
-            Ok(Caller::Agent { .. }) => return refuse(403, "an ID token names a person"),
-            Err(error) => return refuse(403, error.to_string()),
-        },
+        Proof::Person {
+            id_token,
+            salt,
+            signature,
+        } => {
+            let signature = BASE64.decode(signature.as_bytes()).unwrap_or_default();
+            let bound = protocol::person_statement(id_token, &statement);
+            if installation.verify(&bound, &signature).is_err() {
+                return refuse(
+                    401,
+                    "the installation's signature over the ID token does not hold",
+                );
+            }
+            person(registry, id_token, salt.as_deref(), &installation, now)?
+        }
     };
     Ok((installation, who))
+}
+
+/// Checks an ID token, and that the sign-in it comes from was begun for this installation.
+fn person(
+    registry: &Registry,
+    id_token: &str,
+    salt: Option<&str>,
+    installation: &Installation,
+    now: &Now,
+) -> Result<Who, Refusal> {
+    let (issuer, subject, display) = match identity::person(registry, id_token, now) {
+        Ok(Caller::Person {
+            issuer,
+            subject,
+            display,
+            ..
+        }) => (issuer, subject, display),
+        Ok(Caller::Agent { .. }) => return refuse(403, "an ID token names a person"),
+        Err(error) => return refuse(403, error.to_string()),
+    };
+    let claims = identity::unverified(id_token).unwrap_or_default();
+    let nonce = claims.get("nonce").and_then(serde_json::Value::as_str);
+    match (nonce, salt) {
+        (Some(nonce), Some(salt)) if protocol::login_nonce(installation, salt) == nonce => {}
+        (Some(_), _) => {
+            return refuse(
+                403,
+                "the ID token comes from a sign-in for another installation; run `mcpshim login` \
+                 on this one",
+            );
+        }
+        (None, _) => {
+            let mut issuers = registry.org.issuers.iter();
+            // only a device code brings a token that belongs to no sign-in
+            if !issuers.any(|doc| doc.issuer == issuer && doc.device_flow) {
+                return refuse(
+                    403,
+                    "the ID token does not say for which installation it was given; run `mcpshim \
+                     login` on this one",
+                );
+            }
+        }
+    }
+    Ok(Who::Person {
+        issuer,
+        subject,
+        display,
+    })
 }
 
 #[cfg(test)]
@@ -235,6 +287,7 @@ mod tests {
                     groups_claim: "groups".to_owned(),
                     scopes: Vec::new(),
                     device_flow: false,
+                    pkce_unadvertised: false,
                     jwks: json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": issuer_key}]}),
                 }],
                 secret_stores: crate::registry::doc::SecretStoresDoc::default(),
@@ -277,15 +330,25 @@ mod tests {
         request(&who, &installation_key().public())
     }
 
+    const SALT: &str = "a salt";
+
+    /// A token of a sign-in for the installation of these tests.
     fn token(signer: u8, expires: u64) -> String {
+        let nonce = protocol::login_nonce(&installation_key().public(), SALT);
+        token_of(signer, expires, Some(&nonce))
+    }
+
+    fn token_of(signer: u8, expires: u64, nonce: Option<&str>) -> String {
         let part = |value: serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let mut claims = json!({"iss": "https://idp.example", "aud": "mcpshim", "sub": "u1",
+            "name": "Ada", "iat": UNIX_S - 10, "exp": expires, "groups": []});
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
+        }
         let text = format!(
             "{}.{}",
             part(json!({"alg": "EdDSA", "kid": "k", "typ": "JWT"})),
-            part(
-                json!({"iss": "https://idp.example", "aud": "mcpshim", "sub": "u1",
-                "name": "Ada", "iat": UNIX_S - 10, "exp": expires, "groups": []})
-            ),
+            part(claims),
         );
         let signature = pair(signer).sign(text.as_bytes());
         format!("{text}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
@@ -332,13 +395,55 @@ mod tests {
     #[test]
     fn person_enrols_by_an_id_token_of_a_known_issuer() {
         let ask = |token: &str| {
-            let who = Enrolling::Person(token);
+            let who = Enrolling::Person(token, Some(SALT));
             checked(&request(&who, &installation_key().public()), registry(), 1)
         };
         assert_eq!(ask(&token(3, UNIX_S + 600)), Ok("Ada".to_owned()));
         assert_eq!(ask(&token(4, UNIX_S + 600)), Err(403), "another signer");
         assert_eq!(ask(&token(3, UNIX_S - 86_400)), Err(403), "expired");
         assert_eq!(ask("no token"), Err(403));
+    }
+
+    #[test]
+    fn token_of_a_sign_in_elsewhere_enrols_nothing() {
+        let ask = |token: &str, salt| {
+            let who = Enrolling::Person(token, salt);
+            checked(&request(&who, &installation_key().public()), registry(), 1)
+        };
+        let good = token(3, UNIX_S + 600);
+        assert_eq!(ask(&good, Some(SALT)), Ok("Ada".to_owned()));
+        // a thief's installation: the token and even its salt were made for another key
+        let other = InstallationKey::from_seed(&[6; 32]).unwrap().public();
+        let stolen = protocol::login_nonce(&other, SALT);
+        let stolen = token_of(3, UNIX_S + 600, Some(&stolen));
+        assert_eq!(ask(&stolen, Some(SALT)), Err(403));
+        assert_eq!(ask(&good, Some("another salt")), Err(403));
+        assert_eq!(ask(&good, None), Err(403));
+        assert_eq!(ask(&token_of(3, UNIX_S + 600, None), None), Err(403));
+    }
+
+    #[test]
+    fn token_without_a_nonce_enrols_only_where_the_device_flow_is_allowed() {
+        let bare = token_of(3, UNIX_S + 600, None);
+        let ask = |device_flow| {
+            let mut registry = registry();
+            registry.org.issuers[0].device_flow = device_flow;
+            let who = Enrolling::Person(&bare, None);
+            checked(&request(&who, &installation_key().public()), registry, 1)
+        };
+        assert_eq!(ask(true), Ok("Ada".to_owned()));
+        assert_eq!(ask(false), Err(403));
+    }
+
+    #[test]
+    fn token_cannot_be_put_in_the_place_of_another() {
+        let (mine, other) = (token(3, UNIX_S + 600), token(3, UNIX_S + 601));
+        let who = Enrolling::Person(&mine, Some(SALT));
+        let mut changed = request(&who, &installation_key().public());
+        if let Proof::Person { id_token, .. } = &mut changed.proof {
+            *id_token = other;
+        }
+        assert_eq!(checked(&changed, registry(), 1), Err(401));
     }
 
     #[test]

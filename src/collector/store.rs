@@ -161,6 +161,59 @@ impl std::fmt::Display for Who {
     }
 }
 
+impl Who {
+    /// Whether it is the same person or agent, whatever name is shown.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Person {
+                    issuer, subject, ..
+                },
+                Self::Person {
+                    issuer: other_issuer,
+                    subject: other_subject,
+                    ..
+                },
+            ) => issuer == other_issuer && subject == other_subject,
+            (Self::Agent { .. } | Self::Person { .. }, _) => self == other,
+        }
+    }
+}
+
+/// What the security team hears of a new binding of a person: nobody takes another's name or
+/// installation in silence. A new laptop and a shared machine look the same.
+fn unusual(
+    known: &BTreeMap<KeyId, InstallationDoc>,
+    id: &KeyId,
+    doc: &InstallationDoc,
+    who: &Who,
+) -> Vec<(&'static str, String)> {
+    let mut out = Vec::new();
+    if let Who::Agent { .. } = who {
+        return out;
+    }
+    let others = known.iter().filter(|(other, doc)| {
+        *other != id && doc.bindings.iter().any(|binding| binding.who.is(who))
+    });
+    let others = others.count();
+    if others > 0 {
+        out.push((
+            "further-installation",
+            format!("{who} enrolled another installation, beside {others}"),
+        ));
+    }
+    let before = doc.bindings.iter().filter(|binding| !binding.who.is(who));
+    let before: Vec<String> = before.map(|binding| binding.who.to_string()).collect();
+    if !before.is_empty() {
+        let before = before.join(", ");
+        out.push((
+            "further-person",
+            format!("{who} enrolled an installation of {before}"),
+        ));
+    }
+    out
+}
+
 impl InstallationDoc {
     /// One that nobody has enrolled.
     fn unknown(installation: String, first_seen_us: u64) -> Self {
@@ -565,15 +618,32 @@ impl Store {
         };
         doc.installation = BASE64.encode(&installation.0);
         doc.machine_id = Some(machine_id.to_owned());
-        if doc.bindings.iter().all(|binding| binding.who != who) {
-            doc.bindings.push(Binding {
-                who,
-                enrolled_us: now.wall_us,
-            });
-        }
+        let new = match doc.bindings.iter_mut().find(|b| b.who.is(&who)) {
+            // a name to show may change; who somebody is does not
+            Some(binding) => {
+                binding.who = who.clone();
+                false
+            }
+            None => {
+                doc.bindings.push(Binding {
+                    who: who.clone(),
+                    enrolled_us: now.wall_us,
+                });
+                true
+            }
+        };
+        let unusual = if new {
+            unusual(&installations.known, &id, &doc, &who)
+        } else {
+            Vec::new()
+        };
         self.write_doc(&id, &doc)?;
         installations.unknown_bytes.remove(&id);
-        installations.known.insert(id, doc);
+        installations.known.insert(id.clone(), doc);
+        drop(installations);
+        for (kind, detail) in unusual {
+            self.alert(kind, &id, None, &detail, now)?;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::fetch;
 use crate::identity::{self, Caller};
 use crate::ids::AgentName;
+use crate::login;
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
 use crate::registry::doc::Registry;
@@ -22,7 +23,7 @@ use crate::vault;
 /// The file that holds a person's ID token.
 #[must_use]
 pub fn session_claims(config: &Config) -> PathBuf {
-    config.state_dir.join("session.claims")
+    login::claims_path(&config.state_dir)
 }
 
 /// Freezes what holds now for the caller this configuration names.
@@ -114,11 +115,11 @@ pub fn agent_key(name: &AgentName, file: &Path) -> Result<Secret, Failure> {
 
 fn person(config: &Config, registry: &Registry, now: &Now) -> Result<Caller, Failure> {
     let file = session_claims(config);
-    let failed = |failure: Failure| failure.hint("sign in again");
+    let failed = |failure: Failure| failure.hint("run `mcpshim login`");
     match vault::read_private(&file) {
         Ok(None) => Err(
             Failure::new(Exit::NotSignedIn, "nobody is signed in").hint(format!(
-                "sign in, or let this machine run as an agent; ask {} how",
+                "run `mcpshim login`; if that does not help, ask {}",
                 registry.org.help
             )),
         ),
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::NotSignedIn);
         insta::assert_snapshot!(failure, @r#"
 error: nobody is signed in
-hint:  sign in, or let this machine run as an agent; ask #mcp-help how
+hint:  run `mcpshim login`; if that does not help, ask #mcp-help
 "#);
     }
 

@@ -555,7 +555,8 @@ impl Run<'_, '_> {
         let mut random = [0; 2];
         entropy.fill(&mut random);
         let spread_ms = u64::from(u16::from_le_bytes(random)) % (ENROL_MS / 2);
-        let result = self.try_enrol(who, link).await;
+        let sender = self.sender;
+        let result = enrol(sender.org, sender.key, sender.machine_id, who, link).await;
         let now = clock.now();
         self.enrol_not_before_us = now.mono_us + (ENROL_MS + spread_ms) * 1000;
         match result {
@@ -571,24 +572,28 @@ impl Run<'_, '_> {
             }
         }
     }
+}
 
-    async fn try_enrol(&self, who: &Enrolling<'_>, link: &mut impl Link) -> Result<String, String> {
-        let asked = ChallengeRequest {
-            installation: BASE64.encode(&self.sender.key.public().0),
-        };
-        let challenge: ChallengeReply = exchange(link, "v1/enrol/challenge", &asked).await?;
-        let sender = self.sender;
-        let request = protocol::answer(
-            sender.org,
-            sender.key,
-            sender.machine_id,
-            &challenge.challenge,
-            who,
-        )
+/// Makes an installation known to a collector; gives whom it is bound to there. Asked again and
+/// again it changes nothing.
+///
+/// # Errors
+/// One sentence: what the collector says, or why it is not reached.
+pub async fn enrol(
+    org: &OrgId,
+    key: &InstallationKey,
+    machine_id: &str,
+    who: &Enrolling<'_>,
+    link: &mut impl Link,
+) -> Result<String, String> {
+    let asked = ChallengeRequest {
+        installation: BASE64.encode(&key.public().0),
+    };
+    let challenge: ChallengeReply = exchange(link, "v1/enrol/challenge", &asked).await?;
+    let request = protocol::answer(org, key, machine_id, &challenge.challenge, who)
         .map_err(|error| error.to_string())?;
-        let reply: EnrolReply = exchange(link, "v1/enrol", &request).await?;
-        Ok(reply.enrolled)
-    }
+    let reply: EnrolReply = exchange(link, "v1/enrol", &request).await?;
+    Ok(reply.enrolled)
 }
 
 async fn exchange<T: serde::de::DeserializeOwned>(

@@ -14,7 +14,7 @@ use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble;
 use mcpshim::ship::{self, Ended, Frames, HttpLink, Records, Sender, Waiting};
 use mcpshim::spool::Backlog;
-use mcpshim::{telemetry, vault};
+use mcpshim::{login, telemetry, vault};
 
 /// Deliver records to the collector, in the background
 #[derive(Debug, clap::Args)]
@@ -122,7 +122,7 @@ enum Identity {
         label: String,
     },
     Person {
-        id_token: mcpshim::secret::Secret,
+        enrolment: login::Enrolment,
         label: String,
     },
 }
@@ -151,11 +151,11 @@ impl Identity {
                 },
                 _,
             ) => {
-                let file = assemble::session_claims(config);
-                let id_token = vault::read_private(&file).ok()??;
+                // only until it enrolled: after that, and after its end, the collector knows
+                let enrolment = login::enrolment(&config.state_dir).ok()??;
                 Some(Self::Person {
                     label: format!("person {issuer} {subject}"),
-                    id_token,
+                    enrolment,
                 })
             }
             (Caller::Agent { .. }, None) => None,
@@ -165,10 +165,10 @@ impl Identity {
     fn enrolling(&self) -> (Enrolling<'_>, String) {
         match self {
             Self::Agent { name, pair, label } => (Enrolling::Agent(name, pair), label.clone()),
-            Self::Person { id_token, label } => {
-                let text = std::str::from_utf8(id_token.expose()).unwrap_or_default();
-                (Enrolling::Person(text.trim()), label.clone())
-            }
+            Self::Person { enrolment, label } => (
+                Enrolling::Person(&enrolment.id_token, enrolment.salt.as_deref()),
+                label.clone(),
+            ),
         }
     }
 }

@@ -50,6 +50,26 @@ pub const CALL_MS: u64 = 600_000;
 pub const LINK_IDLE_MS: u64 = 600_000;
 /// First and longest pause before a link is started again, in milliseconds.
 pub const LINK_BACKOFF_MS: (u64, u64) = (500, 60_000);
+/// Exchanges of one link that may fail one after the other before it is given a pause.
+pub const LINK_STRAIN: u32 = 3;
+/// Shortest and longest pause an HTTP server may ask for (`Retry-After`), in milliseconds.
+pub const RETRY_AFTER_MS: (u64, u64) = (1_000, 300_000);
+/// Answers of one HTTP server that may be held incomplete at once, in bytes.
+pub const HTTP_HELD_BYTES: usize = 64 << 20;
+/// Body of an HTTP refusal that is read for its reason, in bytes.
+pub const REFUSAL_BYTES: usize = 64 << 10;
+/// Shortest and longest pause before a broken event stream is opened again, in milliseconds.
+pub const STREAM_PAUSE_MS: (u64, u64) = (100, 60_000);
+/// Times in a row that a broken answer may fail to be resumed.
+pub const RESUME_TRIES: u32 = 5;
+/// How long the end of an answer is waited for once everything in it has come, in milliseconds:
+/// its connection can be used again then.
+pub const ANSWER_END_MS: u64 = 1_000;
+/// How long a remote session's end may take to be said, in milliseconds.
+pub const FAREWELL_MS: u64 = 2_000;
+/// First and longest pause before a broken `subscriptions/listen` is asked for again, in
+/// milliseconds.
+pub const RELISTEN_MS: (u64, u64) = (1_000, 300_000);
 /// Contexts of one stream whose text a stranger chose (names that lead nowhere, client names);
 /// later ones are recorded without the text.
 pub const STRANGE_CONTEXTS: usize = 1024;
@@ -58,23 +78,6 @@ pub const STRANGE_CONTEXTS: usize = 1024;
 pub const COUNTED_MS: u64 = 2_000;
 /// How long one process waits for another to leave the vault, in milliseconds.
 pub const VAULT_LOCK_MS: u64 = 5_000;
-/// Shortest and longest credential, in bytes. A shorter one could not be told from ordinary text,
-/// so it could not be kept out of logs.
-pub const SECRET_BYTES: (usize, usize) = (8, 16 << 10);
-/// How long the keychain may take while a session waits, in milliseconds…
-pub const KEYCHAIN_SERVE_MS: u64 = 10_000;
-/// …and while a person waits, who may have to type a password, in milliseconds.
-pub const KEYCHAIN_PERSON_MS: u64 = 60_000;
-/// Largest sealed file of the vault, in bytes.
-pub const VAULT_BYTES: u64 = 8 << 20;
-/// Items in one vault, removed ones included.
-pub const VAULT_ITEMS: usize = 4096;
-/// Longest name of an item (an issuer's URL), in bytes.
-pub const VAULT_NAME_BYTES: usize = 1024;
-/// Largest value in the vault, in bytes: a person's tokens, groups included.
-pub const VAULT_VALUE_BYTES: usize = 256 << 10;
-/// The use of a credential is noted at most this often, in seconds.
-pub const USED_NOTE_S: u64 = 3_600;
 /// `subscriptions/listen` requests one session may have open.
 pub const LISTENS: usize = 64;
 /// Longest `subscriptions/listen`, in bytes: it is kept while it is open.

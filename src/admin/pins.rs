@@ -41,7 +41,12 @@ impl PinFile {
         surface.quarantined = surface
             .tools
             .iter()
-            .filter_map(|tool| Some((tool.name.clone(), super::quarantine::reason(tool)?)))
+            .filter_map(|tool| {
+                Some((
+                    tool.name.clone(),
+                    super::quarantine::reason_on(server, tool)?,
+                ))
+            })
             .collect();
         let quarantined = &surface.quarantined;
         surface

@@ -2,7 +2,8 @@
 //! shows a reviewer another text than the model reads.
 
 use crate::pin::canon::Json;
-use crate::registry::doc::Pinned;
+use crate::registry::doc::{Pinned, ServerDoc, Transport};
+use crate::wire::http;
 
 /// Returns why a tool must not be offered, if so.
 ///
@@ -15,6 +16,16 @@ pub(super) fn reason(tool: &Pinned) -> Option<String> {
         Err(error) => return Some(error.to_string()),
     };
     schema(&definition).or_else(|| hidden(&definition))
+}
+
+/// [`reason`], and what only counts for servers over HTTP: a tool whose arguments cannot be put
+/// into the headers that it wants (MCP 2026-07-28, `x-mcp-header`).
+pub(super) fn reason_on(server: &ServerDoc, tool: &Pinned) -> Option<String> {
+    let headers = || match &server.transport {
+        Transport::Http { .. } => Some(http::unfit(tool.definition.get())?.to_string()),
+        Transport::Stdio { .. } => None,
+    };
+    reason(tool).or_else(headers)
 }
 
 /// Says how a prompt, a resource or a template hides text. It has no schema to choke on.

@@ -12,7 +12,7 @@ use super::source::{Server, Sources};
 use crate::ids::{RoleName, ServerKey};
 use crate::pin::{self, Change, Difference, Kind};
 use crate::policy::pattern::Pattern;
-use crate::registry::doc::{PinMode, ServerDoc, Surface};
+use crate::registry::doc::{PinMode, ServerDoc, Surface, Transport};
 
 /// What became of one server's pin.
 #[derive(Debug, Serialize)]
@@ -180,7 +180,13 @@ fn renew(
         ));
     }
     let surface = survey(&server.doc).map_err(|reason| {
-        let hint = "start it by hand with the same command, and see what it says".to_owned();
+        let hint = match server.doc.transport {
+            Transport::Http { .. } => "see that its address is right and that it is up",
+            Transport::Stdio { .. } => {
+                "start it by hand with the same command, and see what it says"
+            }
+        };
+        let hint = hint.to_owned();
         (reason, hint)
     })?;
     if surface.tools.len() > crate::limits::TOOLS_PER_SERVER {

@@ -39,7 +39,10 @@ pub fn client(network: &Network, ca_pem: Option<&str>) -> Result<reqwest::Client
         .referer(false)
         .retry(reqwest::retry::never())
         .connect_timeout(Duration::from_secs(10))
-        .pool_max_idle_per_host(1)
+        // calls to a remote server run side by side
+        .pool_max_idle_per_host(16)
+        // shorter than the minute after which common proxies close a connection
+        .pool_idle_timeout(Duration::from_secs(50))
         .build()
         .map_err(|e| failed(&super::chain(&e)))
 }

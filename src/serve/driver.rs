@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
@@ -20,17 +21,17 @@ use super::run_file::RunFile;
 use super::watch::Watcher;
 use crate::audit::encode::StreamHeader;
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Network};
 use crate::ids::{Digest, KeyId, LinkId};
 use crate::policy::{Snapshot, SnapshotId};
-use crate::registry::doc::{RegistryVersion, ServerDoc};
+use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
 use crate::report::Failure;
 use crate::session::{Input, Machine, Output};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::fd::{Sink, Source};
-use crate::upstream::{Child, ChildEvent, Environment, Launch};
+use crate::upstream::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
 use crate::wire::line::LineBuffer;
-use crate::{limits, ship, telemetry, vault};
+use crate::{fetch, limits, ship, telemetry, vault};
 
 /// While the client has this much to read, nothing more is read from upstreams.
 const CLIENT_QUEUE_BYTES: usize = 8 << 20;
@@ -38,6 +39,8 @@ const CLIENT_QUEUE_BYTES: usize = 8 << 20;
 const CLIENT_FULL_BYTES: usize = 64 << 20;
 /// How long the end may take: a client that ends us gives half a second (measured: Claude Code).
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long remote servers may take to hear that their sessions are over.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// How often the process that delivers is asked for while records are written, in microseconds.
 const DELIVERY_US: u64 = 60_000_000;
 /// The run file is written at most this often, in microseconds.
@@ -50,8 +53,8 @@ enum Event {
     ClientRead(usize),
     /// The client's streams broke.
     ClientBroke(io::Error),
-    /// A child moved.
-    Link(LinkId, ChildEvent),
+    /// A server moved.
+    Link(LinkId, PipeEvent),
     /// Records were settled on the spool's thread.
     Settled(Vec<Settled>),
     /// A signal asks us to end.
@@ -60,13 +63,6 @@ enum Event {
     Snapshot(Arc<Snapshot>),
     /// The machine's time has come, or the end's.
     Timer,
-}
-
-/// One running transport.
-#[derive(Debug)]
-struct Pipe {
-    child: Child,
-    buffer: LineBuffer,
 }
 
 struct Driver {
@@ -82,6 +78,8 @@ struct Driver {
     client_buffer: LineBuffer,
     client_out: Sink,
     pipes: BTreeMap<LinkId, Pipe>,
+    /// Sessions of servers behind an address whose end is being said.
+    farewells: JoinSet<()>,
     /// Transports that could not be started: the machine is told after its outputs were read.
     stillborn: VecDeque<(LinkId, String)>,
     /// The link that is looked at first, so that a busy one does not starve the others.
@@ -157,6 +155,7 @@ impl Driver {
             client_buffer: LineBuffer::new(),
             client_out: Sink::standard(),
             pipes: BTreeMap::new(),
+            farewells: JoinSet::new(),
             stillborn: VecDeque::new(),
             turn: 0,
             signals: signals()?,
@@ -207,7 +206,7 @@ impl Driver {
             return Poll::Ready(Event::ClientBroke(error));
         }
         for pipe in self.pipes.values_mut() {
-            pipe.child.poll_flush(cx);
+            pipe.poll_flush(cx);
         }
         if self.client_in.is_some() && Pin::new(&mut self.signals).poll(cx).is_ready() {
             return Poll::Ready(Event::Signal);
@@ -245,7 +244,7 @@ impl Driver {
         for second_half in [true, false] {
             for (id, pipe) in &mut self.pipes {
                 if (id.0 >= self.turn) == second_half
-                    && let Poll::Ready(event) = pipe.child.poll_event(cx, &mut pipe.buffer, read)
+                    && let Poll::Ready(event) = pipe.poll_event(cx, read)
                 {
                     self.turn = id.0.wrapping_add(1);
                     return Poll::Ready(Event::Link(*id, event));
@@ -306,21 +305,22 @@ impl Driver {
         }
     }
 
-    fn on_link(&mut self, link: LinkId, event: ChildEvent) {
+    fn on_link(&mut self, link: LinkId, event: PipeEvent) {
         match event {
-            ChildEvent::Ended(reason) => {
+            PipeEvent::Ended(reason) => {
                 if let Some(mut pipe) = self.pipes.remove(&link)
-                    && let Some(fault) = pipe.buffer.finish()
+                    && let Some(fault) = pipe.finish()
                 {
                     self.handle(Input::LinkFault { link, fault });
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
-            ChildEvent::Read => {
+            PipeEvent::Lost { id, loss } => self.handle(Input::ExchangeLost { link, id, loss }),
+            PipeEvent::Read => {
                 let Some(pipe) = self.pipes.get_mut(&link) else {
                     return;
                 };
-                while let Some(line) = pipe.buffer.next_line() {
+                while let Some(line) = pipe.next_line() {
                     let input = match line {
                         Ok(line) => Input::LinkLine { link, line },
                         Err(fault) => Input::LinkFault { link, fault },
@@ -328,7 +328,7 @@ impl Driver {
                     self.machine.handle(input, &self.now, &mut self.entropy);
                 }
             }
-            ChildEvent::Started => self.handle(Input::LinkOpened {
+            PipeEvent::Started => self.handle(Input::LinkOpened {
                 link,
                 credential: None,
             }),
@@ -453,7 +453,7 @@ impl Driver {
             Output::Append(ticket, entry) => self.recorder.push(ticket, entry),
             Output::CloseLink(link) => {
                 if let Some(pipe) = self.pipes.remove(&link) {
-                    pipe.child.stop();
+                    self.stop(pipe);
                 }
             }
             Output::Done => self.done = true,
@@ -464,22 +464,45 @@ impl Driver {
     }
 
     fn open(&mut self, link: LinkId, server: &ServerDoc) {
-        let log = self.config.as_ref().map(|config| log_path(config, server));
-        let spawned =
-            Launch::of(server, &self.environment, log).and_then(|launch| Child::spawn(&launch));
-        match spawned {
-            Ok(child) => {
-                let buffer = LineBuffer::new();
-                self.pipes.insert(link, Pipe { child, buffer });
-            }
-            Err(error) => self.stillborn.push_back((link, error.to_string())),
+        let opened = match &server.transport {
+            Transport::Http { ca_pem, .. } => self.reach(server, ca_pem.as_deref()),
+            Transport::Stdio { .. } => self.spawn(server),
+        };
+        match opened {
+            Ok(pipe) => drop(self.pipes.insert(link, pipe)),
+            Err(reason) => self.stillborn.push_back((link, reason)),
         }
+    }
+
+    fn spawn(&self, server: &ServerDoc) -> Result<Pipe, String> {
+        let log = self.config.as_ref().map(|config| log_path(config, server));
+        let launch = Launch::of(server, &self.environment, log);
+        let child = launch.and_then(|launch| Child::spawn(&launch));
+        child.map(Pipe::from).map_err(|error| error.to_string())
+    }
+
+    fn reach(&self, server: &ServerDoc, ca_pem: Option<&str>) -> Result<Pipe, String> {
+        let network = self.config.as_ref().map(|config| &config.network);
+        let client = fetch::client(network.unwrap_or(&Network::default()), ca_pem)
+            .map_err(|error| format!("cannot be reached: {error}"))?;
+        let remote = Remote::open(client, server, None);
+        remote
+            .map(Pipe::from)
+            .map_err(|error: SpawnError| error.to_string())
+    }
+
+    /// Ends a transport. What it still has to say is said beside everything else.
+    fn stop(&mut self, pipe: Pipe) {
+        if let Some(farewell) = pipe.stop() {
+            self.farewells.spawn(farewell);
+        }
+        while self.farewells.try_join_next().is_some() {}
     }
 
     fn send(&mut self, link: LinkId, line: Bytes) {
         // one that is gone: the machine hears of it, or closed it itself
         if let Some(pipe) = self.pipes.get_mut(&link) {
-            pipe.child.push(line);
+            pipe.push(line);
         }
     }
 
@@ -488,12 +511,12 @@ impl Driver {
         let full: Vec<_> = self
             .pipes
             .iter()
-            .filter(|(_, pipe)| pipe.child.queued_bytes() > limits::LINK_QUEUE_BYTES)
+            .filter(|(_, pipe)| pipe.queued_bytes() > limits::LINK_QUEUE_BYTES)
             .map(|(link, _)| *link)
             .collect();
         for link in full {
             if let Some(pipe) = self.pipes.remove(&link) {
-                pipe.child.stop();
+                self.stop(pipe);
                 let limit = limits::LINK_QUEUE_BYTES >> 20;
                 let reason = format!("does not read: more than {limit} MiB wait for it");
                 self.handle(Input::LinkClosed { link, reason });
@@ -513,6 +536,10 @@ impl Driver {
         let flushed = poll_fn(|cx| self.client_out.poll_flush(cx));
         if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(50), flushed).await {
             tracing::debug!(%error, "The client did not read to the end.");
+        }
+        let said = async { while self.farewells.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, said).await.is_err() {
+            tracing::debug!("A remote session was left to time out.");
         }
     }
 }

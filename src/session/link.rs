@@ -34,12 +34,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::survey::{Changes, Offer, Page, Survey};
-use super::LineFault;
+use super::{LineFault, Loss, Reach};
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
 use crate::pin::{self, Kind};
-use crate::registry::doc::{PinMode, ServerDoc, Surface};
+use crate::registry::doc::{PinMode, ServerDoc, Surface, Transport};
 use crate::wire::era::{Era, Revision};
 
 /// How mcpshim introduces itself upstream when it speaks for itself: `clientInfo`, raw JSON.
@@ -77,6 +77,13 @@ pub struct Link {
     failures: u32,
     not_before_us: u64,
     last_failure: Option<LinkFailure>,
+    /// Exchanges lost in a row by a fault of the server or the way to it.
+    strain: u32,
+    /// The server asked for a pause: until when, and in which words.
+    pause: Option<(u64, String)>,
+    /// `subscriptions/listen` broke: when it is asked for again, and how often it broke.
+    relisten_at_us: Option<u64>,
+    relistens: u32,
     live: Option<Surface>,
     out: VecDeque<LinkOutput>,
 }
@@ -191,12 +198,21 @@ pub enum LinkInput<'a> {
     Changed,
     /// The transport ended or never started: one line for people.
     Closed(&'a str),
+    /// A request of the link's own will not be answered, though the transport is alive.
+    Lost {
+        /// The id.
+        id: u64,
+        /// What is known of it.
+        loss: &'a Loss,
+    },
     /// A line came that cannot be used, as bytes ([`LineFault`]) or as a message.
     Fault(Option<LineFault>),
     /// The transport is up.
     Opened,
     /// `ping` came, with this id (raw JSON).
     Ping(&'a str),
+    /// A call will not be answered, though the transport is alive.
+    Strained(&'a Loss),
     /// Time passed.
     Wake,
 }
@@ -283,6 +299,10 @@ impl Link {
             failures: 0,
             not_before_us: 0,
             last_failure: None,
+            strain: 0,
+            pause: None,
+            relisten_at_us: None,
+            relistens: 0,
             live: None,
             out: VecDeque::new(),
         }
@@ -439,12 +459,32 @@ impl Link {
             LinkInput::Changed => self.changed(now),
             LinkInput::Closed(reason) => self.closed(reason, now),
             LinkInput::Fault(fault) => self.fault(fault, now),
+            LinkInput::Lost { id, loss } => {
+                if let Some(ask) = self.asks.remove(&id) {
+                    self.lost(ask, loss, now);
+                }
+            }
             LinkInput::Opened => self.opened(now),
             LinkInput::Ping(id) => {
                 self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
             }
+            LinkInput::Strained(loss) => self.strained(loss, now),
             LinkInput::Wake => self.wake(now),
         }
+    }
+
+    /// Something came from the server: it is there.
+    pub fn heard(&mut self) {
+        self.strain = 0;
+    }
+
+    /// Why no call may be sent for a while though the transport is there, and for how many
+    /// seconds.
+    #[must_use]
+    pub fn pause(&self, now: &Now) -> Option<(&str, u64)> {
+        let (until_us, reason) = self.pause.as_ref()?;
+        let left_us = until_us.checked_sub(now.mono_us).filter(|left| *left > 0)?;
+        Some((reason, left_us.div_ceil(1_000_000)))
     }
 
     /// Ends the transport, if there is one: the session is over, or the server was withdrawn.
@@ -479,7 +519,10 @@ impl Link {
                 deadline_us,
                 until_us,
             } => Some(*until_us.min(deadline_us)),
-            Phase::Ready { idle_at_us, .. } => *idle_at_us,
+            Phase::Ready { idle_at_us, .. } => {
+                let both = [*idle_at_us, self.relisten_at_us];
+                both.into_iter().flatten().min()
+            }
         }
     }
 
@@ -503,9 +546,17 @@ impl Link {
         self.learned.or_else(pinned).unwrap_or(Opening::Probe)
     }
 
+    fn is_remote(&self) -> bool {
+        matches!(self.server.transport, Transport::Http { .. })
+    }
+
     /// How long `server/discover` may take: a server that is known to answer it, and a survey
-    /// that a person waits for, are given the time a first `npx` takes.
+    /// that a person waits for, are given the time a first `npx` takes; so is one over HTTP, where
+    /// silence says nothing of the era.
     fn patience_ms(&self) -> u64 {
+        if self.is_remote() {
+            return limits::PROBE_KNOWN_MS;
+        }
         let known = self.learned == Some(Opening::Probe)
             || self
                 .server
@@ -602,6 +653,13 @@ impl Link {
                 self.out.push_back(LinkOutput::Close);
                 self.reopen(Opening::Initialize, deadline_us);
             }
+            // MCP 2026-07-28, backward compatibility: only that era knows these two
+            (_, _) if self.is_remote() && is_modern_refusal(&answer) => {
+                self.fail(
+                    "refused server/discover as a server of 2026-07-28".to_owned(),
+                    now,
+                );
+            }
             (_, _) => match unsupported(&answer) {
                 Some(versions) => match newest_handshake(&versions) {
                     Some(revision) => self.initialize(revision, deadline_us),
@@ -670,6 +728,7 @@ impl Link {
     // ---- reading the surface
 
     fn start_survey(&mut self, era: Era, now: &Now) {
+        self.relisten_at_us = None;
         self.asks.retain(|_, ask| *ask == Ask::Listen);
         let about = self.live.take().unwrap_or_default();
         let offer = Offer::of(about.capabilities.as_deref());
@@ -882,6 +941,71 @@ impl Link {
         }
     }
 
+    /// A request of the link's own was lost: nothing that did not come through is an answer.
+    fn lost(&mut self, ask: Ask, loss: &Loss, now: &Now) {
+        match ask {
+            Ask::Discover | Ask::Initialize => match self.phase {
+                Phase::Initializing { .. } | Phase::Probing { .. } => {
+                    self.fail(loss.reason.clone(), now);
+                }
+                Phase::Closed
+                | Phase::Draining(_)
+                | Phase::Gathering { .. }
+                | Phase::Ready { .. }
+                | Phase::Starting { .. }
+                | Phase::Surveying { .. } => {}
+            },
+            Ask::List(_) => {
+                if let Phase::Surveying { era, .. } = self.phase {
+                    self.drain(era, loss, now);
+                }
+            }
+            // refused: it has no news to give
+            Ask::Listen if matches!(loss.reach, Reach::Refused(_)) => {}
+            Ask::Listen => {
+                let (first_ms, longest_ms) = limits::RELISTEN_MS;
+                let pause_ms = first_ms
+                    .saturating_mul(1 << self.relistens.min(16))
+                    .min(longest_ms);
+                self.relistens = self.relistens.saturating_add(1);
+                self.relisten_at_us = Some(now.mono_us + pause_ms * 1000);
+            }
+        }
+    }
+
+    /// A call was lost. After several in a row no more are sent until a pause is over and the
+    /// lists were read again; calls in flight go on.
+    fn strained(&mut self, loss: &Loss, now: &Now) {
+        if let Some(pause_ms) = loss.pause_ms {
+            self.pause = Some((now.mono_us + pause_ms * 1000, loss.reason.clone()));
+        }
+        if !loss.broken {
+            return;
+        }
+        self.strain = self.strain.saturating_add(1);
+        if self.strain < limits::LINK_STRAIN {
+            return;
+        }
+        if let Phase::Ready { era, .. } | Phase::Gathering { era, .. } = self.phase {
+            self.drain(era, loss, now);
+        }
+    }
+
+    /// Takes no more calls; ends with those in flight.
+    fn drain(&mut self, era: Era, loss: &Loss, now: &Now) {
+        self.asks.retain(|_, ask| *ask == Ask::Listen);
+        self.strain = 0;
+        self.down(loss.reason.clone(), now);
+        if let Some(pause_ms) = loss.pause_ms {
+            let until_us = now.mono_us + pause_ms * 1000;
+            self.not_before_us = self.not_before_us.max(until_us);
+        }
+        self.phase = Phase::Draining(era);
+        if self.busy == 0 {
+            self.close();
+        }
+    }
+
     /// The transport ended by itself.
     fn closed(&mut self, reason: &str, now: &Now) {
         self.asks.clear();
@@ -937,14 +1061,23 @@ impl Link {
                 // silence is an answer of the handshake era; the pipe stays
                 if now.mono_us >= *until_us {
                     let deadline_us = *deadline_us;
+                    if self.is_remote() {
+                        return self.fail(overdue("server/discover"), now);
+                    }
                     self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
                 }
             }
-            Phase::Ready { idle_at_us, .. } => {
+            Phase::Ready {
+                idle_at_us, era, ..
+            } => {
                 if idle_at_us.is_some_and(|at| now.mono_us >= at) {
                     self.out
                         .push_back(LinkOutput::Note("idle", "stopped: no calls".to_owned()));
                     self.close();
+                } else if self.relisten_at_us.is_some_and(|at| now.mono_us >= at) {
+                    // what changed in between was not heard: read again, and listen
+                    let era = *era;
+                    self.start_survey(era, now);
                 }
             }
             Phase::Starting { deadline_us } => {
@@ -1003,6 +1136,8 @@ impl Link {
 
     fn close(&mut self) {
         self.asks.clear();
+        self.relisten_at_us = None;
+        self.pause = None;
         self.phase = Phase::Closed;
         self.out.push_back(LinkOutput::Close);
     }
@@ -1073,6 +1208,17 @@ fn unsupported(answer: &Answer<'_>) -> Option<Vec<String>> {
     };
     let data: Option<Data> = data.and_then(|data| serde_json::from_str(data).ok());
     Some(data.map(|data| data.supported).unwrap_or_default())
+}
+
+/// `HeaderMismatch` or `MissingRequiredClientCapability` (MCP 2026-07-28).
+fn is_modern_refusal(answer: &Answer<'_>) -> bool {
+    matches!(
+        answer,
+        Answer::Error {
+            code: -32020 | -32021,
+            ..
+        }
+    )
 }
 
 fn newest_handshake(versions: &[String]) -> Option<Revision> {

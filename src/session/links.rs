@@ -8,7 +8,7 @@ use super::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkState};
 use super::outbox::{Housekeeping, Level, Upstream};
 use super::report::{self, ServerReport};
 use super::road::Fate;
-use super::{CredentialUse, LineFault, Machine, Output};
+use super::{CredentialUse, LineFault, Loss, Machine, Output, Reach};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
@@ -18,6 +18,7 @@ use crate::policy::{Denial, DenialCode, SnapshotId};
 use crate::registry::doc::{PinMode, Pinned, ServerDoc, Surface, Transport};
 use crate::secret::Content;
 use crate::wire::era::Era;
+use crate::wire::http;
 use crate::wire::msg::{Body, IdKey, Kind, Message, Notification, Rejected};
 use crate::wire::raw::Object;
 
@@ -149,7 +150,7 @@ impl Links {
     }
 
     /// Whether one more call may go to a link, or must wait for it.
-    pub(super) fn readiness(&self, id: LinkId, bytes: usize) -> Readiness {
+    pub(super) fn readiness(&self, id: LinkId, bytes: usize, now: &Now) -> Readiness {
         let Some(slot) = self.seen(id) else {
             return Readiness::Full("there is no such link".to_owned());
         };
@@ -165,6 +166,12 @@ impl Links {
         if of(slot) >= most {
             return Readiness::Full(format!(
                 "{most} calls to server {} are in flight, which is the most; wait for some",
+                server.key
+            ));
+        }
+        if let Some((reason, seconds)) = slot.link.pause(now) {
+            return Readiness::Full(format!(
+                "server {} {reason}; call again in {seconds} s",
                 server.key
             ));
         }
@@ -346,31 +353,37 @@ impl Machine {
         self.link_input(id, LinkInput::Opened, now);
     }
 
-    /// One request of a link will not be answered.
-    pub(super) fn exchange_lost(
-        &mut self,
-        id: LinkId,
-        number: u64,
-        sent: bool,
-        reason: &str,
-        now: &Now,
-    ) {
+    /// One request of a link will not be answered; one that was already is not concerned.
+    pub(super) fn exchange_lost(&mut self, id: LinkId, number: u64, loss: &Loss, now: &Now) {
         let key = Key {
             link: id,
             id: number,
         };
-        if self.calls.get(key).is_some() {
-            let (server, _) = self.links.describe(id);
-            let end = if sent { End::Unknown } else { End::NotSent };
-            let text = format!("server {server} {reason}");
-            return self.fail(key, Outcome::bare(end), &text, now);
-        }
-        let answer = Answer::Error {
-            code: -32603,
-            message: reason,
-            data: None,
+        let Some(slot) = self.links.slot(id) else {
+            return;
         };
-        self.link_input(id, LinkInput::Answer { id: number, answer }, now);
+        slot.chores.retain(|chore| *chore != number);
+        if slot.link.owns(number) {
+            return self.link_input(id, LinkInput::Lost { id: number, loss }, now);
+        }
+        if self.calls.get(key).is_none() {
+            return;
+        }
+        let (server, _) = self.links.describe(id);
+        let reason = &loss.reason;
+        let (end, text) = match loss.reach {
+            Reach::NotSent => (End::NotSent, format!("server {server} {reason}")),
+            Reach::Refused(status) => (
+                End::Error(i64::from(status)),
+                format!("server {server} {reason}"),
+            ),
+            Reach::Unknown => (
+                End::Unknown,
+                format!("server {server} {reason}; whether the call took effect is not known"),
+            ),
+        };
+        self.fail(key, Outcome::bare(end), &text, now);
+        self.link_input(id, LinkInput::Strained(loss), now);
     }
 
     /// A server's transport is to be opened anew.
@@ -516,6 +529,12 @@ impl Machine {
         };
         if server.pin == PinMode::Off {
             let key = server.key.clone();
+            if matches!(server.transport, Transport::Http { .. }) {
+                // MCP 2026-07-28, x-mcp-header: such a tool must not be offered over HTTP
+                surface
+                    .tools
+                    .retain(|tool| http::unfit(tool.definition.get()).is_none());
+            }
             let (tools, prompts) = self.links.names.entry(key.clone()).or_default();
             expose(&key, &mut surface.tools, tools);
             expose(&key, &mut surface.prompts, prompts);
@@ -716,9 +735,10 @@ impl Machine {
     // ---- what an upstream says
 
     pub(super) fn link_line(&mut self, id: LinkId, line: &[u8], now: &Now) {
-        if self.links.seen(id).is_none() {
+        let Some(slot) = self.links.slot(id) else {
             return;
-        }
+        };
+        slot.link.heard();
         match Message::parse(line) {
             Ok(Message::Response(response)) => {
                 let Some(number) = response.id.and_then(|id| id.number()) else {

@@ -79,10 +79,8 @@ pub enum Input<'a> {
         link: LinkId,
         /// The request's id on that link.
         id: u64,
-        /// Whether any byte of it may have reached the server: the call's end is then unknown.
-        sent: bool,
-        /// One phrase for people that follows the server's key.
-        reason: String,
+        /// What is known of it.
+        loss: Loss,
     },
     /// Entries up to and including this ticket could not be recorded (since the last answer).
     NotRecorded {
@@ -108,6 +106,43 @@ pub enum Input<'a> {
     Snapshot(Arc<Snapshot>),
     /// Time passed.
     Wake,
+}
+
+/// What is known of a request that gets no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// How far it came.
+    pub reach: Reach,
+    /// One phrase for people that follows the server's key.
+    pub reason: String,
+    /// The server asks for a pause, in milliseconds.
+    pub pause_ms: Option<u64>,
+    /// The server or the way to it is at fault, so that other calls will most likely fail too.
+    pub broken: bool,
+}
+
+/// How far a request came that gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing was executed: no byte of it was taken by the server.
+    NotSent,
+    /// The server refused it with this HTTP status.
+    Refused(u16),
+    /// It may have been executed.
+    Unknown,
+}
+
+impl Loss {
+    /// Of a request that was not sent, with a phrase that follows the server's key.
+    #[must_use]
+    pub fn not_sent(reason: impl Into<String>) -> Self {
+        Self {
+            reach: Reach::NotSent,
+            reason: reason.into(),
+            pause_ms: None,
+            broken: false,
+        }
+    }
 }
 
 /// Which credential a link uses: names and numbers, never the secret.
@@ -223,12 +258,7 @@ impl Machine {
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
             Input::LinkLine { link, line } => self.link_line(link, line, now),
-            Input::ExchangeLost {
-                link,
-                id,
-                sent,
-                reason,
-            } => self.exchange_lost(link, id, sent, &reason, now),
+            Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkOpened { link, credential } => {
                 self.link_opened(link, credential, now);
             }

@@ -413,7 +413,7 @@ impl Machine {
                 return self.refuse_route(ask, route, denial, now);
             }
             Fate::Fresh | Fate::Ready(..) | Fate::Refused(..) => {
-                match self.links.readiness(link, ask.request.line.len()) {
+                match self.links.readiness(link, ask.request.line.len(), now) {
                     Readiness::Ready(era) => era,
                     Readiness::Full(why) => {
                         let denial = Denial::new(DenialCode::Overloaded, why);

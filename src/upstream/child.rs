@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::fd::{Sink, Source};
-use super::{Launch, SpawnError, Words, guard};
+use super::{Launch, PipeEvent, SpawnError, Words, guard};
 use crate::wire::line::LineBuffer;
 
 /// The guard's first report, if the program could be started.
@@ -34,18 +34,6 @@ pub struct Child {
     phrase: Option<String>,
 }
 
-/// What comes from a child.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ChildEvent {
-    /// It ended, or could not be started, and everything it wrote was read. One phrase that
-    /// follows its key.
-    Ended(String),
-    /// Bytes were added to the buffer.
-    Read,
-    /// Its program runs.
-    Started,
-}
-
 /// The control socket and the guard behind it.
 #[derive(Debug)]
 struct Control {
@@ -55,7 +43,7 @@ struct Control {
 }
 
 impl Child {
-    /// Starts a server under a guard. [`ChildEvent::Started`] or [`ChildEvent::Ended`] follows.
+    /// Starts a server under a guard. [`PipeEvent::Started`] or [`PipeEvent::Ended`] follows.
     ///
     /// # Errors
     /// When not even the guard can be started.
@@ -127,15 +115,15 @@ impl Child {
         cx: &mut Context<'_>,
         buffer: &mut LineBuffer,
         read: bool,
-    ) -> Poll<ChildEvent> {
+    ) -> Poll<PipeEvent> {
         self.poll_errors(cx);
         if self.poll_control(cx) {
-            return Poll::Ready(ChildEvent::Started);
+            return Poll::Ready(PipeEvent::Started);
         }
         if let Some(output) = self.output.as_mut().filter(|_| read) {
             match output.poll_fill(cx, buffer) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(len)) if len > 0 => return Poll::Ready(ChildEvent::Read),
+                Poll::Ready(Ok(len)) if len > 0 => return Poll::Ready(PipeEvent::Read),
                 Poll::Ready(Ok(_) | Err(_)) => {
                     self.output = None;
                     // it may live on without its output: of no use to anybody
@@ -143,11 +131,11 @@ impl Child {
                 }
             }
             if self.poll_control(cx) {
-                return Poll::Ready(ChildEvent::Started);
+                return Poll::Ready(PipeEvent::Started);
             }
         }
         match (&self.output, &self.control) {
-            (None, None) => Poll::Ready(ChildEvent::Ended(self.reason())),
+            (None, None) => Poll::Ready(PipeEvent::Ended(self.reason())),
             _ => Poll::Pending,
         }
     }

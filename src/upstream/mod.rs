@@ -1,4 +1,4 @@
-//! Upstream servers as child processes.
+//! Upstream servers: child processes, and servers behind an address ([`Remote`]).
 //!
 //! ```text
 //!   shim ── stdin, stdout, stderr (pipes, no copy in between) ──▶ server ──▶ its descendants
@@ -19,6 +19,9 @@ mod environment;
 pub mod fd;
 #[cfg(unix)]
 mod guard;
+mod http;
+#[cfg(unix)]
+mod pipe;
 #[cfg(unix)]
 mod survey;
 #[cfg(target_os = "linux")]
@@ -27,10 +30,13 @@ mod tree;
 mod words;
 
 #[cfg(unix)]
-pub use child::{Child, ChildEvent};
+pub use child::Child;
 pub use environment::Environment;
+pub use http::{Farewell, Remote};
 #[cfg(unix)]
-pub use survey::{SurveyError, survey};
+pub use pipe::Pipe;
+#[cfg(unix)]
+pub use survey::{Means, SurveyError, survey};
 #[cfg(unix)]
 pub use words::Words;
 
@@ -40,6 +46,26 @@ use std::process::ExitCode;
 
 use crate::ids::ServerKey;
 use crate::registry::doc::{ServerDoc, Transport};
+use crate::session::Loss;
+
+/// What comes from a transport.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PipeEvent {
+    /// It ended, or could not be started, and everything it wrote was read. One phrase that
+    /// follows its key.
+    Ended(String),
+    /// One request will not be answered; the transport lives on.
+    Lost {
+        /// The request's id.
+        id: u64,
+        /// What is known of it.
+        loss: Loss,
+    },
+    /// There are lines to take.
+    Read,
+    /// It is there.
+    Started,
+}
 
 /// What is needed to start a server.
 #[derive(Debug, Clone)]
@@ -61,9 +87,15 @@ pub struct Launch {
 /// Why a server cannot be started. A phrase that follows the server's key.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// Its transport is not a child process.
-    #[error("is reached over HTTP, which this version does not speak yet")]
-    Http,
+    /// Its address must not be used. A phrase that follows `the address`.
+    #[error("cannot be reached: its address {0}")]
+    Address(&'static str),
+    /// Its credential cannot be used. A phrase that follows `the credential`.
+    #[error("cannot be reached: its credential {0}")]
+    Credential(&'static str),
+    /// Its transport is another one.
+    #[error("has another transport")]
+    Transport,
     /// The operating system refuses.
     #[error("could not be started: {0}")]
     Io(#[from] std::io::Error),
@@ -76,14 +108,14 @@ impl Launch {
     /// What a server's entry says about starting it.
     ///
     /// # Errors
-    /// [`SpawnError::Http`] when there is nothing to start.
+    /// [`SpawnError::Transport`] when there is nothing to start.
     pub fn of(
         server: &ServerDoc,
         environment: &Environment,
         log: Option<PathBuf>,
     ) -> Result<Self, SpawnError> {
         match &server.transport {
-            Transport::Http { .. } => Err(SpawnError::Http),
+            Transport::Http { .. } => Err(SpawnError::Transport),
             Transport::Stdio {
                 command, args, env, ..
             } => Ok(Self {

@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Child, ChildEvent, Environment, Launch, SpawnError};
+use super::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::LinkId;
-use crate::registry::doc::{ServerDoc, Surface};
+use crate::registry::doc::{Inject, ServerDoc, Surface, Transport};
+use crate::secret::Secret;
 use crate::session::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput};
-use crate::wire::line::LineBuffer;
 use crate::wire::msg::{Body, Message, Response};
 
 /// Why a surface could not be read. A sentence without its subject, the server.
@@ -29,21 +29,32 @@ pub enum SurveyError {
     Runtime(std::io::Error),
 }
 
-/// Starts the server, reads its surface and ends it. Blocks; call it outside of any runtime.
+/// What a survey is given beside the server's entry.
+#[derive(Debug)]
+pub struct Means<'a> {
+    /// What a child may inherit.
+    pub environment: &'a Environment,
+    /// Reaches servers behind an address; must not follow redirects.
+    pub client: Option<reqwest::Client>,
+    /// The server's credential.
+    pub secret: Option<&'a Secret>,
+}
+
+/// Starts or reaches the server, reads its surface and ends it. Blocks; call it outside of any
+/// runtime.
 ///
 /// # Errors
 /// [`SurveyError`], in the words of a person who wants the server pinned.
 pub fn survey(
     server: &ServerDoc,
-    environment: &Environment,
+    means: &Means<'_>,
     deadline: Duration,
 ) -> Result<Surface, SurveyError> {
-    let launch = Launch::of(server, environment, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(SurveyError::Runtime)?;
-    let read = read_surface(server, &launch);
+    let read = read_surface(server, means);
     let surface = runtime.block_on(async {
         tokio::time::timeout(deadline, read)
             .await
@@ -54,37 +65,57 @@ pub fn survey(
     surface
 }
 
-async fn read_surface(server: &ServerDoc, launch: &Launch) -> Result<Surface, SurveyError> {
+impl Means<'_> {
+    fn open(&self, server: &ServerDoc) -> Result<Pipe, SpawnError> {
+        match (&server.transport, &self.client) {
+            (Transport::Http { .. }, Some(client)) => {
+                Remote::open(client.clone(), server, self.secret).map(Pipe::from)
+            }
+            (Transport::Http { .. }, None) => Err(SpawnError::Transport),
+            (Transport::Stdio { .. }, _) => {
+                let mut launch = Launch::of(server, self.environment, None)?;
+                if let Some((doc, secret)) = server.credential.as_ref().zip(self.secret)
+                    && let Inject::Env { name } = &doc.inject
+                {
+                    let value = std::str::from_utf8(secret.expose())
+                        .map_err(|_| SpawnError::Credential("is no text"))?;
+                    launch.env.insert(name.clone(), value.to_owned());
+                }
+                Child::spawn(&launch).map(Pipe::from)
+            }
+        }
+    }
+}
+
+/// Ends what was opened; a session's end is said before anybody goes on.
+async fn end(pipe: Option<Pipe>) {
+    if let Some(farewell) = pipe.and_then(Pipe::stop) {
+        farewell.await;
+    }
+}
+
+async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, SurveyError> {
     let clock = SystemClock::new();
     let mut link = Link::new(LinkId(1), Arc::new(server.clone()), true);
-    let mut child: Option<Child> = None;
-    let mut buffer = LineBuffer::new();
+    let mut pipe: Option<Pipe> = None;
     link.want(&clock.now());
     loop {
         while let Some(output) = link.poll() {
             match output {
-                LinkOutput::Close => {
-                    if let Some(child) = child.take() {
-                        child.stop();
-                    }
-                }
+                LinkOutput::Close => end(pipe.take()).await,
                 LinkOutput::Failed(LinkFailure::Down(phrase) | LinkFailure::Drift(phrase)) => {
+                    end(pipe.take()).await;
                     return Err(SurveyError::Server(phrase));
                 }
                 LinkOutput::Note(..) | LinkOutput::Ready(_) => {}
-                LinkOutput::Open => {
-                    buffer = LineBuffer::new();
-                    child = Some(Child::spawn(launch)?);
-                }
+                LinkOutput::Open => pipe = Some(means.open(server)?),
                 LinkOutput::Send(line) => {
-                    if let Some(child) = &mut child {
-                        child.push(line.into());
+                    if let Some(pipe) = &mut pipe {
+                        pipe.push(line.into());
                     }
                 }
                 LinkOutput::Surface(surface) => {
-                    if let Some(child) = child.take() {
-                        child.stop();
-                    }
+                    end(pipe.take()).await;
                     return Ok(*surface);
                 }
             }
@@ -92,27 +123,31 @@ async fn read_surface(server: &ServerDoc, launch: &Launch) -> Result<Surface, Su
         let wakeup = link.next_wakeup().unwrap_or(u64::MAX);
         let pause = wakeup.saturating_sub(clock.now().mono_us);
         let event = poll_fn(|cx| {
-            let Some(child) = &mut child else {
+            let Some(pipe) = &mut pipe else {
                 return std::task::Poll::Pending;
             };
-            child.poll_flush(cx);
-            child.poll_event(cx, &mut buffer, true)
+            pipe.poll_flush(cx);
+            pipe.poll_event(cx, true)
         });
         match tokio::time::timeout(Duration::from_micros(pause), event).await {
             Err(_) => link.handle(LinkInput::Wake, &clock.now()),
-            Ok(ChildEvent::Ended(reason)) => {
-                child = None;
+            Ok(PipeEvent::Ended(reason)) => {
+                pipe = None;
                 link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(ChildEvent::Read) => {
-                while let Some(line) = buffer.next_line() {
+            Ok(PipeEvent::Lost { id, loss }) => {
+                let loss = &loss;
+                link.handle(LinkInput::Lost { id, loss }, &clock.now());
+            }
+            Ok(PipeEvent::Read) => {
+                while let Some(line) = pipe.as_mut().and_then(Pipe::next_line) {
                     match line {
                         Ok(line) => give(&mut link, line, &clock),
                         Err(fault) => link.handle(LinkInput::Fault(Some(fault)), &clock.now()),
                     }
                 }
             }
-            Ok(ChildEvent::Started) => link.handle(LinkInput::Opened, &clock.now()),
+            Ok(PipeEvent::Started) => link.handle(LinkInput::Opened, &clock.now()),
         }
     }
 }

@@ -1,20 +1,25 @@
 //! `mcpshim-admin pin`: run the servers, record what they offer.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mcpshim::admin::{self, Outcome, PinChange, Pinning, visible};
+use mcpshim::config::Network;
 use mcpshim::limits;
-use mcpshim::registry::doc::{ServerDoc, Surface};
+use mcpshim::registry::doc::{ServerDoc, Surface, Transport};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
+use mcpshim::secret::Secret;
 use mcpshim::upstream::Environment;
+use zeroize::Zeroizing;
 
 use super::shell;
 
 /// Run servers and record their whole surface: tools, prompts, resources, instructions
 ///
-/// Each server is started once with a cleared environment and ended again. What it offers goes
+/// Each server is started once with a cleared environment and ended again, or reached once at its
+/// address. What it offers goes
 /// to pins/ID.json, one definition a line, for review: this is what models will read. Names that
 /// clients see are assigned once and never change. Tools that a client would choke on, or that
 /// hide text, are quarantined: listed with the reason, never offered.
@@ -22,6 +27,7 @@ use super::shell;
 #[command(after_help = "Examples:\n  \
     mcpshim-admin pin acme\n  \
     mcpshim-admin pin acme fs everything --timeout 30\n  \
+    pass show jira | mcpshim-admin pin acme jira --credential-stdin\n  \
     mcpshim-admin pin acme --json | jq -r 'select(.outcome == \"changed\") | .changes[].sentence'")]
 pub(crate) struct Args {
     /// The registry's sources
@@ -33,6 +39,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = limits::LINK_OPEN_MS / 1000,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Read the credential of the one SERVER from standard input, its first line
+    #[arg(long)]
+    credential_stdin: bool,
     /// Print one JSON object a line, one for each server
     #[arg(long)]
     json: bool,
@@ -45,8 +54,20 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     )]
     let environment = Environment::of(std::env::vars_os());
     let deadline = Duration::from_secs(args.timeout);
+    let secret = match (args.credential_stdin, args.servers.len()) {
+        (false, _) => None,
+        (true, 1) => Some(credential()?),
+        (true, _) => {
+            let sentence = "--credential-stdin is for one server at a time";
+            let hint = format!(
+                "name it: `mcpshim-admin pin {} SERVER --credential-stdin`",
+                shell(&args.dir)
+            );
+            return Err(Failure::new(Exit::Usage, sentence).hint(hint));
+        }
+    };
     let pinned = admin::pin(&args.dir, &args.servers, &mut |server| {
-        survey(server, &environment, deadline)
+        survey(server, &environment, secret.as_ref(), deadline)
             .map_err(|reason| format!("server `{}` {reason}", server.key))
     });
     let pinned = pinned.map_err(|problems| {
@@ -70,13 +91,61 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// The first line of standard input.
+fn credential() -> Result<Secret, Failure> {
+    const LONGEST: u64 = 64 << 10;
+    let mut text = Zeroizing::new(Vec::new());
+    let read = std::io::stdin().lock().take(LONGEST).read_to_end(&mut text);
+    read.map_err(|error| {
+        Failure::new(Exit::Failed, "standard input cannot be read").cause(error.to_string())
+    })?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        let failure = Failure::new(Exit::Usage, "standard input holds no credential");
+        return Err(failure.hint("write it into the command: `… | mcpshim-admin pin …`"));
+    }
+    Ok(Secret::new(line.to_vec()))
+}
+
 #[cfg(unix)]
-fn survey(server: &ServerDoc, env: &Environment, deadline: Duration) -> Result<Surface, String> {
-    mcpshim::upstream::survey(server, env, deadline).map_err(|error| error.to_string())
+fn survey(
+    server: &ServerDoc,
+    environment: &Environment,
+    secret: Option<&Secret>,
+    deadline: Duration,
+) -> Result<Surface, String> {
+    use mcpshim::upstream::Means;
+
+    let client = match &server.transport {
+        Transport::Stdio { .. } => None,
+        Transport::Http { ca_pem, .. } => {
+            if let (Some(credential), None) = (&server.credential, secret) {
+                return Err(format!(
+                    "wants the credential `{}`: run `… | mcpshim-admin pin DIR {} \
+                     --credential-stdin`",
+                    credential.id, server.key
+                ));
+            }
+            let client = mcpshim::fetch::client(&Network::default(), ca_pem.as_deref());
+            Some(client.map_err(|error| format!("cannot be reached: {error}"))?)
+        }
+    };
+    let means = Means {
+        environment,
+        client,
+        secret,
+    };
+    mcpshim::upstream::survey(server, &means, deadline).map_err(|error| error.to_string())
 }
 
 #[cfg(not(unix))]
-fn survey(_: &ServerDoc, _: &Environment, _: Duration) -> Result<Surface, String> {
+fn survey(
+    _: &ServerDoc,
+    _: &Environment,
+    _: Option<&Secret>,
+    _: Duration,
+) -> Result<Surface, String> {
     Err(mcpshim::upstream::SpawnError::Platform.to_string())
 }
 

@@ -10,7 +10,6 @@
 //! ```
 
 use super::*;
-use crate::registry::doc::Transport;
 
 const TOOL: &str = r#"{"name":"add","inputSchema":{"type":"object"}}"#;
 const OTHER: &str = r#"{"name":"add","inputSchema":{"type":"object","required":["x"]}}"#;

@@ -1,0 +1,581 @@
+//! One exchange: a request goes out, its answer comes back as lines.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER,
+};
+use reqwest::{Method, Request, Response, StatusCode, Url};
+use tokio::sync::mpsc;
+
+use super::phrase;
+use crate::ids::{CredentialId, ServerKey};
+use crate::limits;
+use crate::session::{Loss, Reach};
+use crate::wire::http::{answers, flatten, refusal};
+use crate::wire::sse::{Parser, Piece};
+use crate::wire::{msg, raw};
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+const EITHER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What every exchange of one server shares.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: reqwest::Client,
+    pub(super) url: Url,
+    pub(super) credential: Option<(HeaderName, HeaderValue)>,
+    pub(super) server: ServerKey,
+    pub(super) credential_id: Option<CredentialId>,
+    /// Bytes of incomplete answers that are held.
+    pub(super) held: AtomicUsize,
+}
+
+/// A line to send.
+#[derive(Debug)]
+pub(super) struct Post {
+    /// The id of a request.
+    pub(super) id: Option<u64>,
+    /// `server/discover`: a refusal tells of the server's era.
+    pub(super) probe: bool,
+    pub(super) initialize: bool,
+    /// Of the handshake era.
+    pub(super) resumable: bool,
+    pub(super) stamp: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// Something an exchange has to say.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) serial: u64,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// The answer begins, with this session.
+    Head(Option<HeaderValue>),
+    Line(Bytes),
+    /// Nothing more comes.
+    Over(Over),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// An answer came, or there was nothing to answer.
+    Answered,
+    /// There is no answer to come; means nothing where one came.
+    Lost(Loss),
+    /// The server does not know the session.
+    SessionGone,
+}
+
+/// Where an exchange's notes go.
+#[derive(Debug)]
+pub(super) struct Tell {
+    serial: u64,
+    sender: mpsc::Sender<Note>,
+}
+
+impl Tell {
+    pub(super) fn new(serial: u64, sender: mpsc::Sender<Note>) -> Self {
+        Self { serial, sender }
+    }
+
+    async fn tell(&self, what: What) {
+        let serial = self.serial;
+        // nobody listens any more: the link is gone, and this task with it
+        drop(self.sender.send(Note { serial, what }).await);
+    }
+}
+
+/// Bytes of one incomplete answer, counted with those of the others.
+struct Holding<'a> {
+    all: &'a AtomicUsize,
+    own: usize,
+}
+
+impl Holding<'_> {
+    /// False when all together are too much.
+    fn set(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.own, bytes);
+        let all = if bytes >= before {
+            let more = bytes - before;
+            self.all.fetch_add(more, Ordering::Relaxed) + more
+        } else {
+            self.all.fetch_sub(before - bytes, Ordering::Relaxed)
+        };
+        all <= limits::HTTP_HELD_BYTES
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// How a stream of events ended.
+enum Ended {
+    /// With the answer.
+    Answered,
+    /// Without.
+    Broken(String),
+    Lost(Loss),
+}
+
+/// What is remembered of a stream, so that it can be opened again.
+#[derive(Default)]
+struct Place {
+    last_id: Option<HeaderValue>,
+    retry_ms: Option<u64>,
+    /// Events came since it was opened.
+    moved: bool,
+}
+
+impl Shared {
+    fn request(&self, method: Method, stamp: &HeaderMap, accept: HeaderValue) -> Request {
+        let mut request = Request::new(method, self.url.clone());
+        let headers = request.headers_mut();
+        headers.extend(stamp.clone());
+        headers.insert(ACCEPT, accept);
+        // last, so that nothing a server chose can stand in its place
+        if let Some((name, value)) = &self.credential {
+            headers.insert(name.clone(), value.clone());
+        }
+        request
+    }
+
+    fn holding(&self) -> Holding<'_> {
+        Holding {
+            all: &self.held,
+            own: 0,
+        }
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> Loss {
+        let reach = match error.is_connect() || error.is_builder() {
+            true => Reach::NotSent,
+            false => Reach::Unknown,
+        };
+        Loss {
+            reach,
+            reason: phrase::network(error, &self.url),
+            pause_ms: None,
+            broken: true,
+        }
+    }
+}
+
+/// Sends a line and gives what comes back.
+pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
+    let over = exchange(&shared, &post, &tell).await;
+    tell.tell(What::Over(over)).await;
+}
+
+async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
+    let mut request = shared.request(Method::POST, &post.stamp, EITHER);
+    request.headers_mut().insert(CONTENT_TYPE, JSON);
+    *request.body_mut() = Some(post.body.clone().into());
+    let response = match shared.client.execute(request).await {
+        Ok(response) => response,
+        Err(error) => return Over::Lost(shared.failed(&error)),
+    };
+    if !response.status().is_success() {
+        return refused(shared, post, response, tell).await;
+    }
+    let session = response.headers().get(SESSION).cloned();
+    tell.tell(What::Head(session)).await;
+    let Some(id) = post.id else {
+        return Over::Answered;
+    };
+    let lost = |reason: String| {
+        Over::Lost(Loss {
+            reach: Reach::Unknown,
+            reason,
+            pause_ms: None,
+            broken: false,
+        })
+    };
+    if let Some(coding) = response.headers().get(CONTENT_ENCODING)
+        && coding != "identity"
+    {
+        return lost("answered in a coding that nobody asked for".to_owned());
+    }
+    match content_type(&response).as_str() {
+        "application/json" => match body(shared, response, limits::LINE_BYTES).await {
+            Ok(text) => json(text, tell).await,
+            Err(loss) => Over::Lost(loss),
+        },
+        "text/event-stream" => events(shared, post, id, response, tell).await,
+        "" if response.status() != StatusCode::OK => lost(format!(
+            "took the request and gave no answer to it ({})",
+            response.status()
+        )),
+        other => lost(phrase::not_mcp(other)),
+    }
+}
+
+fn content_type(response: &Response) -> String {
+    let value = response.headers().get(CONTENT_TYPE);
+    let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = text.split(';').next().unwrap_or("");
+    essence.trim().to_ascii_lowercase()
+}
+
+/// Reads a body up to a bound.
+async fn body(shared: &Shared, mut response: Response, bound: usize) -> Result<Vec<u8>, Loss> {
+    let lost = |reason: String, broken| Loss {
+        reach: Reach::Unknown,
+        reason,
+        pause_ms: None,
+        broken,
+    };
+    let mut holding = shared.holding();
+    let mut text = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(text),
+            Ok(Some(chunk)) => {
+                if text.len() + chunk.len() > bound {
+                    let why = format!("gave an answer of more than {bound} bytes; ask for less");
+                    return Err(lost(why, false));
+                }
+                text.extend_from_slice(&chunk);
+                if !holding.set(text.len()) {
+                    return Err(lost(phrase::too_much(), false));
+                }
+            }
+            Err(error) => return Err(lost(phrase::cut_off(&error), true)),
+        }
+    }
+}
+
+/// Gives a JSON body as lines. The machine tells whether the answer was among them.
+async fn json(mut text: Vec<u8>, tell: &Tell) -> Over {
+    flatten(&mut text);
+    let line = text.trim_ascii();
+    let reason = if line.is_empty() {
+        "gave an empty answer"
+    } else if serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err() {
+        "gave an answer that is not JSON"
+    } else {
+        "answered another request than the one it was sent"
+    };
+    // 2025-03-26 lets a server put several messages into one array
+    if line.first() == Some(&b'[') {
+        let messages = std::str::from_utf8(line).ok();
+        for message in messages
+            .and_then(|l| raw::elements(l).ok())
+            .into_iter()
+            .flatten()
+        {
+            let message = Bytes::copy_from_slice(message.as_bytes());
+            tell.tell(What::Line(message)).await;
+        }
+    } else if !line.is_empty() {
+        let text = Bytes::from(text);
+        let line = text.slice_ref(text.trim_ascii());
+        tell.tell(What::Line(line)).await;
+    }
+    Over::Lost(Loss {
+        reach: Reach::Unknown,
+        reason: reason.to_owned(),
+        pause_ms: None,
+        broken: false,
+    })
+}
+
+/// Reads the events of an answer; one that breaks off is resumed where its era allows.
+async fn events(
+    shared: &Shared,
+    post: &Post,
+    id: u64,
+    mut response: Response,
+    tell: &Tell,
+) -> Over {
+    let mut place = Place::default();
+    let mut failures = 0;
+    loop {
+        let reason = match read(shared, response, Some(id), &mut place, tell).await {
+            Ended::Answered => return Over::Answered,
+            Ended::Lost(loss) => return Over::Lost(loss),
+            Ended::Broken(reason) => reason,
+        };
+        let lost = |reason| {
+            Over::Lost(Loss {
+                reach: Reach::Unknown,
+                reason,
+                pause_ms: None,
+                broken: true,
+            })
+        };
+        if std::mem::take(&mut place.moved) {
+            failures = 0;
+        }
+        response = loop {
+            let Some(last) = place.last_id.clone().filter(|_| post.resumable) else {
+                return lost(reason);
+            };
+            if failures >= limits::RESUME_TRIES {
+                return lost(format!("{reason}, and did not take it up again"));
+            }
+            failures += 1;
+            pause(&place, 1).await;
+            match resume(shared, &post.stamp, Some(last)).await {
+                Ok(response) => break response,
+                Err(Over::Lost(loss)) if loss.broken => {}
+                Err(Over::SessionGone) => return Over::SessionGone,
+                Err(Over::Answered | Over::Lost(_)) => return lost(reason),
+            }
+        };
+    }
+}
+
+async fn pause(place: &Place, times: u64) {
+    let (shortest, longest) = limits::STREAM_PAUSE_MS;
+    let pause_ms = place.retry_ms.unwrap_or(1000).saturating_mul(times);
+    let pause_ms = pause_ms.clamp(shortest, longest);
+    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+}
+
+/// Opens a stream of events by GET: of an answer that broke off, or of news.
+async fn resume(
+    shared: &Shared,
+    stamp: &HeaderMap,
+    last_id: Option<HeaderValue>,
+) -> Result<Response, Over> {
+    let mut request = shared.request(Method::GET, stamp, EVENTS);
+    if let Some(last) = last_id {
+        request.headers_mut().insert(LAST_EVENT, last);
+    }
+    let response = shared.client.execute(request).await;
+    let response = response.map_err(|error| Over::Lost(shared.failed(&error)))?;
+    let status = response.status();
+    if status == StatusCode::NOT_FOUND && stamp.contains_key(SESSION) {
+        return Err(Over::SessionGone);
+    }
+    if status.is_success() && content_type(&response) == "text/event-stream" {
+        return Ok(response);
+    }
+    Err(Over::Lost(Loss {
+        reach: Reach::Refused(status.as_u16()),
+        reason: phrase::status(status),
+        pause_ms: None,
+        broken: status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,
+    }))
+}
+
+/// Reads one stream to its end, or to the answer and a little further.
+async fn read(
+    shared: &Shared,
+    mut response: Response,
+    wanted: Option<u64>,
+    place: &mut Place,
+    tell: &Tell,
+) -> Ended {
+    let lost = |reason: String| {
+        Ended::Lost(Loss {
+            reach: Reach::Unknown,
+            reason,
+            pause_ms: None,
+            broken: false,
+        })
+    };
+    let mut holding = shared.holding();
+    let mut parser = Parser::new(limits::LINE_BYTES);
+    let mut answered = false;
+    let mut pieces = Vec::new();
+    loop {
+        let chunk = response.chunk();
+        let chunk = if answered {
+            let patience = Duration::from_millis(limits::ANSWER_END_MS);
+            match tokio::time::timeout(patience, chunk).await {
+                Ok(chunk) => chunk,
+                Err(_) => return Ended::Answered,
+            }
+        } else {
+            chunk.await
+        };
+        match chunk {
+            Ok(None) | Err(_) if answered => return Ended::Answered,
+            Ok(None) => {
+                return Ended::Broken("closed its answer before it was complete".to_owned());
+            }
+            Err(error) => return Ended::Broken(phrase::cut_off(&error)),
+            Ok(Some(chunk)) => parser.push(&chunk, &mut |piece| pieces.push(piece)),
+        }
+        if !holding.set(parser.held_bytes()) {
+            return lost(phrase::too_much());
+        }
+        for piece in pieces.drain(..) {
+            match piece {
+                Piece::Message(mut data) => {
+                    flatten(&mut data);
+                    let text = Bytes::from(data);
+                    let line = text.slice_ref(text.trim_ascii());
+                    if line.is_empty() {
+                        continue;
+                    }
+                    answered |= wanted.is_some_and(|id| answers(&line, id));
+                    place.moved = true;
+                    tell.tell(What::Line(line)).await;
+                }
+                Piece::Other => {}
+                Piece::Retry(ms) => place.retry_ms = Some(ms),
+                Piece::TooLong { bytes } => {
+                    return lost(format!(
+                        "gave an answer of {bytes} bytes, more than {}; ask for less",
+                        limits::LINE_BYTES
+                    ));
+                }
+            }
+        }
+        if let Some(last) = parser.last_id() {
+            place.last_id = HeaderValue::from_bytes(last).ok();
+        }
+    }
+}
+
+/// The server's news that belong to no request (MCP 2025-03-26 to 2025-11-25), for as long as it
+/// offers them.
+pub(super) async fn stream(shared: Arc<Shared>, stamp: HeaderMap, tell: Tell) {
+    let over = news(&shared, &stamp, &tell).await;
+    tell.tell(What::Over(over)).await;
+}
+
+async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
+    let mut place = Place::default();
+    let mut times = 0;
+    loop {
+        match resume(shared, stamp, place.last_id.clone()).await {
+            Ok(response) => match read(shared, response, None, &mut place, tell).await {
+                Ended::Answered => {}
+                Ended::Broken(reason) => {
+                    tracing::debug!(server = %shared.server, reason, "A stream of news ended.");
+                }
+                Ended::Lost(loss) => return Over::Lost(loss),
+            },
+            Err(Over::Lost(loss)) if loss.broken => {}
+            // most often 405: it has none
+            Err(over) => return over,
+        }
+        times = match std::mem::take(&mut place.moved) {
+            true => 1,
+            false => (times * 2).clamp(1, 1 << 10),
+        };
+        pause(&place, times).await;
+    }
+}
+
+/// Says that a session is over.
+pub(super) async fn farewell(shared: Arc<Shared>, stamp: HeaderMap) {
+    let request = shared.request(Method::DELETE, &stamp, EITHER);
+    let patience = Duration::from_millis(limits::FAREWELL_MS);
+    if let Ok(Err(error)) = tokio::time::timeout(patience, shared.client.execute(request)).await {
+        let why = phrase::network(&error, &shared.url);
+        tracing::debug!(server = %shared.server, why, "A session's end was not said.");
+    }
+}
+
+/// What a status other than success means.
+async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) -> Over {
+    let status = response.status();
+    let in_session = post.stamp.contains_key(SESSION);
+    if status == StatusCode::NOT_FOUND && in_session {
+        return Over::SessionGone;
+    }
+    let Some(id) = post.id else {
+        tracing::debug!(server = %shared.server, %status, "A notification was refused.");
+        return Over::Answered;
+    };
+    let refused = |reason| Loss {
+        reach: Reach::Refused(status.as_u16()),
+        reason,
+        pause_ms: None,
+        broken: false,
+    };
+    let pause_ms = retry_after(&response);
+    match status {
+        _ if status.is_redirection() => {
+            let to = response.headers().get(LOCATION);
+            let to = to.and_then(|to| shared.url.join(to.to_str().ok()?).ok());
+            return Over::Lost(refused(phrase::redirect(status, to.as_ref())));
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let reason = phrase::credential(status, &shared.server, shared.credential_id.as_ref());
+            return Over::Lost(refused(reason));
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            let pause_ms = pause_ms.unwrap_or(limits::RETRY_AFTER_MS.0);
+            return Over::Lost(Loss {
+                pause_ms: Some(pause_ms),
+                ..refused(phrase::status(status))
+            });
+        }
+        _ => {}
+    }
+    let json = content_type(&response) == "application/json";
+    let text = match json {
+        true => body(shared, response, limits::REFUSAL_BYTES).await.ok(),
+        false => None,
+    };
+    let error = text.and_then(|mut text| {
+        flatten(&mut text);
+        refusal(text.trim_ascii(), id)
+    });
+    let told = match (error, status.is_server_error()) {
+        // MCP 2026-07-28, backward compatibility: a refusal tells of the era, a failure does not
+        (Some(error), false) => Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
+        (Some(error), true) if !post.probe && !post.initialize => {
+            Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
+        }
+        (None, false) if post.probe && era_evidence(status) => {
+            let line = msg::error_line(&id.to_string(), -32601, &phrase::status(status), None);
+            Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
+        }
+        (Some(_) | None, _) => None,
+    };
+    if let Some(line) = told {
+        tell.tell(What::Line(Bytes::from(line))).await;
+        return Over::Answered;
+    }
+    if status.is_server_error() {
+        return Over::Lost(Loss {
+            reach: Reach::Unknown,
+            reason: phrase::status(status),
+            pause_ms: pause_ms.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE),
+            broken: true,
+        });
+    }
+    let reason = match post.initialize {
+        true => phrase::no_endpoint(status),
+        false => phrase::status(status),
+    };
+    Over::Lost(refused(reason))
+}
+
+/// Whether a refused probe means that the server does not know it.
+fn era_evidence(status: StatusCode) -> bool {
+    status.is_client_error() && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED
+}
+
+/// RFC 9110, 10.2.3, in seconds; a date is taken for the shortest pause.
+fn retry_after(response: &Response) -> Option<u64> {
+    let (shortest, longest) = limits::RETRY_AFTER_MS;
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    let pause_ms = value
+        .trim()
+        .parse::<u64>()
+        .unwrap_or(0)
+        .saturating_mul(1000);
+    Some(pause_ms.clamp(shortest, longest))
+}

@@ -1,0 +1,92 @@
+//! One running transport, whichever it is: lines go in, lines and ends come out.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::{Child, Farewell, PipeEvent, Remote};
+use crate::wire::line::{LineBuffer, LineFault};
+
+/// A server that is reached.
+#[derive(Debug)]
+pub enum Pipe {
+    /// A child process, and what it wrote so far.
+    Child(Box<Child>, LineBuffer),
+    /// A server behind an address.
+    Remote(Box<Remote>),
+}
+
+impl From<Child> for Pipe {
+    fn from(child: Child) -> Self {
+        Self::Child(Box::new(child), LineBuffer::new())
+    }
+}
+
+impl From<Remote> for Pipe {
+    fn from(remote: Remote) -> Self {
+        Self::Remote(Box::new(remote))
+    }
+}
+
+impl Pipe {
+    /// Adds a line, newline included. One that has ended gets no more.
+    pub fn push(&mut self, line: Bytes) {
+        match self {
+            Self::Child(child, _) => child.push(line),
+            Self::Remote(remote) => remote.push(line),
+        }
+    }
+
+    /// Bytes that were not taken yet.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        match self {
+            Self::Child(child, _) => child.queued_bytes(),
+            // it refuses what is too much, line by line
+            Self::Remote(_) => 0,
+        }
+    }
+
+    /// Writes what is queued, as far as it goes.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Child(child, _) => child.poll_flush(cx),
+            Self::Remote(_) => {}
+        }
+    }
+
+    /// The next thing that comes. `read` is false while nobody has room for its lines.
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<PipeEvent> {
+        match self {
+            Self::Child(child, buffer) => child.poll_event(cx, buffer, read),
+            Self::Remote(remote) => remote.poll_event(cx, read),
+        }
+    }
+
+    /// The next whole line without its newline, or the fault of one that is over.
+    pub fn next_line(&mut self) -> Option<Result<&[u8], LineFault>> {
+        match self {
+            Self::Child(_, buffer) => buffer.next_line(),
+            Self::Remote(remote) => remote.next_line().map(Ok),
+        }
+    }
+
+    /// It ended: what is left of a line that did not.
+    pub fn finish(&mut self) -> Option<LineFault> {
+        match self {
+            Self::Child(_, buffer) => buffer.finish(),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// Ends it. A remote session says so to its server, for as long as somebody drives that.
+    pub fn stop(self) -> Option<Farewell> {
+        match self {
+            Self::Child(child, _) => {
+                child.stop();
+                None
+            }
+            Self::Remote(remote) => remote.stop(),
+        }
+    }
+}

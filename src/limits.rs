@@ -78,6 +78,23 @@ pub const STRANGE_CONTEXTS: usize = 1024;
 pub const COUNTED_MS: u64 = 2_000;
 /// How long one process waits for another to leave the vault, in milliseconds.
 pub const VAULT_LOCK_MS: u64 = 5_000;
+/// Shortest and longest credential, in bytes. A shorter one could not be told from ordinary text,
+/// so it could not be kept out of logs.
+pub const SECRET_BYTES: (usize, usize) = (8, 16 << 10);
+/// How long the keychain may take while a session waits, in milliseconds…
+pub const KEYCHAIN_SERVE_MS: u64 = 10_000;
+/// …and while a person waits, who may have to type a password, in milliseconds.
+pub const KEYCHAIN_PERSON_MS: u64 = 60_000;
+/// Largest sealed file of the vault, in bytes.
+pub const VAULT_BYTES: u64 = 8 << 20;
+/// Items in one vault, removed ones included.
+pub const VAULT_ITEMS: usize = 4096;
+/// Longest name of an item (an issuer's URL), in bytes.
+pub const VAULT_NAME_BYTES: usize = 1024;
+/// Largest value in the vault, in bytes: a person's tokens, groups included.
+pub const VAULT_VALUE_BYTES: usize = 256 << 10;
+/// The use of a credential is noted at most this often, in seconds.
+pub const USED_NOTE_S: u64 = 3_600;
 /// `subscriptions/listen` requests one session may have open.
 pub const LISTENS: usize = 64;
 /// Longest `subscriptions/listen`, in bytes: it is kept while it is open.

@@ -185,6 +185,39 @@ pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsSt
     std::env::vars_os()
 }
 
+/// Where systemd puts the credentials of this service (systemd.exec(5)). A managed machine takes
+/// them only from where the system's service manager puts them.
+pub fn credentials_directory(managed: bool) -> Option<PathBuf> {
+    variable("CREDENTIALS_DIRECTORY")
+        .map(PathBuf::from)
+        .filter(|dir| !managed || dir.starts_with("/run/credentials"))
+}
+
+/// The variable, if there is one, that names another session bus than the user's own
+/// (`/run/user/UID/bus`): whoever sets it could put a keychain of their own in front of us.
+#[must_use]
+pub fn other_bus() -> Option<&'static str> {
+    #[cfg(all(unix, not(target_os = "macos")))]
+    {
+        let own = format!("/run/user/{}", rustix::process::getuid().as_raw());
+        let address = variable("DBUS_SESSION_BUS_ADDRESS");
+        let address = address.map(|address| address.to_string_lossy().into_owned());
+        return match address {
+            Some(address) => {
+                let path = address.strip_prefix("unix:path=");
+                let path = path.and_then(|rest| rest.split(',').next());
+                let same = path.and_then(|path| path.strip_suffix("/bus")) == Some(&own);
+                (!same || address.contains(';')).then_some("DBUS_SESSION_BUS_ADDRESS")
+            }
+            None => variable("XDG_RUNTIME_DIR")
+                .is_some_and(|dir| dir != *own)
+                .then_some("XDG_RUNTIME_DIR"),
+        };
+    }
+    #[cfg(not(all(unix, not(target_os = "macos"))))]
+    None
+}
+
 /// Reads every source, and judges none.
 fn gather() -> resolve::Inputs {
     let dirs = directories();

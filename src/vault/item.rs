@@ -58,6 +58,16 @@ impl StoreKind {
             Self::SystemdCredential => "systemd-credential",
         }
     }
+
+    /// Its name in sentences.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Keychain => "keychain",
+            Self::KeyFile => "key file",
+            Self::SystemdCredential => "systemd credential",
+        }
+    }
 }
 
 /// Custody of secrets. Every call reads or writes the shared file anew, under its lock, so that

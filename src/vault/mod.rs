@@ -11,11 +11,18 @@
 //!   fork as soon as both send; whoever can replace it is seen as an installation nobody knows.
 #![warn(missing_docs)]
 
+mod file;
 mod item;
+mod keychain;
+mod open;
+mod sealed;
 
 pub use self::item::{Facts, Item, ItemId, MemoryVault, StoreKind, Vault};
+pub use self::keychain::KeychainError;
+pub use self::open::{exists, open, path};
+pub use self::sealed::SealedFault;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +30,7 @@ use data_encoding::BASE64;
 
 use crate::batch::InstallationKey;
 use crate::clock::Entropy;
+use crate::limits;
 use crate::secret::Secret;
 
 /// First line of the key file: what it is, its format and the lowest reader.
@@ -30,12 +38,67 @@ const TITLE: &str = "mcpshim installation key, format 1, reader 1";
 /// No private file of ours is longer, in bytes.
 const FILE_BYTES: u64 = 64 << 10;
 
-/// A secret file that cannot be made or trusted.
+/// A secret, or a file of secrets, that cannot be made, had or trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
+    /// Another process does not let go of the vault.
+    #[error("another mcpshim holds the vault for more than {} s", limits::VAULT_LOCK_MS / 1000)]
+    Busy,
     /// The content is not what we write.
     #[error("{} is not an installation key file of format 1", .0.display())]
     Content(PathBuf),
+    /// The file was there and is not any more.
+    #[error("{} is gone", .0.display())]
+    Gone(PathBuf),
+    /// The keychain did not give or take the vault's key.
+    #[error("the vault's key is not available")]
+    Keychain(#[from] KeychainError),
+    /// What lies where the vault's key should be is no key.
+    #[error("{} holds no key of the vault", path.display())]
+    Key {
+        /// Where the key was looked for.
+        store: StoreKind,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// There is a vault, and its key is gone.
+    #[error("the {} has no key for the vault {}", store.title(), path.display())]
+    KeyMissing {
+        /// Where its key should be.
+        store: StoreKind,
+        /// The sealed file.
+        path: PathBuf,
+    },
+    /// The registry does not allow the store that the vault was made with.
+    #[error("the key of {} is in a {}, which the registry does not allow", path.display(), store.title())]
+    NotAllowed {
+        /// Where its key is.
+        store: StoreKind,
+        /// The sealed file.
+        path: PathBuf,
+    },
+    /// The keychain gave back something else than it was given.
+    #[error("the keychain did not keep the vault's key")]
+    NotKept,
+    /// The sealed file cannot be used.
+    #[error("{} cannot be opened", path.display())]
+    Sealed {
+        /// The sealed file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        fault: SealedFault,
+    },
+    /// An older copy of the sealed file was put in its place while it was in use.
+    #[error("{} is older ({generation}) than it was a moment ago ({seen})", path.display())]
+    WentBack {
+        /// The sealed file.
+        path: PathBuf,
+        /// Its generation.
+        generation: u64,
+        /// The generation seen before.
+        seen: u64,
+    },
     /// The file system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -56,6 +119,57 @@ pub enum VaultError {
         /// Its owner.
         owner: u32,
     },
+}
+
+impl VaultError {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let anew = |path: &Path| {
+            format!(
+                "if it cannot be brought back, move {} away and set your credentials and sign in again",
+                path.display()
+            )
+        };
+        match self {
+            Self::Busy => "try again; if it stays so, end the other mcpshim that hangs".to_owned(),
+            Self::Content(path) => format!(
+                "move {} away: the next start makes another key, which has to be enrolled",
+                path.display()
+            ),
+            Self::Gone(_) | Self::WentBack { .. } => {
+                "restart mcpshim: whoever replaced the file should know why".to_owned()
+            }
+            Self::Io { path, .. } => {
+                format!("check who owns {} and its file system", path.display())
+            }
+            Self::Key { path, .. } => format!("put the right content back into {}", path.display()),
+            Self::KeyMissing { store, path } => match store {
+                StoreKind::Keychain => format!(
+                    "the keychain was reset or is another one than before; {}",
+                    anew(path)
+                ),
+                StoreKind::KeyFile | StoreKind::SystemdCredential => anew(path),
+            },
+            Self::Keychain(error) => error.hint(),
+            Self::NotAllowed { path, .. } => format!(
+                "ask for `secret_stores` in the registry; or move {} away and set your credentials \
+                 again with a keychain",
+                path.display()
+            ),
+            Self::NotKept => "check the keychain with its own program".to_owned(),
+            Self::Open { path, .. } => format!(
+                "take it as known to others: renew what it holds; then `chmod 600 {}`",
+                path.display()
+            ),
+            Self::Sealed { path, fault } => match fault {
+                SealedFault::Newer(_) => "update mcpshim".to_owned(),
+                SealedFault::Damaged(_)
+                | SealedFault::Organisation(_)
+                | SealedFault::OtherKey(_) => anew(path),
+            },
+        }
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VaultError {
@@ -151,13 +265,48 @@ pub fn create_private(path: &Path, content: &[u8], entropy: &mut dyn Entropy) ->
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = private_file().write(true).create_new(true).open(path)?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+/// How a file that only its owner can read is opened.
+fn private_file() -> OpenOptions {
+    // the other cfg'd line of this function is the whole difference between platforms
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "a mode is Unix's"))]
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Puts this content in the place of a private file's, whole or not at all.
+///
+/// It is written and synced under another name, which then takes the file's. A crash before
+/// leaves that other name behind; it is removed here the next time, so callers hold a lock.
+///
+/// # Errors
+/// What the file system says; the file then is as it was.
+pub fn replace_private(path: &Path, content: &[u8], entropy: &mut dyn Entropy) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".{name}.");
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    let mut tag = [0; 8];
+    entropy.fill(&mut tag);
+    let draft = dir.join(format!("{prefix}{}", data_encoding::HEXLOWER.encode(&tag)));
+    write_new(&draft, content)?;
+    // from here on readers see the new content; a power loss may still bring the old one back
+    std::fs::rename(&draft, path)?;
+    sync_dir(dir)
 }
 
 /// Makes the names in a directory durable.
@@ -178,6 +327,25 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// [`VaultError::Open`] when others than the current user may read or write it: a secret that
 /// was readable is not a secret any more, and using it would hide that.
 pub fn read_private(path: &Path) -> Result<Option<Secret>, VaultError> {
+    read_private_up_to(path, FILE_BYTES)
+}
+
+/// Reads the systemd credential of that name: the service manager may own it, and its mode then
+/// shows an access list's mask.
+fn read_credential(path: &Path) -> Result<Option<Secret>, VaultError> {
+    #[cfg(unix)]
+    if let Ok(meta) = std::fs::metadata(path) {
+        use std::os::unix::fs::MetadataExt as _;
+        if meta.uid() == 0 && meta.mode() & 0o007 == 0 {
+            let content = std::fs::read(path).map_err(failed("read", path))?;
+            return Ok(Some(Secret::new(content)));
+        }
+    }
+    read_private(path)
+}
+
+/// [`read_private`] for files of another size.
+fn read_private_up_to(path: &Path, limit: u64) -> Result<Option<Secret>, VaultError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -197,14 +365,16 @@ pub fn read_private(path: &Path) -> Result<Option<Secret>, VaultError> {
         }
     }
     let mut content = zeroize::Zeroizing::new(Vec::with_capacity(4096));
-    file.take(FILE_BYTES)
+    file.take(limit)
         .read_to_end(&mut content)
         .map_err(failed("read", path))?;
     Ok(Some(Secret::new(std::mem::take(&mut *content))))
 }
 
+#[cfg(test)]
+mod tests;
 #[cfg(all(test, unix))]
-mod tests {
+mod key_tests {
     use super::*;
     use crate::clock::{CountingEntropy, SystemEntropy};
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,6 +1,10 @@
 //! Values that never print themselves.
 #![warn(missing_docs)]
 
+mod scrub;
+
+pub use self::scrub::{MARK, Scrubber, Stream};
+
 use std::fmt;
 
 use zeroize::Zeroizing;

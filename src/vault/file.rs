@@ -1,0 +1,232 @@
+//! The sealed file in its directory: who may write it, when, and how a change becomes durable.
+//!
+//! A change is read, made and written under `vault.lock`, which nobody holds longer than it
+//! takes. It becomes visible with one rename: a crash before leaves the old content and a draft
+//! that the next writer removes, a crash after leaves the new content.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::sealed::{MasterKey, Sealed, SealedFault};
+use super::{
+    Facts, Item, ItemId, StoreKind, Vault, VaultError, create_private_dir, failed, private_file,
+    read_private_up_to, replace_private,
+};
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::config::Config;
+use crate::ids::OrgId;
+use crate::limits;
+use crate::secret::Secret;
+
+/// Between two looks at a lock that somebody else holds.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Where the vault is, and whose.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    dir: PathBuf,
+    pub(super) org: OrgId,
+}
+
+/// The lock, held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Held(#[expect(dead_code, reason = "closing it ends the lock")] File);
+
+impl Place {
+    pub(super) fn of(config: &Config) -> Self {
+        Self::at(&config.state_dir, &config.org)
+    }
+
+    pub(super) fn at(state_dir: &Path, org: &OrgId) -> Self {
+        Self {
+            dir: state_dir.join("vault"),
+            org: org.clone(),
+        }
+    }
+
+    pub(super) fn file(&self) -> PathBuf {
+        self.dir.join("vault.sealed")
+    }
+
+    pub(super) fn key_file(&self) -> PathBuf {
+        self.dir.join("vault.key")
+    }
+
+    /// The sealed file as it is now.
+    pub(super) fn read(&self) -> Result<Option<Secret>, VaultError> {
+        read_private_up_to(&self.file(), limits::VAULT_BYTES + 1)
+    }
+
+    pub(super) fn unreadable(&self) -> impl Fn(SealedFault) -> VaultError {
+        let path = self.file();
+        move |fault| VaultError::Sealed {
+            path: path.clone(),
+            fault,
+        }
+    }
+
+    /// Makes this process the one that writes.
+    pub(super) fn lock(&self) -> Result<Held, VaultError> {
+        create_private_dir(&self.dir).map_err(failed("create", &self.dir))?;
+        let path = self.dir.join("vault.lock");
+        let file = private_file()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        let clock = SystemClock::new();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Held(file)),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            }
+            if clock.mono_us() >= limits::VAULT_LOCK_MS * 1000 {
+                return Err(VaultError::Busy);
+            }
+            std::thread::park_timeout(LOOK);
+        }
+    }
+}
+
+/// The vault of one user and organisation on one machine.
+pub(super) struct FileVault {
+    place: Place,
+    store: StoreKind,
+    key: MasterKey,
+    /// The highest generation seen: a file may not go back while we look.
+    seen: u64,
+}
+
+impl FileVault {
+    pub(super) fn new(place: Place, store: StoreKind, key: MasterKey) -> Self {
+        Self {
+            place,
+            store,
+            key,
+            seen: 0,
+        }
+    }
+
+    /// Whether this file is sealed with our key, and whole.
+    pub(super) fn verify(&self, bytes: &Secret) -> Result<(), VaultError> {
+        self.parse(bytes).map(drop)
+    }
+
+    /// Writes the first content.
+    pub(super) fn create(&self, mut first: Sealed, held: &Held) -> Result<(), VaultError> {
+        first.generation = 1;
+        self.write(&first, held)
+    }
+
+    fn parse(&self, bytes: &Secret) -> Result<Sealed, VaultError> {
+        let sealed = Sealed::parse(bytes.expose(), &self.place.org, &self.key)
+            .map_err(self.place.unreadable())?;
+        if sealed.store != self.store {
+            return Err(self.place.unreadable()(SealedFault::OtherKey(sealed.store)));
+        }
+        Ok(sealed)
+    }
+
+    fn read(&mut self) -> Result<Sealed, VaultError> {
+        let path = self.place.file();
+        let bytes = self.place.read()?.ok_or(VaultError::Gone(path))?;
+        let sealed = self.parse(&bytes)?;
+        if sealed.generation < self.seen {
+            return Err(VaultError::WentBack {
+                path: self.place.file(),
+                generation: sealed.generation,
+                seen: self.seen,
+            });
+        }
+        self.seen = sealed.generation;
+        Ok(sealed)
+    }
+
+    fn write(&self, sealed: &Sealed, _held: &Held) -> Result<(), VaultError> {
+        let path = self.place.file();
+        let bytes = sealed.encode().map_err(self.place.unreadable())?;
+        replace_private(&path, &bytes, &mut SystemEntropy).map_err(failed("write", &path))
+    }
+
+    /// Reads, changes and writes under the lock. Nothing is written unless `change` says so.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Sealed) -> Result<Option<T>, SealedFault>,
+    ) -> Result<Option<T>, VaultError> {
+        let held = self.place.lock()?;
+        let mut sealed = self.read()?;
+        let changed = change(&mut sealed).map_err(self.place.unreadable())?;
+        if changed.is_some() {
+            sealed.generation += 1;
+            self.write(&sealed, &held)?;
+            self.seen = sealed.generation;
+        }
+        Ok(changed)
+    }
+}
+
+impl Vault for FileVault {
+    fn get(&mut self, id: &ItemId) -> Result<Option<Item>, VaultError> {
+        let found = self.read()?.get(id).map_err(self.place.unreadable())?;
+        Ok(found.map(|(value, facts)| Item { value, facts }))
+    }
+
+    fn put(
+        &mut self,
+        id: &ItemId,
+        expected: u64,
+        value: &Secret,
+        now_s: u64,
+    ) -> Result<Option<u64>, VaultError> {
+        self.change(|sealed| match sealed.serial(id) == expected {
+            true => sealed.put(id, value, now_s, &mut SystemEntropy).map(Some),
+            false => Ok(None),
+        })
+    }
+
+    fn remove(&mut self, id: &ItemId, expected: u64) -> Result<bool, VaultError> {
+        let mut same = false;
+        self.change(|sealed| {
+            let serial = sealed.serial(id);
+            same = serial == expected;
+            // there may be nothing to remove
+            let change = same && serial != 0;
+            if change {
+                sealed.remove(id);
+            }
+            Ok(change.then_some(()))
+        })?;
+        Ok(same)
+    }
+
+    fn used(&mut self, id: &ItemId, now_s: u64) -> Result<(), VaultError> {
+        let due = |facts: Facts| {
+            facts
+                .used_s
+                .is_none_or(|used| now_s.saturating_sub(used) >= limits::USED_NOTE_S)
+        };
+        if !self.read()?.facts(id).is_some_and(due) {
+            return Ok(());
+        }
+        self.change(|sealed| {
+            let is_due = sealed.facts(id).is_some_and(due);
+            if is_due {
+                sealed.used(id, now_s);
+            }
+            Ok(is_due.then_some(()))
+        })?;
+        Ok(())
+    }
+
+    fn list(&mut self) -> Result<BTreeMap<ItemId, Facts>, VaultError> {
+        Ok(self.read()?.list())
+    }
+
+    fn store(&self) -> StoreKind {
+        self.store
+    }
+}

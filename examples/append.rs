@@ -149,6 +149,7 @@ fn intent(call: u64, at: mcpshim::clock::Now, content: &Content, audit: AuditRul
             target: ContextId(5),
             registry: None,
             rule: ContextId(3),
+            credential: None,
             correlation: Correlation {
                 tool_use_id: Some("toolu_01A09q90qw90lq917835lq9".to_owned()),
                 ..Correlation::default()

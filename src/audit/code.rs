@@ -26,6 +26,11 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// Whether everything was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// An LEB128 number of at most 64 bits, in its shortest form.
     pub(super) fn number(&mut self) -> Option<u64> {
         let mut value = 0_u64;

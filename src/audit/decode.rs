@@ -9,7 +9,9 @@ use super::entry::{CallerContext, Context, ContextId, End, TargetKind};
 use super::frame::{Blob, Frame};
 use super::seal::{self, WrappedKey};
 use crate::clock::Now;
-use crate::ids::{CallId, Digest, ExposedName, KeyId, OrgId, ServerId, ServerKey, StreamId};
+use crate::ids::{
+    CallId, CredentialId, Digest, ExposedName, KeyId, OrgId, ServerId, ServerKey, StreamId,
+};
 use crate::registry::Freshness;
 use crate::registry::doc::{DurabilityClass, FailMode, RegistryVersion};
 
@@ -201,6 +203,8 @@ pub struct Call<'a> {
     pub ids: Ids<'a>,
     /// The arguments.
     pub payload: Payload<'a>,
+    /// With which credential.
+    pub credential: Option<ContextId>,
 }
 
 /// The client's own ids.
@@ -505,6 +509,11 @@ fn context(r: &mut Reader<'_>) -> Option<Context> {
             transport: owned(r)?,
             protocol: owned(r)?,
         },
+        7 => Context::Credential {
+            id: CredentialId::parse(r.text()?).ok()?,
+            store: owned(r)?,
+            serial: r.number()?,
+        },
         6 => Context::Target {
             kind: target_kind(r.byte()?)?,
             server: optional_context(r)?,
@@ -593,6 +602,11 @@ fn call<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Call<'a>> {
         },
     };
     let payload = payload(r, frame)?;
+    // added after the first writers: absent is none
+    let credential = match r.is_empty() {
+        true => None,
+        false => optional_context(r)?,
+    };
     Some(Call {
         call,
         leg,
@@ -605,6 +619,7 @@ fn call<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Call<'a>> {
         fail_mode,
         ids,
         payload,
+        credential,
     })
 }
 

@@ -249,7 +249,8 @@ impl Encoder {
                 put_number(&mut meta, (*leg).into());
                 put_end(&mut meta, *end);
                 put_number(&mut meta, *took_us);
-                self.finish(kind::OUTCOME, meta, (content, audit.results, room), out);
+                let payload = (content, audit.results, room);
+                self.finish(kind::OUTCOME, meta, payload, None, out);
             }
         }
         self.seq
@@ -317,6 +318,7 @@ impl Encoder {
             Context::Target { server, .. } => *server,
             Context::Caller(_)
             | Context::Client { .. }
+            | Context::Credential { .. }
             | Context::Registry { .. }
             | Context::Rule { .. }
             | Context::Server { .. } => None,
@@ -371,8 +373,8 @@ impl Encoder {
         for id in [facts.caller, facts.client, facts.target, facts.rule] {
             self.context(id, at, out);
         }
-        if let Some(registry) = facts.registry {
-            self.context(registry, at, out);
+        for id in [facts.registry, facts.credential].into_iter().flatten() {
+            self.context(id, at, out);
         }
         let mut meta = self.meta(at);
         if let Some(code) = code {
@@ -400,18 +402,26 @@ impl Encoder {
             kind,
             meta,
             (&facts.content, facts.audit.arguments, room),
+            facts.credential,
             out,
         );
     }
 
-    /// Writes a record that ends in a payload.
+    /// Writes a record that ends in a payload and, where there was one, a credential.
     fn finish(
         &mut self,
         kind: u8,
         mut meta: Vec<u8>,
         (content, capture, room): (&Content, Capture, Room),
+        credential: Option<ContextId>,
         out: &mut Vec<u8>,
     ) {
+        // readers that do not know it ignore what follows the payload
+        let last = |meta: &mut Vec<u8>| {
+            if let Some(credential) = credential {
+                put_number(meta, credential.0.into());
+            }
+        };
         let content = &content.0[..];
         let size = |meta: &mut Vec<u8>, why: u8| {
             meta.extend_from_slice(&[1, why]);
@@ -441,11 +451,13 @@ impl Encoder {
                 put_number(&mut meta, seal::bucket(content.len()) as u64);
                 put_number(&mut meta, nonce);
                 meta.extend_from_slice(&key.commitment(spot));
+                last(&mut meta);
                 let mut seal = |out: &mut Vec<u8>| key.seal(spot, content, out);
                 self.frame(kind, std::mem::take(&mut meta), Some(&mut seal), out);
             }
         }
         if !meta.is_empty() {
+            last(&mut meta);
             self.frame(kind, meta, None, out);
         }
         if let Some(segment) = &mut self.segment {
@@ -604,6 +616,12 @@ fn put_context(body: &mut Vec<u8>, context: &Context) {
             if let Some(session) = session {
                 put_text(body, session, CORRELATION_BYTES);
             }
+        }
+        Context::Credential { id, store, serial } => {
+            body.push(7);
+            put_text(body, id.as_str(), NAME_BYTES);
+            put_text(body, store, CODE_BYTES);
+            put_number(body, *serial);
         }
         Context::Registry {
             org,

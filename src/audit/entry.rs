@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::ids::{CallId, Digest, ExposedName, OrgId, ServerId, ServerKey};
+use crate::ids::{CallId, CredentialId, Digest, ExposedName, OrgId, ServerId, ServerKey};
 use crate::registry::Freshness;
 use crate::registry::doc::{AuditRule, RegistryVersion};
 use crate::secret::Content;
@@ -31,6 +31,15 @@ pub enum Context {
         protocol: String,
         /// The client's own session id where it claims one (`CLAUDE_CODE_SESSION_ID`, …).
         session: Option<String>,
+    },
+    /// A credential that an upstream was given: names and numbers, never the secret.
+    Credential {
+        /// Its id in the registry.
+        id: CredentialId,
+        /// Where the key of the vault is that it came from, e.g. `keychain`.
+        store: String,
+        /// Which value of it.
+        serial: u64,
     },
     /// The registry that decided.
     Registry {
@@ -151,6 +160,8 @@ pub struct CallFacts {
     pub registry: Option<ContextId>,
     /// By which rule.
     pub rule: ContextId,
+    /// With which credential; `None` where the server was given none, and in refusals.
+    pub credential: Option<ContextId>,
     /// The client's ids.
     pub correlation: Correlation,
     /// The client's arguments (tools, prompts, completion) or URI (resources), exact bytes.

@@ -96,6 +96,7 @@ fn facts(call: u64, content: &[u8], arguments: Capture) -> CallFacts {
         target: ContextId(6),
         registry: Some(ContextId(3)),
         rule: ContextId(4),
+        credential: None,
         correlation: Correlation {
             tool_use_id: Some("toolu_01A09q90qw90lq917835lq9".to_owned()),
             call_id: None,

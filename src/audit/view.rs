@@ -42,6 +42,8 @@ pub struct Facts {
     pub registry: Option<ContextId>,
     /// By which rule.
     pub rule: ContextId,
+    /// With which credential.
+    pub credential: Option<ContextId>,
 }
 
 impl From<&Call<'_>> for Facts {
@@ -52,6 +54,7 @@ impl From<&Call<'_>> for Facts {
             target: call.target,
             registry: call.registry,
             rule: call.rule,
+            credential: call.credential,
         }
     }
 }
@@ -156,6 +159,7 @@ fn weight(context: &Context) -> usize {
             protocol,
             session,
         } => text(name) + text(version) + text(protocol) + session.as_ref().map_or(0, text),
+        Context::Credential { store, .. } => text(store),
         Context::Rule { id, source, role } => text(id) + text(source) + text(role),
         Context::Target { name, .. } => text(name),
     };
@@ -433,6 +437,15 @@ fn put_facts(put: &mut impl FnMut(&str, Value), facts: Facts, table: &ContextTab
         }
         _ => put("rule_context", facts.rule.0.into()),
     }
+    match facts.credential.map(|id| table.context(id)) {
+        Some(Some(Context::Credential { id, store, serial })) => {
+            put("credential", id.as_str().into());
+            put("credential_store", store.as_str().into());
+            put("credential_serial", (*serial).into());
+        }
+        Some(_) => put("credential_context", facts.credential.map(|id| id.0).into()),
+        None => {}
+    }
     match facts.registry.map(|id| table.context(id)) {
         Some(Some(Context::Registry {
             version,
@@ -494,6 +507,10 @@ fn context_json(context: &Context, table: &ContextTable) -> Value {
         } => {
             value!({"client": name, "client_version": version, "protocol": protocol,
                 "client_session_id": session})
+        }
+        Context::Credential { id, store, serial } => {
+            value!({"credential": id.as_str(), "credential_store": store,
+                "credential_serial": serial})
         }
         Context::Registry {
             org,

@@ -59,6 +59,7 @@ impl Machine {
             target: self.outbox.context(target, now),
             registry: self.registry_context(now),
             rule: self.outbox.context(rule, now),
+            credential: None,
             correlation: Correlation::default(),
             content: Content(bytes::Bytes::copy_from_slice(params.as_bytes())),
             audit: AuditRule::default(),

@@ -213,6 +213,9 @@ pub enum LinkInput<'a> {
     Ping(&'a str),
     /// A call will not be answered, though the transport is alive.
     Strained(&'a Loss),
+    /// The transport was not started, because of something on this side that a person can mend:
+    /// it is tried again with the next call, without a back-off.
+    Refused(&'a str),
     /// Time passed.
     Wake,
 }
@@ -469,6 +472,7 @@ impl Link {
                 self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
             }
             LinkInput::Strained(loss) => self.strained(loss, now),
+            LinkInput::Refused(reason) => self.refused(reason, now),
             LinkInput::Wake => self.wake(now),
         }
     }
@@ -1038,6 +1042,18 @@ impl Link {
                 self.down(reason.to_owned(), now);
             }
         }
+    }
+
+    /// The transport was not started, and it was not the server's fault.
+    fn refused(&mut self, reason: &str, now: &Now) {
+        self.asks.clear();
+        self.phase = Phase::Closed;
+        self.not_before_us = now.mono_us;
+        let failure = LinkFailure::Down(reason.to_owned());
+        self.last_failure = Some(failure.clone());
+        self.out
+            .push_back(LinkOutput::Note("down", reason.to_owned()));
+        self.out.push_back(LinkOutput::Failed(failure));
     }
 
     fn wake(&mut self, now: &Now) {

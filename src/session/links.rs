@@ -78,8 +78,8 @@ struct Slot {
     asks: u32,
     /// The highest request id given.
     given: u64,
-    /// The credential its transport was given.
-    credential: Option<CredentialUse>,
+    /// The context of the credential its transport was given.
+    credential: Option<ContextId>,
 }
 
 /// Every link of the session.
@@ -197,6 +197,11 @@ impl Links {
     /// Whether a request with this id was ever made on the link.
     pub(super) fn gave(&self, link: LinkId, id: u64) -> bool {
         self.seen(link).is_some_and(|slot| id <= slot.given)
+    }
+
+    /// The context of the credential a link was given.
+    pub(super) fn credential(&self, id: LinkId) -> Option<ContextId> {
+        self.seen(id)?.credential
     }
 
     pub(super) fn era(&self, id: LinkId) -> Option<Era> {
@@ -347,10 +352,41 @@ impl Machine {
 
     /// A link's transport is up, with this credential.
     pub(super) fn link_opened(&mut self, id: LinkId, credential: Option<CredentialUse>, now: &Now) {
+        let credential = credential.map(|credential| {
+            let context = Context::Credential {
+                id: credential.id,
+                store: credential.store.to_owned(),
+                serial: credential.serial,
+            };
+            self.outbox.context(context, now)
+        });
         if let Some(slot) = self.links.slot(id) {
             slot.credential = credential;
         }
         self.link_input(id, LinkInput::Opened, now);
+    }
+
+    /// A link's transport was not started, because of something on this side.
+    pub(super) fn link_refused(&mut self, id: LinkId, reason: &str, now: &Now) {
+        self.link_input(id, LinkInput::Refused(reason), now);
+    }
+
+    /// A live credential was taken out of the link's next line: the record says so.
+    pub(super) fn redacted(&mut self, id: LinkId, times: u64, now: &Now) {
+        let Some(server) = self
+            .links
+            .seen(id)
+            .map(|slot| Arc::clone(slot.link.server()))
+        else {
+            return;
+        };
+        let server = self.server_context(&server, now);
+        let record = Record::Link {
+            server,
+            code: "redacted",
+            detail: format!("its next message held a live credential, {times} times"),
+        };
+        self.outbox.append(record, now);
     }
 
     /// One request of a link will not be answered; one that was already is not concerned.

@@ -65,6 +65,21 @@ pub enum Input<'a> {
         /// The line.
         line: &'a [u8],
     },
+    /// A link's transport was not started because of something on this side that a person can
+    /// mend (a missing credential): tried again with the next call, without a back-off.
+    LinkRefused {
+        /// Which.
+        link: LinkId,
+        /// One phrase for people that follows the server's key.
+        reason: String,
+    },
+    /// Live credentials were taken out of the next [`Input::LinkLine`] of this link.
+    LinkRedacted {
+        /// Which.
+        link: LinkId,
+        /// How many.
+        times: u64,
+    },
     /// A link's transport is up: bytes may be sent.
     LinkOpened {
         /// Which.
@@ -246,6 +261,8 @@ impl Machine {
                 | Input::LinkLine { .. }
                 | Input::ExchangeLost { .. }
                 | Input::LinkOpened { .. }
+                | Input::LinkRedacted { .. }
+                | Input::LinkRefused { .. }
                 | Input::Renew { .. }
                 | Input::Snapshot(_)
                 | Input::Wake => {}
@@ -259,6 +276,8 @@ impl Machine {
             Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
             Input::LinkLine { link, line } => self.link_line(link, line, now),
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
+            Input::LinkRedacted { link, times } => self.redacted(link, times, now),
+            Input::LinkRefused { link, reason } => self.link_refused(link, &reason, now),
             Input::LinkOpened { link, credential } => {
                 self.link_opened(link, credential, now);
             }

@@ -482,7 +482,8 @@ impl Machine {
             _ => self.edited(ask, route, rename, era, &token),
         };
         let rule = self.rule_context(started, now);
-        let facts = self.facts(ask, route.target, rule, started.audit, content, now);
+        let mut facts = self.facts(ask, route.target, rule, started.audit, content, now);
+        facts.credential = self.links.credential(link);
         let params = request.params.as_ref();
         let start = Start {
             origin: match ask.method {
@@ -586,6 +587,7 @@ impl Machine {
             target,
             registry: self.registry_context(now),
             rule,
+            credential: None,
             correlation: meta::correlation(meta),
             content: Content(content),
             audit,

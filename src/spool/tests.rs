@@ -348,6 +348,7 @@ fn intent(ms: u64, bytes: usize) -> Entry {
             target: context,
             registry: None,
             rule: context,
+            credential: None,
             correlation: Correlation::default(),
             content: Content(bytes::Bytes::from(vec![b'x'; bytes])),
             audit: AuditRule {

@@ -205,6 +205,7 @@ fn append(spool: &mut Spool, first: u64, last: u64) {
             target: ContextId(if refused { 5 } else { 4 }),
             registry: None,
             rule: ContextId(if refused { 7 } else { 6 }),
+            credential: None,
             correlation: Correlation {
                 tool_use_id: Some(format!("toolu_{call}")),
                 call_id: Some(format!("call_{call}")),

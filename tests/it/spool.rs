@@ -342,6 +342,7 @@ fn arguments_are_never_in_clear_on_the_disk_and_only_the_audit_key_reads_them() 
         target: ContextId(1),
         registry: None,
         rule: ContextId(1),
+        credential: None,
         correlation: Correlation::default(),
         content: Content(bytes::Bytes::from_static(CANARY)),
         audit: rule(capture),

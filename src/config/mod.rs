@@ -17,6 +17,7 @@
 mod keys;
 mod machine;
 mod managed;
+mod places;
 mod resolve;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::ids::{AgentName, OrgId};
 use crate::report::{Exit, Failure};
 
 pub use self::keys::{KEYS, Key};
+pub use self::places::{Places, places};
 pub use self::resolve::{Effective, Setting, Source};
 
 /// The effective settings.

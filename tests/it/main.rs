@@ -12,6 +12,7 @@ mod support;
 
 mod admin;
 mod cli;
+mod client;
 mod collector;
 mod hostile;
 mod kill;

@@ -11,6 +11,7 @@ use mcpshim::config::Config;
 use mcpshim::report::{Exit, Failure};
 
 mod audit;
+mod client;
 mod completion;
 mod config;
 mod explain;
@@ -49,6 +50,8 @@ struct Cli {
 enum Command {
     #[command(subcommand)]
     Audit(audit::Command),
+    #[command(subcommand)]
+    Client(client::Command),
     Completion(completion::Args),
     Config(config::Args),
     Explain(explain::Args),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
     };
     let ended = match cli.command {
         Command::Audit(command) => audit::run(&command),
+        Command::Client(command) => client::run(&command),
         Command::Completion(args) => completion::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Explain(args) => explain::run(&args),

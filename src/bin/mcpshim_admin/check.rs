@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     if !args.json {
         say!("{dir}: {counted}.");
-        if mcpshim::admin::cases::files(&args.dir) > 0 {
+        if admin::cases::files(&args.dir) > 0 {
             say!(
                 "There are cases in tests/: run `mcpshim-admin test {}`.",
                 super::shell(&args.dir)

@@ -157,6 +157,10 @@ pub const FETCH_STALL: (usize, u64) = (4096, 10_000);
 pub const CLOCK_STEP_S: u64 = 86_400;
 /// How far the clock of an identity provider may differ from ours, in seconds.
 pub const TOKEN_LEEWAY_S: u64 = 60;
+/// The end of a sign-in that was not renewed is warned of this long ahead, in seconds.
+pub const SIGN_IN_WARNING_S: u64 = 1_800;
+/// How long a silent renewal may take before it counts as failed, in seconds: two polls.
+pub const RENEWAL_S: u64 = 60;
 /// Longest ID token accepted, in bytes; 200 groups of 36 characters are about 11 KiB encoded.
 pub const ID_TOKEN_BYTES: usize = 64 << 10;
 /// How long a person may take to sign in, in milliseconds.

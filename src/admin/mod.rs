@@ -5,8 +5,6 @@
 //! and [`agent()`] write files for people to go on with.
 #![warn(missing_docs)]
 
-pub mod cases;
-pub mod diff;
 pub mod keys;
 pub mod publish;
 
@@ -14,7 +12,6 @@ mod agent;
 mod compile;
 mod credential;
 mod date;
-mod git;
 mod init;
 mod lint;
 mod pins;
@@ -32,7 +29,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use self::agent::{AgentError, NewAgent, agent};
-pub use self::git::GitError;
 pub use self::init::{Example, InitError, init};
 pub use self::problem::{At, Level, Problem, Problems};
 use self::source::Sources;

@@ -81,15 +81,15 @@ const AUDIT: &str = r#"{"id": "ID", "suite": "x25519-hkdf-sha256/chacha20poly130
 /// A self-signed certificate, for nothing else.
 const CA: &str = include_str!("../../tests/data/ca.pem");
 
-pub(super) const NOW: u64 = 1_795_250_000; // 2026-11-21
+const NOW: u64 = 1_795_250_000; // 2026-11-21
 
 /// Sources in a directory of their own.
-pub(super) struct Org {
+struct Org {
     dir: tempfile::TempDir,
 }
 
 impl Org {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let org = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -111,41 +111,32 @@ impl Org {
         org
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) {
+    fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub(super) fn read(&self, name: &str) -> String {
+    fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// Replaces text that must be there.
-    pub(super) fn edit(&self, name: &str, from: &str, to: &str) {
+    fn edit(&self, name: &str, from: &str, to: &str) {
         let text = self.read(name);
         assert!(text.contains(from), "{name} does not contain {from:?}");
         self.write(name, &text.replace(from, to));
     }
 
-    pub(super) fn pin(&self, tools: &[&str]) -> Vec<Pinning> {
+    fn pin(&self, tools: &[&str]) -> Vec<Pinning> {
         pin(self.dir.path(), &[], &mut |_| Ok(surface(tools))).unwrap()
     }
 
-    pub(super) fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Pins every server with this surface.
-    pub(super) fn pin_as(&self, surface: &Surface) {
-        pin(self.dir.path(), &[], &mut |_| Ok(surface.clone())).unwrap();
-    }
-
-    pub(super) fn check(&self) -> String {
+    fn check(&self) -> String {
         let now = Now {
             wall_us: NOW * 1_000_000,
             mono_us: 0,
@@ -153,12 +144,12 @@ impl Org {
         check(self.dir.path(), &now).to_string()
     }
 
-    pub(super) fn compile(&self) -> TargetSet {
+    fn compile(&self) -> TargetSet {
         compile(self.dir.path()).unwrap()
     }
 }
 
-pub(super) fn surface(tools: &[&str]) -> Surface {
+fn surface(tools: &[&str]) -> Surface {
     let make = |kind, text: String| entry(kind, serde_json::from_str(&text).unwrap()).unwrap();
     let tool = |name: &&str| {
         make(

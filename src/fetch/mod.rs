@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod client;
+mod poll;
 mod source;
 mod store;
 
@@ -18,6 +19,7 @@ use crate::registry::doc::RegistryVersion;
 use crate::registry::{self, Cause, Ended, Loaded, RegistryError, Trust, Update};
 
 pub use self::client::client;
+pub use self::poll::Poller;
 pub use self::store::{Locked, Store};
 
 /// Why there is no registry, or no newer one.
@@ -152,6 +154,15 @@ pub async fn refresh_within(
     patience: &Patience,
 ) -> Result<Refreshed, FetchError> {
     let source = source::Source::open(&config.registry_url, &config.network)?;
+    refresh_from(&source, config, clock, patience).await
+}
+
+async fn refresh_from(
+    source: &source::Source,
+    config: &Config,
+    clock: &dyn Clock,
+    patience: &Patience,
+) -> Result<Refreshed, FetchError> {
     let store = Store::of(config);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(patience.total_ms);
     let locked = loop {

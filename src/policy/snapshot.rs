@@ -26,6 +26,8 @@ pub struct Snapshot {
     caller: Option<Caller>,
     /// Why there is no registry or no caller, and what to do: for `mcpshim_status`.
     trouble: Option<String>,
+    /// From this Unix second on the end of the sign-in is warned of.
+    warns_at: Option<u64>,
     /// What servers that are not pinned offer just now, with names assigned.
     live: BTreeMap<ServerKey, Arc<Surface>>,
     standing: Standing,
@@ -153,7 +155,7 @@ impl Snapshot {
         live: BTreeMap<ServerKey, Arc<Surface>>,
         now: &Now,
     ) -> Self {
-        Self::with(
+        let snapshot = Self::with(
             id,
             self.registry.clone(),
             self.freshness,
@@ -161,7 +163,32 @@ impl Snapshot {
             self.trouble.clone(),
             live,
             now,
-        )
+        );
+        snapshot.warning_at(self.warns_at)
+    }
+
+    /// Warns of the end of a person's sign-in from this Unix second on.
+    #[must_use]
+    pub fn warning_at(mut self, second: Option<u64>) -> Self {
+        self.warns_at = second;
+        self
+    }
+
+    /// That the sign-in ends soon, if it does.
+    #[must_use]
+    pub fn warning(&self, now: &Now) -> Option<String> {
+        let Some(Caller::Person { expires, .. }) = &self.caller else {
+            return None;
+        };
+        let second = now.unix_s();
+        let soon = self.warns_at.is_some_and(|at| at <= second) && second < *expires;
+        soon.then(|| {
+            format!(
+                "your sign-in ends at {} and was not renewed by itself; run `mcpshim login` in any \
+                 terminal, sessions go on by themselves",
+                Utc(*expires)
+            )
+        })
     }
 
     fn with(
@@ -179,6 +206,7 @@ impl Snapshot {
             freshness,
             caller,
             trouble,
+            warns_at: None,
             live,
             standing: Standing::Nobody,
             roles: Vec::new(),
@@ -276,6 +304,7 @@ impl Snapshot {
         [expires, lapses]
             .into_iter()
             .chain(until)
+            .chain(self.warns_at)
             .chain(rules)
             .filter(|second| *second > now.unix_s())
             .min()

@@ -87,6 +87,7 @@ pub fn status(snapshot: &Snapshot, now: &Now) -> Status {
             trouble.push(format!("{} has no role; ask {help}", who(snapshot)));
         }
     }
+    trouble.extend(snapshot.warning(now));
     Status {
         version: env!("CARGO_PKG_VERSION"),
         caller: snapshot.caller().map(|_| who(snapshot)),

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::fetch;
 use crate::identity::{self, Caller};
 use crate::ids::AgentName;
+use crate::limits;
 use crate::login;
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
@@ -62,7 +63,19 @@ pub fn assemble_with_warnings(
         trouble,
         now,
     );
+    let life = login::life(&config.state_dir);
+    let snapshot = snapshot.warning_at(life.as_ref().map(warns_at));
     (Arc::new(snapshot), loaded.warnings)
+}
+
+/// From when on the end of a sign-in is warned of: half an hour ahead, less in a short life, and
+/// less the time in which a renewal that was begun then may still succeed.
+fn warns_at(life: &login::Life) -> u64 {
+    let half_s = life.expires_s.saturating_sub(life.issued_s) / 2;
+    let ahead_s = limits::SIGN_IN_WARNING_S.min(half_s);
+    life.expires_s
+        .saturating_sub(ahead_s)
+        .saturating_add(limits::RENEWAL_S.min(ahead_s / 2))
 }
 
 /// The snapshot that refuses everything and says why: for a configuration or a registry that
@@ -145,13 +158,13 @@ fn sentence(failure: &Failure) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::LogLevel;
     use crate::ids::OrgId;
     use crate::policy::fixture::{NOW, at, registry};
 
-    fn config(state: &Path) -> Config {
+    pub(in crate::serve) fn config(state: &Path) -> Config {
         Config {
             org: OrgId::parse("acme").unwrap(),
             registry_url: "file:///nowhere/".to_owned(),
@@ -167,6 +180,24 @@ mod tests {
             project_dir: None,
             client_session: None,
         }
+    }
+
+    #[test]
+    fn the_end_is_warned_of_half_an_hour_ahead_or_later_in_a_short_life() {
+        let ahead = |life_s: u64| {
+            let (issued_s, expires_s) = (1_000, 1_000 + life_s);
+            expires_s
+                - warns_at(&login::Life {
+                    issued_s,
+                    expires_s,
+                })
+        };
+        // a renewal that began in time has had its chance
+        assert_eq!(ahead(8 * 3600), 1800 - 60);
+        assert_eq!(ahead(3600), 1800 - 60);
+        assert_eq!(ahead(300), 150 - 60);
+        assert_eq!(ahead(60), 15);
+        assert_eq!(ahead(0), 0);
     }
 
     #[test]

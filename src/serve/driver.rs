@@ -17,12 +17,14 @@ use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
 use super::record::{Recorder, Settled};
-use super::run_file::RunFile;
-use super::watch::Watcher;
+use super::requests::Request;
+use super::run_file::Restarted;
+use super::server_log;
+use super::watch::{News, Watcher};
 use crate::audit::encode::StreamHeader;
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
 use crate::config::{self, Config, Network};
-use crate::ids::{Digest, KeyId, LinkId};
+use crate::ids::{Digest, KeyId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
 use crate::report::Failure;
@@ -59,8 +61,8 @@ enum Event {
     Settled(Vec<Settled>),
     /// A signal asks us to end.
     Signal,
-    /// The watcher has a snapshot.
-    Snapshot(Arc<Snapshot>),
+    /// The watcher has something new.
+    News(News),
     /// The machine's time has come, or the end's.
     Timer,
 }
@@ -95,7 +97,6 @@ struct Driver {
     engaged: bool,
     /// The process that delivers is not asked for before this.
     delivery_not_before_us: u64,
-    run_file: Option<RunFile>,
     /// When the run file is written next; `None` while it says what holds.
     report_at_us: Option<u64>,
     report_not_before_us: u64,
@@ -164,7 +165,6 @@ impl Driver {
             armed_us: None,
             engaged: false,
             delivery_not_before_us: 0,
-            run_file: None,
             report_at_us: None,
             report_not_before_us: 0,
             done: false,
@@ -215,9 +215,9 @@ impl Driver {
             return Poll::Ready(Event::Settled(settled));
         }
         if let Some(watcher) = &mut self.watcher {
-            match watcher.poll_snapshot(cx) {
+            match watcher.poll_news(cx) {
                 Poll::Pending => {}
-                Poll::Ready(Some(snapshot)) => return Poll::Ready(Event::Snapshot(snapshot)),
+                Poll::Ready(Some(news)) => return Poll::Ready(Event::News(news)),
                 Poll::Ready(None) => self.watcher = None,
             }
         }
@@ -278,17 +278,51 @@ impl Driver {
                 self.client_in = None;
                 self.ask_to_end();
             }
-            Event::Snapshot(snapshot) => {
+            Event::News(news) => self.on_news(news),
+            Event::Timer => {
+                self.armed_us = None;
+                self.handle(Input::Wake);
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Credentials => {
+                for server in self.machine.without_credential() {
+                    self.handle(Input::Renew {
+                        server,
+                        at_once: false,
+                    });
+                }
+            }
+            News::Restart(request) => self.restart(&request),
+            News::Snapshot(snapshot) => {
                 if let Some(registry) = snapshot.registry() {
                     self.recorder.set_audit_keys(&registry.org.audit_keys);
                 }
                 self.snapshot = Some(Arc::clone(&snapshot));
                 self.handle(Input::Snapshot(snapshot));
             }
-            Event::Timer => {
-                self.armed_us = None;
-                self.handle(Input::Wake);
-            }
+        }
+    }
+
+    /// Opens servers anew, because a person asked for it in a terminal.
+    fn restart(&mut self, request: &Request) {
+        let meant = |key: &ServerKey| request.server.as_ref().is_none_or(|only| only == key);
+        let mut servers = self.machine.servers_in_use();
+        servers.retain(meant);
+        let restarted = Restarted {
+            request: request.id.clone(),
+            servers: servers.len(),
+        };
+        for server in servers {
+            tracing::info!(%server, "Restarted on request.");
+            let at_once = request.at_once;
+            self.handle(Input::Renew { server, at_once });
+        }
+        if let Some(watcher) = &self.watcher {
+            watcher.restarted(restarted);
         }
     }
 
@@ -384,13 +418,6 @@ impl Driver {
         if let Err(error) = config::remember(config) {
             tracing::warn!(%error, "That this machine is managed is not noted.");
         }
-        match RunFile::create(&config.state_dir, std::process::id(), self.now.unix_s()) {
-            Ok(file) => {
-                self.run_file = Some(file);
-                self.report_at_us = Some(self.now.mono_us);
-            }
-            Err(error) => tracing::warn!(%error, "`mcpshim status` does not see this session."),
-        }
         let snapshot = self.snapshot.as_deref();
         match Watcher::start(config.clone(), self.clock.clone(), snapshot) {
             Ok(watcher) => self.watcher = Some(watcher),
@@ -434,17 +461,16 @@ impl Driver {
 
     /// Says in the run file what has moved.
     fn report(&mut self) {
-        if self.machine.take_moved() && self.run_file.is_some() {
-            self.report_at_us = Some(self.now.mono_us.max(self.report_not_before_us));
+        if self.watcher.is_some() && self.machine.take_moved() {
+            let at_us = self.now.mono_us.max(self.report_not_before_us);
+            self.report_at_us.get_or_insert(at_us);
         }
-        if let Some(file) = &mut self.run_file
+        if let Some(watcher) = &self.watcher
             && self.report_at_us.is_some_and(|at| at <= self.now.mono_us)
         {
             self.report_at_us = None;
             self.report_not_before_us = self.now.mono_us.saturating_add(REPORT_US);
-            if let Err(error) = file.write(self.machine.report(), &[]) {
-                tracing::debug!(%error, "The run file is not written.");
-            }
+            watcher.report(self.machine.report());
         }
     }
 
@@ -475,7 +501,8 @@ impl Driver {
     }
 
     fn spawn(&self, server: &ServerDoc) -> Result<Pipe, String> {
-        let log = self.config.as_ref().map(|config| log_path(config, server));
+        let config = self.config.as_ref();
+        let log = config.map(|config| server_log(config, &server.key));
         let launch = Launch::of(server, &self.environment, log);
         let child = launch.and_then(|launch| Child::spawn(&launch));
         child.map(Pipe::from).map_err(|error| error.to_string())
@@ -531,7 +558,9 @@ impl Driver {
 
     /// Children end with their guards, which see us go.
     async fn end(mut self) {
-        self.run_file = None;
+        if let Some(watcher) = self.watcher.take() {
+            watcher.end();
+        }
         self.recorder.close();
         let flushed = poll_fn(|cx| self.client_out.poll_flush(cx));
         if let Ok(Err(error)) = tokio::time::timeout(Duration::from_millis(50), flushed).await {
@@ -561,11 +590,6 @@ fn signals() -> io::Result<oneshot::Receiver<()>> {
         ring.send(()).unwrap_or_default();
     });
     Ok(rung)
-}
-
-fn log_path(config: &Config, server: &ServerDoc) -> PathBuf {
-    let name = format!("server-{}.log", server.key);
-    config.state_dir.join("log").join(name)
 }
 
 fn spool_dir(config: &Config) -> PathBuf {

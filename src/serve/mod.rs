@@ -19,13 +19,26 @@ mod driver;
 #[cfg(unix)]
 mod harden;
 #[cfg(unix)]
+mod notice;
+#[cfg(unix)]
 mod record;
+pub mod requests;
 pub mod run_file;
 #[cfg(unix)]
 mod watch;
 
+use std::path::PathBuf;
+
 use crate::config::Config;
+use crate::ids::ServerKey;
 use crate::report::Failure;
+
+/// Where what a server prints on its standard error is kept, for every session of this machine.
+#[must_use]
+pub fn server_log(config: &Config, server: &ServerKey) -> PathBuf {
+    let name = format!("server-{server}.log");
+    config.state_dir.join("log").join(name)
+}
 
 /// Serves one client on the standard streams, until it closes them or a signal comes.
 ///

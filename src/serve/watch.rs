@@ -1,48 +1,77 @@
-//! The registry watcher: renews the registry and tells the driver when a snapshot is due.
+//! What the session follows beside its calls: registry, sign-in, credentials, requests.
 //!
-//! A thread of its own: signatures and TLS would hold up calls. Started at the first real
-//! request. Of all processes of a device that share a state directory, one asks the source; the
-//! others see its file change.
+//! ```text
+//!   other processes ─▶ state directory ─ rings ─▶ watcher ─▶ snapshots, requests ─▶ driver
+//!                            ▲                      ▲  └────▶ run/<pid>.json
+//!   registry's source ─▶ poller (one per device) ───┘ when time alone changes an answer
+//! ```
+//!
+//! Two threads of their own, because signatures and TLS would hold up calls; both start at the
+//! first real request. The *watcher* sleeps until a file changes or an answer does by time. The
+//! *poller* waits in a lock for the process that asks the source; when that one ends it takes over
+//! at once.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use tokio::sync::mpsc;
 
-use super::assemble::{assemble, session_claims};
-use crate::clock::{Clock as _, SystemClock};
+use super::assemble::assemble;
+use super::notice::{Notices, What};
+use super::requests::{self, Request};
+use super::run_file::{Restarted, RunFile};
+use crate::clock::{Clock as _, Now, SystemClock};
 use crate::config::Config;
-use crate::fetch::{self, Refreshed, Store};
+use crate::fetch::{Poller, Refreshed};
 use crate::limits;
 use crate::policy::{Snapshot, SnapshotId};
+use crate::session::report::Report;
+use crate::vault::create_private_dir;
 
-/// The watcher, as the driver holds it. Dropping it ends the thread at its next look.
+/// Where changes ring, more of them are waited for this long, in milliseconds: most come in twos.
+const GATHER_MS: u64 = 20;
+/// Where nobody rings, files are looked at this often, in milliseconds.
+const LOOK_MS: u64 = 2_000;
+/// The longest sleep before the clock is read again, in milliseconds: a laptop's lid may have been
+/// closed meanwhile, and no timer counts that.
+const CLOCK_MS: u64 = 120_000;
+/// Requests whose end is remembered.
+const REQUESTS: usize = 64;
+
+/// What the driver is told.
 #[derive(Debug)]
-pub(super) struct Watcher {
-    snapshots: mpsc::UnboundedReceiver<Arc<Snapshot>>,
-    #[expect(dead_code, reason = "its end tells the thread to end")]
-    alive: Sender<()>,
+pub(super) enum News {
+    /// The vault has changed.
+    Credentials,
+    /// Servers are to be opened anew.
+    Restart(Request),
+    /// Registry, login or freshness moved.
+    Snapshot(Arc<Snapshot>),
 }
 
-/// How often a first registry is looked out for, in milliseconds.
-const FIRST_LOOK_MS: u64 = 50;
+/// What the watcher is told.
+enum Note {
+    /// A file may have changed.
+    Look,
+    /// The run file is to say this.
+    Report(Report),
+    Restarted(Restarted),
+    /// The source was asked for the first time, well or not.
+    Tried,
+}
 
-/// Size and time of a file: another process renewed it if they differ.
-type Mark = Option<(u64, SystemTime)>;
-
-struct Watch {
-    config: Config,
-    clock: SystemClock,
-    marks: [Mark; 2],
-    /// The second at which time alone changes an answer.
-    changes_at: Option<u64>,
-    next: u64,
-    poller: Option<File>,
+/// Both threads, as the driver holds them.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    news: mpsc::UnboundedReceiver<News>,
+    inbox: Sender<Note>,
+    run_file: Arc<Mutex<Option<RunFile>>>,
+    /// The poller looks at its other end before it asks again.
+    _alive: Sender<()>,
 }
 
 impl Watcher {
@@ -52,134 +81,260 @@ impl Watcher {
         clock: SystemClock,
         snapshot: Option<&Snapshot>,
     ) -> std::io::Result<Self> {
+        for dir in [
+            config.state_dir.join("trust"),
+            requests::dir(&config.state_dir),
+        ] {
+            create_private_dir(&dir)?;
+        }
+        let (inbox, notes) = std::sync::mpsc::channel();
+        let (outbox, news) = mpsc::unbounded_channel();
         let (alive, ended) = std::sync::mpsc::channel();
-        let (outbox, snapshots) = mpsc::unbounded_channel();
+        let now = clock.now();
+        let run_file = RunFile::create(&config.state_dir, std::process::id(), now.unix_s())
+            .inspect_err(|error| tracing::warn!(%error, "`mcpshim status` does not see us."));
+        let run_file = Arc::new(Mutex::new(run_file.ok()));
+        let ring = inbox.clone();
         let watch = Watch {
-            marks: marks(&config),
-            changes_at: snapshot.and_then(|s| s.changes_at(&clock.now())),
+            // nobody listens any more once the session has ended
+            notices: Notices::new(&config, move || ring.send(Note::Look).unwrap_or_default()),
+            changes_at: snapshot.and_then(|s| s.changes_at(&now)),
             next: snapshot.map_or(1, |s| s.id().0 + 1),
-            config,
-            clock,
-            poller: None,
+            waits: snapshot.is_none(),
+            config: config.clone(),
+            clock: clock.clone(),
+            outbox,
+            run_file: Arc::clone(&run_file),
+            report: Report::default(),
+            restarts: Vec::new(),
+            known: BTreeSet::new(),
         };
-        let waits = snapshot.is_none();
+        let tell = inbox.clone();
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || watch.run(&notes))?;
         std::thread::Builder::new()
             .name("registry".to_owned())
-            .spawn(move || watch.run(waits, &ended, &outbox))?;
-        Ok(Self { snapshots, alive })
-    }
-
-    /// The next snapshot, if the watcher has one.
-    pub(super) fn poll_snapshot(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Arc<Snapshot>>> {
-        self.snapshots.poll_recv(cx)
-    }
-}
-
-impl Watch {
-    fn run(
-        mut self,
-        mut waits: bool,
-        ended: &Receiver<()>,
-        outbox: &mpsc::UnboundedSender<Arc<Snapshot>>,
-    ) {
-        loop {
-            let renewed = match self.is_poller() {
-                true => self.refresh(),
-                false => waits && self.another_renews(ended),
-            };
-            let marks = marks(&self.config);
-            let moved = marks != self.marks;
-            let now = self.clock.now();
-            let due = self.changes_at.is_some_and(|at| now.unix_s() >= at);
-            if waits || renewed || moved || due {
-                self.marks = marks;
-                let snapshot = assemble(&self.config, SnapshotId(self.next), &now);
-                self.next += 1;
-                self.changes_at = snapshot.changes_at(&now);
-                waits = false;
-                if outbox.send(snapshot).is_err() {
-                    return;
-                }
-            }
-            match ended.recv_timeout(Duration::from_secs(limits::POLL_S)) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    /// Whether this process is the one of the device that asks the source; once it is, it stays
-    /// so until it ends.
-    fn is_poller(&mut self) -> bool {
-        if self.poller.is_none() {
-            self.poller = try_lock(&self.config.state_dir).unwrap_or_else(|error| {
-                tracing::warn!(%error, "The registry is not renewed: no lock can be taken.");
-                None
-            });
-        }
-        self.poller.is_some()
-    }
-
-    /// Looks out for the first registry, which another process is fetching.
-    fn another_renews(&self, ended: &Receiver<()>) -> bool {
-        let looks = limits::FIRST_REGISTRY_MS / FIRST_LOOK_MS;
-        (0..looks).any(|_| {
-            let pause = ended.recv_timeout(Duration::from_millis(FIRST_LOOK_MS));
-            pause != Err(RecvTimeoutError::Timeout) || marks(&self.config) != self.marks
+            .spawn(move || poll(&config, &clock, &tell, &ended))?;
+        Ok(Self {
+            news,
+            inbox,
+            run_file,
+            _alive: alive,
         })
     }
 
-    fn refresh(&self) -> bool {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::warn!(%error, "The registry is not renewed.");
-                return false;
+    /// What is new, if anything is.
+    pub(super) fn poll_news(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<News>> {
+        self.news.poll_recv(cx)
+    }
+
+    /// Lets the run file say this.
+    pub(super) fn report(&self, report: Report) {
+        self.tell(Note::Report(report));
+    }
+
+    /// Confirms a request.
+    pub(super) fn restarted(&self, restarted: Restarted) {
+        self.tell(Note::Restarted(restarted));
+    }
+
+    fn tell(&self, note: Note) {
+        // a watcher that is gone has said so in the log
+        self.inbox.send(note).unwrap_or_default();
+    }
+
+    /// The session is over: its run file goes now, because nobody waits for our threads.
+    pub(super) fn end(self) {
+        drop(held(&self.run_file).take());
+    }
+}
+
+fn held<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // a panic while a file was written leaves a file that is written anew
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Watch {
+    config: Config,
+    clock: SystemClock,
+    notices: Notices,
+    outbox: mpsc::UnboundedSender<News>,
+    run_file: Arc<Mutex<Option<RunFile>>>,
+    report: Report,
+    restarts: Vec<Restarted>,
+    /// Requests that were passed on.
+    known: BTreeSet<String>,
+    /// The second at which time alone changes an answer.
+    changes_at: Option<u64>,
+    next: u64,
+    /// The session has no registry yet, and waits for one.
+    waits: bool,
+}
+
+impl Watch {
+    /// Runs until the driver is gone.
+    fn run(mut self, notes: &Receiver<Note>) {
+        while !self.outbox.is_closed() {
+            let note = match self.pause() {
+                None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(pause) => notes.recv_timeout(pause),
+            };
+            let mut looks = self.notices.is_polled();
+            let mut tried = false;
+            match note {
+                Ok(Note::Look) => {
+                    looks = true;
+                    self.gather(notes);
+                }
+                Ok(Note::Tried) => tried = true,
+                Ok(Note::Report(report)) => {
+                    self.report = report;
+                    self.write();
+                }
+                Ok(Note::Restarted(restarted)) => {
+                    self.confirm(restarted);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-        };
-        match runtime.block_on(fetch::refresh(&self.config, &self.clock)) {
-            Ok(Refreshed::Unchanged) => false,
-            Ok(Refreshed::Updated(version)) => {
-                tracing::info!(version = version.targets, "Registry renewed.");
-                true
+            let changed = match looks || tried {
+                true => self.notices.look(),
+                false => BTreeSet::new(),
+            };
+            self.follow(&changed, tried);
+        }
+    }
+
+    /// How long to sleep at most; for ever when only a ring can change anything.
+    fn pause(&self) -> Option<Duration> {
+        let polled = self.notices.is_polled().then_some(LOOK_MS);
+        let due = self.changes_at.map(|at| {
+            let left_s = at.saturating_sub(self.clock.now().unix_s());
+            left_s.saturating_mul(1000).min(CLOCK_MS)
+        });
+        let pause = [polled, due].into_iter().flatten().min()?;
+        Some(Duration::from_millis(pause))
+    }
+
+    /// Lets a burst of changes end.
+    fn gather(&mut self, notes: &Receiver<Note>) {
+        for _ in 0..10 {
+            match notes.recv_timeout(Duration::from_millis(GATHER_MS)) {
+                Ok(Note::Look | Note::Tried) => {}
+                Ok(Note::Report(report)) => {
+                    self.report = report;
+                    self.write();
+                }
+                Ok(Note::Restarted(restarted)) => self.confirm(restarted),
+                Err(_) => return,
             }
-            Err(error) => {
-                tracing::warn!(%error, "The registry was not renewed.");
-                false
+        }
+    }
+
+    fn follow(&mut self, changed: &BTreeSet<What>, tried: bool) {
+        let now = self.clock.now();
+        if changed.contains(&What::Requests) {
+            self.pass_on(&now);
+        }
+        if changed.contains(&What::Credentials) {
+            self.say(News::Credentials);
+        }
+        let due = self.changes_at.is_some_and(|at| now.unix_s() >= at);
+        let moved = changed.contains(&What::Registry) || changed.contains(&What::SignIn);
+        if moved || due || (self.waits && tried) {
+            let snapshot = assemble(&self.config, SnapshotId(self.next), &now);
+            self.next += 1;
+            self.changes_at = snapshot.changes_at(&now);
+            self.waits = false;
+            self.say(News::Snapshot(snapshot));
+        }
+    }
+
+    fn say(&self, news: News) {
+        // the driver is gone: the loop sees it
+        self.outbox.send(news).unwrap_or_default();
+    }
+
+    fn pass_on(&mut self, now: &Now) {
+        let pending = requests::pending(&self.config.state_dir, now);
+        let ids: BTreeSet<String> = pending.iter().map(|request| request.id.clone()).collect();
+        for request in pending {
+            if self.known.insert(request.id.clone()) {
+                self.say(News::Restart(request));
             }
+        }
+        if self.known.len() > REQUESTS {
+            self.known = ids;
+        }
+    }
+
+    fn confirm(&mut self, restarted: Restarted) {
+        if self.restarts.len() >= REQUESTS {
+            self.restarts.remove(0);
+        }
+        self.restarts.push(restarted);
+        self.write();
+    }
+
+    fn write(&self) {
+        if let Some(file) = &mut *held(&self.run_file)
+            && let Err(error) = file.write(self.report.clone(), &self.restarts)
+        {
+            tracing::debug!(%error, "The run file is not written.");
         }
     }
 }
 
-fn try_lock(state_dir: &Path) -> std::io::Result<Option<File>> {
-    let dir = state_dir.join("trust");
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join("poll.lock"))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+/// Renews the registry for as long as this process lives, once it is its turn.
+fn poll(config: &Config, clock: &SystemClock, tell: &Sender<Note>, ended: &Receiver<()>) {
+    let lock = match turn(&config.state_dir) {
+        Ok(lock) => lock,
+        Err(error) => {
+            tracing::warn!(%error, "The registry is not renewed here: no lock can be taken.");
+            return;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::warn!(%error, "The registry is not renewed here.");
+            return;
+        }
+    };
+    let mut poller = Poller::new();
+    loop {
+        match runtime.block_on(poller.poll(config, clock)) {
+            Ok(Refreshed::Unchanged) => {}
+            Ok(Refreshed::Updated(version)) => {
+                tracing::info!(version = version.targets, "Registry renewed.");
+            }
+            Err(error) => tracing::warn!(%error, "The registry was not renewed."),
+        }
+        // only a session that waits for its first registry listens
+        tell.send(Note::Tried).unwrap_or_default();
+        match ended.recv_timeout(Duration::from_secs(limits::POLL_S)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
+    drop(lock);
 }
 
-fn marks(config: &Config) -> [Mark; 2] {
-    let mark = |path: PathBuf| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some((meta.len(), meta.modified().ok()?))
-    };
-    [
-        mark(Store::of(config).path().to_owned()),
-        mark(session_claims(config)),
-    ]
+/// Waits until this process is the one of the device that asks the source. It stays so until it
+/// ends.
+fn turn(state_dir: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(state_dir.join("trust").join("poll.lock"))?;
+    file.lock()?;
+    Ok(file)
 }

@@ -48,6 +48,10 @@ pub(super) struct Front {
     known: Option<(String, Revision, ContextId)>,
     /// Requests that wait for the first registry: until when, and their lines.
     first: Option<First>,
+    /// Why nobody is recognised, as the client was told in full.
+    pub(super) told: Option<String>,
+    /// The last warning that the sign-in ends, as the client was told.
+    warned: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +86,12 @@ impl<'a> Asker<'a> {
             claim: Some(claim),
         })
     }
+
+    /// A client of which no request says more.
+    pub(super) fn unclaimed(era: Era) -> Self {
+        Self { era, claim: None }
+    }
+
     /// Log messages asked for by this request.
     pub(super) fn level(&self) -> Option<Level> {
         Level::parse(self.claim?.log_level?)
@@ -421,12 +431,37 @@ impl Machine {
         self.own(request.id.raw(), asker.era, &members, false);
     }
 
+    /// Warns a client that takes log messages, once, that the sign-in ends soon.
+    pub(super) fn warn(&mut self, now: &Now) {
+        let Some(text) = self.snapshot.warning(now) else {
+            return;
+        };
+        let takes = match self.front.era() {
+            None => false,
+            Some(Era::Handshake(_)) => self.front.level.is_none_or(|least| Level::Warning >= least),
+            // MCP 2026-07-28: only for a request in flight that asked for them
+            Some(Era::Stateless) => {
+                let asked = |least: Level| Level::Warning >= least;
+                let asked = self.calls.select(|_, call| call.level.is_some_and(asked));
+                !asked.is_empty()
+            }
+        };
+        if takes && self.front.warned.as_ref() != Some(&text) {
+            let params = format!(
+                r#"{{"level":"warning","logger":"mcpshim","data":{}}}"#,
+                raw::quoted(&text)
+            );
+            let line = msg::notification_line("notifications/message", Some(&params));
+            self.outbox.send_client(line);
+            self.front.warned = Some(text);
+        }
+    }
+
     fn client_notification(&mut self, notification: &Notification<'_>, now: &Now) {
         match notification.method.as_ref() {
+            "notifications/initialized" => self.warn(now),
             // roots are offered to no upstream; progress can only be of requests to the client
-            "notifications/initialized"
-            | "notifications/progress"
-            | "notifications/roots/list_changed" => {}
+            "notifications/progress" | "notifications/roots/list_changed" => {}
             "notifications/cancelled" => self.client_cancels(notification, now),
             _ => self.outbox.count("unknown-notification", now),
         }

@@ -23,9 +23,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Input, LineFault, Machine, Output, Ticket};
+use super::{Input, LineFault, Loss, Machine, Output, Reach, Ticket};
 use crate::audit::entry::{Body, ContextId};
 use crate::clock::{CountingEntropy, Now};
+use crate::identity::Caller;
 use crate::ids::LinkId;
 use crate::limits;
 use crate::policy::fixture::{self, ann};
@@ -116,8 +117,18 @@ fn snapshots() -> Vec<Arc<Snapshot>> {
     let mut all = vec![Arc::clone(&eng); 5];
     all.push(make(Some(&less), Some(ann(&["eng"]))));
     all.push(make(Some(&full), None));
+    all.push(make(Some(&full), Some(ending())));
     all.push(make(None, None));
     all
+}
+
+/// Ann, whose sign-in ends in the middle of it all.
+fn ending() -> Caller {
+    let mut caller = ann(&["eng"]);
+    if let Caller::Person { expires, .. } = &mut caller {
+        *expires = fixture::NOW + 30;
+    }
+    caller
 }
 
 /// One request of the client's, by its id token.
@@ -214,7 +225,7 @@ impl World<'_> {
     }
 
     fn step(&mut self) {
-        match self.byte() % 32 {
+        match self.byte() % 35 {
             0..=6 => self.call(),
             7 => {
                 let uri = self.pick(&URIS);
@@ -299,7 +310,28 @@ impl World<'_> {
             31 => {
                 let ms = self.pick(&[1u64, 1, 300, 300, 3000, 3000, 20_000, 700_000]);
                 self.now.mono_us += ms * 1000;
+                // slowly: registry and sign-in are to last for most of a run
+                self.now.wall_us += ms * 10;
                 self.handle(Input::Wake);
+            }
+            32 => {
+                let server = self.pick(&["alpha", "alpha", "beta", "off", "gamma"]);
+                let at_once = self.byte().is_multiple_of(2);
+                let server = fixture::key(server);
+                self.handle(Input::Renew { server, at_once });
+            }
+            33 => {
+                let at = usize::from(self.byte()) % 8;
+                let loss = Loss {
+                    reach: self.pick(&[Reach::NotSent, Reach::Refused(503), Reach::Unknown]),
+                    reason: "hung up".to_owned(),
+                    pause_ms: self.pick(&[None, Some(1_000)]),
+                    broken: self.byte().is_multiple_of(4),
+                };
+                if let Some((link, id)) = self.up.iter().rev().nth(at).cloned() {
+                    let id = id.parse().unwrap();
+                    self.handle(Input::ExchangeLost { link, id, loss });
+                }
             }
             _ => self.call(),
         }

@@ -505,6 +505,21 @@ impl Link {
         }
     }
 
+    /// Forgets what went wrong before: the next call may start it at once.
+    pub fn forgive(&mut self) {
+        self.failures = 0;
+        self.not_before_us = 0;
+        self.last_failure = None;
+        // another program may be behind it now
+        self.learned = None;
+    }
+
+    /// Whether a transport runs, or was asked for.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !matches!(self.phase, Phase::Closed)
+    }
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<LinkOutput> {
         self.out.pop_front()

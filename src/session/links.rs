@@ -80,6 +80,8 @@ struct Slot {
     given: u64,
     /// The context of the credential its transport was given.
     credential: Option<ContextId>,
+    /// Why its transport is being ended, for the calls that end with it.
+    ending: Option<&'static str>,
 }
 
 /// Every link of the session.
@@ -345,6 +347,7 @@ impl Machine {
             asks: 0,
             given: 0,
             credential: None,
+            ending: None,
         });
         self.links.by_server.insert(server.key.clone(), id);
         id
@@ -427,10 +430,106 @@ impl Machine {
         let Some(id) = self.links.by_server.get(server).copied() else {
             return;
         };
-        if let Some(slot) = self.links.slot(id).filter(|_| at_once) {
+        self.moved = true;
+        *self.links.renewals.entry(server.clone()).or_default() += 1;
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        slot.trouble = None;
+        slot.link.forgive();
+        let watched = slot.held > 0;
+        let in_use = slot.open > 0 || watched;
+        if !at_once && in_use && slot.link.is_open() {
+            // calls in flight end with their own transport; what comes now gets another
+            self.retire(id, now);
+            if watched && let Some(doc) = self.entry(server) {
+                self.want(&doc, now);
+            }
+        } else {
+            slot.ending = Some(if at_once {
+                "was restarted by `mcpshim restart`"
+            } else {
+                "was started anew"
+            });
             slot.link.stop();
+            let wanted = watched || !slot.waiting.is_empty();
+            self.pump(id, now);
+            if let Some(slot) = self.links.slot(id) {
+                slot.ending = None;
+                if wanted {
+                    slot.link.want(now);
+                }
+            }
+            self.pump(id, now);
+        }
+        if self.front.era().is_some() {
+            self.open_unpinned(now);
+        }
+    }
+
+    /// A server's entry in the registry that decides.
+    fn entry(&self, server: &ServerKey) -> Option<Arc<ServerDoc>> {
+        let registry = self.snapshot.registry()?;
+        registry.servers.get(server).cloned()
+    }
+
+    /// Opens a server's link if it is closed and may be.
+    fn want(&mut self, server: &Arc<ServerDoc>, now: &Now) {
+        let id = self.link_for(server);
+        if let Some(slot) = self.links.slot(id) {
+            slot.link.want(now);
         }
         self.pump(id, now);
+    }
+
+    /// Gives a link no more calls: it ends with its last one. What waits is decided again.
+    fn retire(&mut self, id: LinkId, now: &Now) {
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        let key = slot.link.server().key.clone();
+        slot.retired = true;
+        slot.waiting_bytes = 0;
+        let waiting = std::mem::take(&mut slot.waiting);
+        slot.busy(now);
+        self.links.by_server.remove(&key);
+        // calls may end; subscriptions never would
+        for _ in 0..self.listens.lose(id) {
+            self.links.released(id, now);
+        }
+        let standing = self
+            .calls
+            .select(|key, call| key.link == id && matches!(call.origin, Origin::Standing));
+        for call in standing {
+            self.cancel(call, now);
+        }
+        // a refusal, or another link
+        for one in waiting {
+            self.resume(one, Fate::Fresh, now);
+        }
+        self.pump(id, now);
+    }
+
+    /// Servers that this session has used and may use again.
+    #[must_use]
+    pub fn servers_in_use(&self) -> Vec<ServerKey> {
+        self.links.by_server.keys().cloned().collect()
+    }
+
+    /// Servers whose entry names a credential and that could not be used the last time.
+    #[must_use]
+    pub fn without_credential(&self) -> Vec<ServerKey> {
+        let lacks = |id: &LinkId| {
+            let slot = self.links.seen(*id);
+            slot.is_some_and(|slot| {
+                slot.link.server().credential.is_some() && slot.trouble.is_some()
+            })
+        };
+        let links = self.links.by_server.iter();
+        links
+            .filter(|(_, id)| lacks(id))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     /// Lets something wait until the link is ready.
@@ -459,7 +558,8 @@ impl Machine {
             match wanted {
                 LinkOutput::Close => {
                     self.outbox.push(Output::CloseLink(id));
-                    self.link_lost(id, "was stopped", now);
+                    let ending = self.links.slot(id).and_then(|slot| slot.ending.take());
+                    self.link_lost(id, ending.unwrap_or("was stopped"), now);
                 }
                 LinkOutput::Failed(failure) => self.link_failed(id, &failure, now),
                 LinkOutput::Note(code, detail) => {
@@ -512,6 +612,7 @@ impl Machine {
         for one in waiting {
             self.resume(one, Fate::Ready(id, era), now);
         }
+        self.subscribe_again(id, era, now);
         if let Some(slot) = self.links.slot(id) {
             slot.busy(now);
         }
@@ -632,26 +733,8 @@ impl Machine {
             let new = servers.and_then(|servers| servers.get(&key)).cloned();
             let kept = new.is_some_and(|new| slot.link.set_server(new, now));
             if !kept {
-                slot.retired = true;
-                slot.waiting_bytes = 0;
-                let waiting = std::mem::take(&mut slot.waiting);
-                slot.busy(now);
-                self.links.by_server.remove(&key);
                 self.links.live.remove(&key);
-                // calls may end; subscriptions never would
-                for _ in 0..self.listens.lose(id) {
-                    self.links.released(id, now);
-                }
-                let standing = self
-                    .calls
-                    .select(|key, call| key.link == id && matches!(call.origin, Origin::Standing));
-                for call in standing {
-                    self.cancel(call, now);
-                }
-                // decided again: a refusal, or another link
-                for one in waiting {
-                    self.resume(one, Fate::Fresh, now);
-                }
+                self.retire(id, now);
             }
             self.pump(id, now);
         }
@@ -687,8 +770,17 @@ impl Machine {
 
     pub(super) fn link_closed(&mut self, id: LinkId, reason: &str, now: &Now) {
         self.moved = true;
+        let watched = self.links.seen(id).is_some_and(|slot| slot.held > 0);
         self.link_lost(id, reason, now);
         self.link_input(id, LinkInput::Closed(reason), now);
+        if let Some(slot) = self.links.slot(id).filter(|slot| watched && !slot.retired) {
+            // somebody watches its resources: it is started again, unless it just was
+            let at = slot.link.state();
+            if matches!(at, LinkState::Closed { not_before_us } if not_before_us <= now.mono_us) {
+                slot.link.want(now);
+            }
+            self.pump(id, now);
+        }
     }
 
     /// Ends every link: the session is over.

@@ -10,7 +10,7 @@
 //! | `resources/subscribe` | passed on | a `subscriptions/listen` of ours, open until unsubscribed |
 //! | a URI in `subscriptions/listen` | a `resources/subscribe` of ours | the same |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Machine;
 use super::call::{Key, Method, Origin, Outcome, Stage};
@@ -67,6 +67,19 @@ impl Listens {
         let before = self.held.len();
         self.held.retain(|(of, _)| *of != link);
         before - self.held.len()
+    }
+
+    /// What is watched, each URI once: the listen it is part of, if it is part of one.
+    fn watched(&self) -> BTreeMap<&str, Option<&IdKey>> {
+        let own = self.own.iter().map(|uri| (uri.as_str(), None));
+        let open = self.open.iter();
+        let listens = open.flat_map(|listen| {
+            listen
+                .uris
+                .iter()
+                .map(|uri| (uri.as_str(), Some(&listen.key)))
+        });
+        own.chain(listens).collect()
     }
 
     /// How many want a URI: the handshake client itself, and each listen.
@@ -154,6 +167,35 @@ impl Machine {
         };
         if let Ok(Message::Request(request)) = Message::parse(&line) {
             self.watch(&request, uri, fate, now);
+        }
+    }
+
+    /// A link is ready: what is watched there and is not subscribed to on this transport is asked
+    /// for anew. Each is decided and recorded like the first time.
+    pub(super) fn subscribe_again(&mut self, link: LinkId, era: Era, now: &Now) {
+        let Some(server) = self.server_of(link) else {
+            return;
+        };
+        let catalog = self.snapshot.catalog();
+        let lost = |uri: &str| {
+            catalog.route(uri).as_ref() == Some(&server.key)
+                && !self.listens.held.contains(&(link, uri.to_owned()))
+                && self
+                    .calls
+                    .select(|key, call| key.link == link && call.uri.as_deref() == Some(uri))
+                    .is_empty()
+        };
+        let watched = self.listens.watched();
+        let lost: Vec<(String, Option<IdKey>)> = watched
+            .into_iter()
+            .filter(|(uri, _)| lost(uri))
+            .map(|(uri, listen)| (uri.to_owned(), listen.cloned()))
+            .collect();
+        for (uri, listen) in lost {
+            match listen {
+                Some(listen) => self.listen_resource(&listen, &uri, Fate::Ready(link, era), now),
+                None => self.watch_again(&uri, Fate::Ready(link, era), now),
+            }
         }
     }
 

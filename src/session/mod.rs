@@ -312,6 +312,7 @@ impl Machine {
         self.links_follow(now);
         self.decide_held(now);
         self.lists_changed(&old, &new);
+        self.warn(now);
     }
 
     /// The next thing to do.

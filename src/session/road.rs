@@ -569,6 +569,32 @@ impl Machine {
         }
     }
 
+    /// Puts a resource on the road that a handshake client is subscribed to, and that its server
+    /// has forgotten. In the client's name: nobody waits for the answer.
+    pub(super) fn watch_again(&mut self, uri: &str, fate: Fate<'_>, now: &Now) {
+        let Some(era) = self.front.era() else {
+            return;
+        };
+        let params = format!("{{\"uri\":{}}}", raw::quoted(uri));
+        let line = msg::request_line("0", "resources/subscribe", Some(&params));
+        let Ok(msg::Message::Request(request)) = msg::Message::parse(line.trim_ascii_end()) else {
+            return;
+        };
+        let params = request.params.as_ref();
+        let content = params.and_then(|params| params.object.value_span("uri"));
+        let asker = Asker::unclaimed(era);
+        let ask = Ask {
+            request: &request,
+            asker: &asker,
+            method: Method::Listen,
+            content: content.unwrap_or_default(),
+        };
+        match self.resource_route(uri, Method::Listen, now) {
+            Ok(route) => self.walk(&ask, &route, None, fate, now),
+            Err(dead) => self.refuse(&ask, dead.target, dead.audit, &dead.denial, Some(uri), now),
+        }
+    }
+
     fn facts(
         &mut self,
         ask: &Ask<'_, '_>,
@@ -705,10 +731,27 @@ impl Machine {
             }
             (None, method) => {
                 let tool = method == Method::Tool;
-                let line = denied(id.raw(), era, tool, code, &denial.client_text());
-                self.outbox.send_client(line);
+                let text = self.told(denial);
+                self.outbox
+                    .send_client(denied(id.raw(), era, tool, code, &text));
             }
         }
+    }
+
+    /// How the client is told of a refusal: that somebody has to sign in is said once in full,
+    /// then briefly, until it changes.
+    fn told(&mut self, denial: &Denial) -> String {
+        let text = denial.client_text();
+        if denial.code != DenialCode::NoCaller {
+            return text;
+        }
+        if self.front.told.as_deref() != Some(denial.sentence.as_str()) {
+            self.front.told = Some(denial.sentence.clone());
+            return text;
+        }
+        let what = denial.sentence.split(';').next().unwrap_or_default();
+        let brief = format!("{what} (what to do was said before; {STATUS_TOOL} says it again)");
+        Denial::new(DenialCode::NoCaller, brief).client_text()
     }
 
     // ---- down

@@ -18,7 +18,6 @@ mod hostile;
 mod kill;
 mod peers;
 mod registry;
-mod review;
 mod serve;
 mod spool;
 mod tidy;

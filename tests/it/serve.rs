@@ -354,3 +354,139 @@ fn no_core_files_and_no_reading_of_our_memory() {
     let fields: Vec<_> = core.split_whitespace().collect();
     assert_eq!(fields.get(4..6), Some(&["0", "0"][..]), "{core}");
 }
+
+/// The `list_changed` notifications that came, once there is at least one.
+fn changed(shim: &mut Shim) -> Vec<String> {
+    let method = |message: &serde_json::Value| message["method"].as_str().map(str::to_owned);
+    let mut methods: Vec<String> = shim.others.drain(..).filter_map(|m| method(&m)).collect();
+    while !methods
+        .iter()
+        .any(|method| method.ends_with("list_changed"))
+    {
+        let message = shim.next(Duration::from_secs(10)).expect("it is told");
+        methods.extend(method(&message));
+    }
+    methods
+}
+
+#[test]
+fn a_grant_that_comes_or_goes_takes_effect_in_a_session_that_runs() {
+    let (org, _) = ready(&[]);
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    assert_eq!(shim.call("up_echo", json!({"text": "1"})).text(), "1");
+    // taken back: published, and this machine told by another process
+    let start = Instant::now();
+    org.role("tester", &["ci"], &[("up", Grant::tools(&["count"]))]);
+    org.republish();
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+    let methods = changed(&mut shim);
+    assert!(methods.contains(&"notifications/tools/list_changed".to_owned()));
+    assert!(start.elapsed() < Duration::from_secs(60));
+    assert!(!shim.names("tools").contains(&"up_echo".to_owned()));
+    shim.call("up_echo", json!({"text": "2"})).denied();
+    // and given again: the server was not started anew for it
+    org.role("tester", &["ci"], &[("up", Grant::ALL)]);
+    org.republish();
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+    changed(&mut shim);
+    assert!(shim.names("tools").contains(&"up_echo".to_owned()));
+    assert_eq!(shim.call("up_echo", json!({"text": "3"})).text(), "3");
+    // the state goes, and comes back whole
+    let trust = org.state().join("trust");
+    let state = std::fs::read(trust.join("registry.state")).unwrap();
+    std::fs::remove_dir_all(&trust).unwrap();
+    changed(&mut shim);
+    std::fs::create_dir(&trust).unwrap();
+    std::fs::write(trust.join("registry.state"), state).unwrap();
+    changed(&mut shim);
+    assert_eq!(shim.call("up_echo", json!({"text": "4"})).text(), "4");
+}
+
+#[test]
+fn one_process_asks_the_source_and_another_takes_over_when_it_ends() {
+    let (org, _) = ready(&[]);
+    let mut first = org.serve("ci");
+    first.initialize();
+    first.names("tools");
+    let mut second = org.serve("ci");
+    second.initialize();
+    second.names("tools");
+    org.role("tester", &["ci"], &[("up", Grant::tools(&["count"]))]);
+    org.republish();
+    first.process.signal(Signal::KILL);
+    first.process.ended();
+    // the second asks at once, not a poll later
+    let start = Instant::now();
+    changed(&mut second);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    second.call("up_echo", json!({"text": "2"})).denied();
+}
+
+#[test]
+fn a_server_is_restarted_from_another_terminal() {
+    let (org, log) = ready(&["--slow", "10000"]);
+    org.mcpshim("ci", ["restart", "up"])
+        .refused(1, "no session runs here");
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    shim.names("tools");
+    org.mcpshim("ci", ["restart", "nobody"])
+        .refused(1, "the registry has no server nobody");
+    org.mcpshim("ci", ["restart", "up"])
+        .refused(1, "no session has used it yet");
+    let slow = shim.post(
+        "tools/call",
+        json!({"name": "up_count", "arguments": {"id": "slow"}}),
+    );
+    wait_for("the call to be in flight", || {
+        executed(&log).contains(&"slow".to_owned()).then_some(())
+    });
+    let before = running(&org, "counting");
+    let said = org.mcpshim("ci", ["restart", "up"]).ok().stdout;
+    assert_eq!(said, "server up is started anew in 1 of 1 sessions\n");
+    let answer = shim.answer(&json!(slow));
+    assert!(answer.is_tool_error());
+    assert!(
+        answer.text().contains("restarted by `mcpshim restart`"),
+        "{}",
+        answer.text()
+    );
+    let said = org
+        .mcpshim("ci", ["restart", "--all", "--gently", "--json"])
+        .ok();
+    let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(said["restarted"], 1);
+    assert_eq!(shim.call("up_echo", json!({"text": "new"})).text(), "new");
+    wait_for("the old one to go", || {
+        (running(&org, "counting") <= before).then_some(())
+    });
+    let left = std::fs::read_dir(org.state().join("requests")).unwrap();
+    assert_eq!(left.count(), 0, "no request stays behind");
+}
+
+#[test]
+fn what_a_server_prints_can_be_read_and_followed() {
+    use std::io::{BufRead as _, BufReader};
+    let (org, _) = ready(&[]);
+    org.mcpshim("ci", ["logs", "up"])
+        .refused(1, "has printed nothing yet");
+    let dir = org.state().join("log");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("server-up.log");
+    std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+    let said = org.mcpshim("ci", ["logs", "up", "-n", "2"]).ok().stdout;
+    assert_eq!(said, "two\nthree\n");
+    let mut command = org.laptop();
+    command
+        .args(["logs", "up", "-f", "-n", "1"])
+        .stdout(Stdio::piped());
+    let mut follower = crate::support::Running::start(&mut command);
+    let mut lines = BufReader::new(follower.stdout()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "three");
+    std::fs::rename(&path, dir.join("server-up.old")).unwrap();
+    std::fs::write(&path, "four\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "four");
+    follower.signal(Signal::INT);
+    follower.ended();
+}

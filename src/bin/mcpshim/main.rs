@@ -15,8 +15,10 @@ mod client;
 mod completion;
 mod config;
 mod explain;
+mod logs;
 mod out;
 mod registry;
+mod restart;
 mod run;
 mod serve;
 mod ship;
@@ -55,8 +57,10 @@ enum Command {
     Completion(completion::Args),
     Config(config::Args),
     Explain(explain::Args),
+    Logs(logs::Args),
     #[command(subcommand)]
     Registry(registry::Command),
+    Restart(restart::Args),
     Run(run::Args),
     Serve(serve::Args),
     #[command(name = "__ship")]
@@ -80,7 +84,9 @@ fn main() -> ExitCode {
         Command::Completion(args) => completion::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Registry(command) => registry::run(&command),
+        Command::Restart(args) => restart::run(&args),
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(&args),
         Command::Ship(args) => ship::run(&args),

@@ -456,7 +456,7 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
     ! open alpha
     ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
     > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"mcpshim_status"}}
-    < {"jsonrpc":"2.0","id":4,"result":{"content":[{"type":"text","text":"mcpshim $VERSION\norganisation: Acme\nregistry:     version 3, fresh, timestamp ends 2027-01-15T09:00:00Z\ncaller:       Ann\nroles:        eng\nserver:       alpha - 1 of 2 tools\nserver:       beta - 1 of 2 tools\nserver:       gamma - 0 of 1 tools (none granted; ask team-x or #team-x)\n"}],"isError":false}}
+    < {"jsonrpc":"2.0","id":4,"result":{"content":[{"type":"text","text":"mcpshim $VERSION\norganisation: Acme\nregistry:     version 3, fresh, timestamp ends 2027-01-15T09:00:00Z\ncaller:       Ann\nroles:        eng\nsign-in:      ends 2027-01-15T09:00:00Z, 1 h left\nserver:       alpha - 1 of 2 tools\nserver:       beta - 1 of 2 tools\nserver:       gamma - 0 of 1 tools (none granted; ask team-x or #team-x)\n"}],"isError":false}}
     "#);
 }
 

@@ -18,6 +18,7 @@
 mod calls;
 mod eras;
 mod laws;
+mod renew;
 mod subscriptions;
 
 use std::collections::BTreeMap;

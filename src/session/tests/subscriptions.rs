@@ -175,7 +175,7 @@ fn a_grant_taken_back_ends_the_news_of_a_resource() {
 }
 
 #[test]
-fn a_lost_link_takes_its_subscriptions_with_it() {
+fn a_lost_link_takes_its_subscriptions_with_it_and_they_are_asked_for_again() {
     let mut rig = Rig::handshake();
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
@@ -202,11 +202,17 @@ fn a_lost_link_takes_its_subscriptions_with_it() {
     closed beta ended
     ! outcome 2 Unknown
     ! link down
+    ! open beta
+    ! intent 3 beta(2026-07-28)/ by rule#3 eng "beta://readme"
+    »beta {"jsonrpc":"2.0","id":12,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{}}}}
     closed alpha ended
     ! link down
+    ! open alpha
+    ! intent 4 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    »alpha {"jsonrpc":"2.0","id":12,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
     "#);
     let (_, _, open) = rig.machine.books();
-    assert_eq!(open, 0);
+    assert_eq!(open, 2);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::clock::{Now, Utc};
 use crate::ids::{AgentName, Digest, KeyId, RoleName};
 use crate::limits;
-use crate::registry::doc::{IssuerDoc, Registry};
+use crate::registry::doc::{IssuerDoc, Registry, RoleDoc};
 
 /// Who calls. Made only by verification; the roles are those the registry gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -319,18 +319,7 @@ pub fn person(registry: &Registry, id_token: &str, now: &Now) -> Result<Caller, 
             .filter(|ch| !ch.is_control())
             .take(120)
             .collect(),
-        // the map is sorted by name, and so are the roles
-        roles: registry
-            .policy
-            .roles
-            .iter()
-            .filter(|(_, role)| {
-                role.groups
-                    .iter()
-                    .any(|group| groups.contains(&group.as_str()))
-            })
-            .map(|(name, _)| name.clone())
-            .collect(),
+        roles: roles_of(registry, &groups),
         expires,
     })
 }
@@ -344,6 +333,18 @@ pub fn unverified(id_token: &str) -> Option<Map<String, Value>> {
         return None;
     }
     parts(id_token).ok().map(|(_, claims)| claims)
+}
+
+/// The roles that groups of the identity provider give, sorted.
+#[must_use]
+pub fn roles_of(registry: &Registry, groups: &[&str]) -> Vec<RoleName> {
+    let given = |role: &RoleDoc| role.groups.iter().any(|group| groups.contains(&&**group));
+    // the map is sorted by name, and so are the roles
+    let roles = registry.policy.roles.iter();
+    roles
+        .filter(|(_, role)| given(role))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 type Claims = Map<String, Value>;

@@ -177,7 +177,7 @@ fn inject(node: &Node, sink: &mut Sink<'_>) -> Option<Inject> {
         sink.error(node.at, "inject", message, HOW);
         return None;
     };
-    let name = match key.text.as_str() {
+    match key.text.as_str() {
         "env" => variable(value, sink).map(|name| Inject::Env { name }),
         "header" => header(value, sink).map(|name| Inject::Header { name }),
         other => {
@@ -190,8 +190,7 @@ fn inject(node: &Node, sink: &mut Sink<'_>) -> Option<Inject> {
             sink.error(key.at, "inject", message, fix);
             None
         }
-    };
-    name
+    }
 }
 
 fn variable(node: &Node, sink: &mut Sink<'_>) -> Option<String> {

@@ -37,7 +37,7 @@ pub enum InitError {
     },
 }
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("org.yaml", include_str!("example/org.yaml")),
     (
         "servers/filesystem.yaml",
@@ -49,6 +49,10 @@ const FILES: [(&str, &str); 9] = [
     ),
     ("roles/eng.yaml", include_str!("example/roles/eng.yaml")),
     ("roles/ci.yaml", include_str!("example/roles/ci.yaml")),
+    (
+        "tests/access.yaml",
+        include_str!("example/tests/access.yaml"),
+    ),
     (".gitignore", include_str!("example/gitignore")),
     ("agents/.gitkeep", ""),
     ("audit/.gitkeep", ""),

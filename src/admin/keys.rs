@@ -248,6 +248,25 @@ impl KeyRing {
         self.0.values()
     }
 
+    /// A ring with one new key that is written nowhere.
+    pub(super) fn of_the_moment(entropy: &mut dyn Entropy) -> (Self, KeyId) {
+        let mut seed = Zeroizing::new([0; 32]);
+        entropy.fill(seed.as_mut_slice());
+        #[expect(
+            clippy::expect_used,
+            reason = "any 32 bytes are a seed (RFC 8032 §5.1.5)"
+        )]
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).expect("a seed");
+        let id = id_of(&public_of(&pair));
+        let mut ring = Self::default();
+        ring.add(SigningKey {
+            pair,
+            id: id.clone(),
+            path: PathBuf::new(),
+        });
+        (ring, id)
+    }
+
     /// How many of the named keys are at hand.
     pub(super) fn count<'k>(&self, ids: impl Iterator<Item = &'k KeyId>) -> usize {
         ids.filter(|id| self.0.contains_key(*id)).count()

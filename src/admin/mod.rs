@@ -5,6 +5,8 @@
 //! and [`agent()`] write files for people to go on with.
 #![warn(missing_docs)]
 
+pub mod cases;
+pub mod diff;
 pub mod keys;
 pub mod publish;
 
@@ -12,6 +14,7 @@ mod agent;
 mod compile;
 mod credential;
 mod date;
+mod git;
 mod init;
 mod lint;
 mod pins;
@@ -29,6 +32,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use self::agent::{AgentError, NewAgent, agent};
+pub use self::git::GitError;
 pub use self::init::{Example, InitError, init};
 pub use self::problem::{At, Level, Problem, Problems};
 use self::source::Sources;

@@ -43,6 +43,19 @@ impl Level {
     }
 }
 
+impl Problems {
+    /// The first error, as one line for a terminal: where, and what is wrong.
+    #[must_use]
+    pub fn first(&self) -> Option<String> {
+        let first = self.0.iter().find(|p| p.level == Level::Error)?;
+        let place = match first.line {
+            0 => first.file.clone(),
+            line => format!("{}:{line}", first.file),
+        };
+        Some(super::visible(&format!("{place}: {}", first.message), 500))
+    }
+}
+
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {

@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 
 use super::TargetSet;
 use super::keys::KeyRing;
-use crate::clock::Now;
+use crate::clock::{Entropy, Now};
 use crate::ids::{Digest, KeyId, OrgId};
 use crate::limits;
 use crate::registry::doc::RegistryVersion;
 use crate::registry::metadata::{Content, Envelope, Expiry, Root, Snapshot, Targets, Timestamp};
-use crate::registry::{self, Answer, Ended, RegistryError, Role, Trust, Update};
+use crate::registry::{self, Answer, Ended, Loaded, RegistryError, Role, Trust, Update};
 
 /// The version of the TUF specification that the metadata follows.
 pub(super) const SPEC_VERSION: &str = "1.0.34";
@@ -173,11 +173,7 @@ pub fn publish(
     let previous = repository.previous(roots, &root)?;
     let mut writes = Writes::default();
 
-    let entries: BTreeMap<&str, (u64, Digest)> = set
-        .files
-        .iter()
-        .map(|(name, bytes)| (name.as_str(), (bytes.len() as u64, Digest::of(bytes))))
-        .collect();
+    let entries = entries(set);
     let before: BTreeMap<&str, (u64, Digest)> = previous
         .iter()
         .flat_map(|previous| &previous.targets.content.targets)
@@ -205,21 +201,7 @@ pub fn publish(
         Some(held) if changed.is_empty() && held.stands(limits::TARGETS_LIFE_S, now_s) => None,
         held => {
             let version = repository.next_version(Role::Targets, held.map(Held::version));
-            let expires = now_s + limits::TARGETS_LIFE_S;
-            let list: serde_json::Map<String, Value> = entries
-                .iter()
-                .map(|(name, (length, digest))| {
-                    let entry = json!({ "length": length, "hashes": { "sha256": digest } });
-                    ((*name).to_owned(), entry)
-                })
-                .collect();
-            let signed = json!({
-                "_type": "targets",
-                "spec_version": SPEC_VERSION,
-                "version": version,
-                "expires": Expiry(expires).text(),
-                "targets": list,
-            });
+            let signed = targets_content(version, &entries, now_s);
             let bytes = sign(keys, &root, Role::Targets, &signed)?;
             writes.add(format!("metadata/{version}.targets.json"), bytes.clone());
             Some((version, bytes))
@@ -307,6 +289,126 @@ pub fn publish(
         changed,
         expires: now_s + limits::TIMESTAMP_LIFE_S,
         warnings: due(&root, kept.filter(|_| targets.is_none()), now_s),
+    })
+}
+
+/// Reads the registry that a directory publishes, as a client that knows only the first root.
+///
+/// # Errors
+/// When it does not continue from that root, or machines would refuse it.
+pub fn published(
+    repository: &Path,
+    roots: &[Vec<u8>],
+    org: &OrgId,
+    now: &Now,
+) -> Result<Loaded, PublishError> {
+    let mut read = |path: &str| match fs::read(repository.join(path)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => {
+            let path = repository.join(path);
+            Err(PublishError::Io { path, source })
+        }
+    };
+    walk(roots, org, now, &mut read).map_err(|error| match error {
+        PublishError::Refused(source) => PublishError::Previous {
+            path: repository.to_owned(),
+            source,
+        },
+        other => other,
+    })
+}
+
+/// Signs the documents with keys that nobody keeps and reads them as a machine would, in memory:
+/// what decides afterwards is verified, and nothing is published.
+///
+/// # Errors
+/// [`PublishError::Refused`] with what machines would refuse.
+pub fn rehearsed(
+    set: &TargetSet,
+    now: &Now,
+    entropy: &mut dyn Entropy,
+) -> Result<Loaded, PublishError> {
+    registry::check_documents(&set.files, &set.org).map_err(PublishError::Refused)?;
+    let now_s = now.unix_s();
+    let (ring, key) = KeyRing::of_the_moment(entropy);
+    let signers = || [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp];
+    let roles = signers().map(|role| (role, (vec![key.clone()], 1)));
+    let root = super::keys::root(1, &ring, &roles.into(), now_s + limits::ROOT_LIFE_S);
+    let entries = entries(set);
+    let targets = ring.sign(&targets_content(1, &entries, now_s), [&key]);
+    let snapshot = ring.sign(&snapshot_content(1, (1, &targets), now_s), [&key]);
+    let timestamp = ring.sign(&timestamp_content(1, (1, &snapshot), now_s), [&key]);
+    let mut files = BTreeMap::from([
+        ("metadata/1.targets.json".to_owned(), targets),
+        ("metadata/1.snapshot.json".to_owned(), snapshot),
+        ("metadata/timestamp.json".to_owned(), timestamp),
+    ]);
+    for (name, bytes) in &set.files {
+        files.insert(
+            format!("targets/{}.{name}", Digest::of(bytes)),
+            bytes.clone(),
+        );
+    }
+    walk(&[root], &set.org, now, &mut |path| {
+        Ok(files.get(path).cloned())
+    })
+}
+
+/// Gives the bytes of a file of a repository; `None` where there is none.
+type Reader<'a> = dyn FnMut(&str) -> Result<Option<Vec<u8>>, PublishError> + 'a;
+
+/// Runs a client that knows only the first root over files.
+fn walk(
+    roots: &[Vec<u8>],
+    org: &OrgId,
+    now: &Now,
+    read: &mut Reader<'_>,
+) -> Result<Loaded, PublishError> {
+    let trust = Trust {
+        root: roots.first().map(Vec::as_slice).unwrap_or_default(),
+        org,
+        min_root_version: 0,
+        min_timestamp_version: 0,
+    };
+    let refused = PublishError::Refused;
+    let mut update = Update::new(&[], &trust, now).map_err(refused)?;
+    while let Some(want) = update.want() {
+        let answer = match read(&want.path)? {
+            Some(bytes) => Answer::Body { bytes, etag: None },
+            None => Answer::NotFound,
+        };
+        update.give(answer).map_err(refused)?;
+    }
+    match update.finish().map_err(refused)? {
+        Ended::Updated(state) => registry::load(&state, &trust, now).map_err(refused),
+        Ended::Unchanged(_) => Err(refused(RegistryError::Damaged {
+            cause: registry::Cause("there is no metadata".to_owned()),
+        })),
+    }
+}
+
+fn entries(set: &TargetSet) -> BTreeMap<&str, (u64, Digest)> {
+    let files = set.files.iter();
+    files
+        .map(|(name, bytes)| (name.as_str(), (bytes.len() as u64, Digest::of(bytes))))
+        .collect()
+}
+
+fn targets_content(version: u64, entries: &BTreeMap<&str, (u64, Digest)>, now_s: u64) -> Value {
+    let list: serde_json::Map<String, Value> = entries
+        .iter()
+        .map(|(name, (length, digest))| {
+            let entry = json!({ "length": length, "hashes": { "sha256": digest } });
+            ((*name).to_owned(), entry)
+        })
+        .collect();
+    json!({
+        "_type": "targets",
+        "spec_version": SPEC_VERSION,
+        "version": version,
+        "expires": Expiry(now_s + limits::TARGETS_LIFE_S).text(),
+        "targets": list,
     })
 }
 
@@ -615,36 +717,17 @@ impl<'p> Repository<'p> {
         org: &OrgId,
         now: &Now,
     ) -> Result<RegistryVersion, PublishError> {
-        let trust = Trust {
-            root: roots.first().map(Vec::as_slice).unwrap_or_default(),
-            org,
-            min_root_version: 0,
-            min_timestamp_version: 0,
-        };
-        let refused = PublishError::Refused;
-        let mut update = Update::new(&[], &trust, now).map_err(refused)?;
-        while let Some(want) = update.want() {
-            let written = match want.path.as_str() {
+        let loaded = walk(roots, org, now, &mut |path| {
+            let written = match path {
                 "metadata/timestamp.json" => writes.timestamp.as_ref(),
                 path => writes.files.get(path),
             };
-            let bytes = match written {
-                Some(bytes) => Some(bytes.clone()),
-                None => self.read(&want.path)?,
-            };
-            let answer = match bytes {
-                Some(bytes) => Answer::Body { bytes, etag: None },
-                None => Answer::NotFound,
-            };
-            update.give(answer).map_err(refused)?;
-        }
-        match update.finish().map_err(refused)? {
-            Ended::Updated(state) => registry::load(&state, &trust, now)
-                .map(|loaded| loaded.registry.version)
-                .map_err(refused),
-            // a client without state has nothing that could be unchanged
-            Ended::Unchanged(_) => Ok(RegistryVersion::default()),
-        }
+            match written {
+                Some(bytes) => Ok(Some(bytes.clone())),
+                None => self.read(path),
+            }
+        })?;
+        Ok(loaded.registry.version)
     }
 
     /// Writes what is not there yet; the timestamp last.

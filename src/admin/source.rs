@@ -210,6 +210,20 @@ impl Revocations {
     }
 }
 
+/// The trees of every `*.yaml` of a folder that is not part of the registry itself.
+pub(super) fn trees(dir: &Path, folder: &str, problems: &mut Problems) -> Vec<(String, Node)> {
+    let mut reader = Reader { dir, problems };
+    let mut found = Vec::new();
+    for name in reader.names(folder) {
+        let file = format!("{folder}/{name}");
+        match name.ends_with(".yaml") {
+            true => found.extend(reader.tree(&file).map(|tree| (file, tree))),
+            false => reader.stray(&file, folder, "yaml"),
+        }
+    }
+    found
+}
+
 struct Reader<'a> {
     dir: &'a Path,
     problems: &'a mut Problems,
@@ -832,7 +846,7 @@ const FAIL: [(&str, FailMode); 2] = [("closed", FailMode::Closed), ("open", Fail
 pub(super) const PROJECT_DIR: &str = "{project_dir}";
 
 /// Whether a relative path stays below the directory it is relative to.
-fn inside(path: &str) -> bool {
+pub(super) fn inside(path: &str) -> bool {
     let odd = |part: &str| part.is_empty() || part == "." || part == "..";
     !path.contains(['\\', ':']) && !path.split('/').any(odd)
 }

@@ -75,7 +75,7 @@ pub struct PinChange {
 }
 
 /// One place where a definition differs. The values are the server's own text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PinEdit {
     /// Where.
     pub path: String,
@@ -265,7 +265,7 @@ fn changes(was: &Surface, is: &Surface, server: &Server, sources: &Sources) -> V
     worth.map(change).collect()
 }
 
-fn edits(difference: &Difference, was: &Surface, is: &Surface) -> Vec<PinEdit> {
+pub(super) fn edits(difference: &Difference, was: &Surface, is: &Surface) -> Vec<PinEdit> {
     let found = match difference {
         Difference::Capabilities(_) => match (&was.capabilities, &is.capabilities) {
             (Some(was), Some(is)) => pin::edits(was, is),

@@ -81,15 +81,15 @@ const AUDIT: &str = r#"{"id": "ID", "suite": "x25519-hkdf-sha256/chacha20poly130
 /// A self-signed certificate, for nothing else.
 const CA: &str = include_str!("../../tests/data/ca.pem");
 
-const NOW: u64 = 1_795_250_000; // 2026-11-21
+pub(super) const NOW: u64 = 1_795_250_000; // 2026-11-21
 
 /// Sources in a directory of their own.
-struct Org {
+pub(super) struct Org {
     dir: tempfile::TempDir,
 }
 
 impl Org {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let org = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -111,32 +111,41 @@ impl Org {
         org
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(super) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// Replaces text that must be there.
-    fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(super) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = self.read(name);
         assert!(text.contains(from), "{name} does not contain {from:?}");
         self.write(name, &text.replace(from, to));
     }
 
-    fn pin(&self, tools: &[&str]) -> Vec<Pinning> {
+    pub(super) fn pin(&self, tools: &[&str]) -> Vec<Pinning> {
         pin(self.dir.path(), &[], &mut |_| Ok(surface(tools))).unwrap()
     }
 
-    fn check(&self) -> String {
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Pins every server with this surface.
+    pub(super) fn pin_as(&self, surface: &Surface) {
+        pin(self.dir.path(), &[], &mut |_| Ok(surface.clone())).unwrap();
+    }
+
+    pub(super) fn check(&self) -> String {
         let now = Now {
             wall_us: NOW * 1_000_000,
             mono_us: 0,
@@ -144,12 +153,12 @@ impl Org {
         check(self.dir.path(), &now).to_string()
     }
 
-    fn compile(&self) -> TargetSet {
+    pub(super) fn compile(&self) -> TargetSet {
         compile(self.dir.path()).unwrap()
     }
 }
 
-fn surface(tools: &[&str]) -> Surface {
+pub(super) fn surface(tools: &[&str]) -> Surface {
     let make = |kind, text: String| entry(kind, serde_json::from_str(&text).unwrap()).unwrap();
     let tool = |name: &&str| {
         make(

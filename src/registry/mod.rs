@@ -32,7 +32,7 @@ pub use self::metadata::key_id;
 pub use self::workflow::{Answer, Ended, Update, Want};
 
 #[cfg(feature = "admin")]
-pub(crate) use self::assemble::check_documents;
+pub(crate) use self::assemble::{check_documents, unsigned};
 #[cfg(feature = "admin")]
 pub(crate) use self::workflow::newest_root;
 

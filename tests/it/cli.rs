@@ -15,6 +15,7 @@ fn commands_say_what_the_manual_says() {
     let cases = trycmd::TestCases::new();
     cases
         .register_bin("mcpshim", program("mcpshim"))
+        .register_bin("mcpshim-admin", program("mcpshim-admin"))
         .insert_var("[VERSION]", env!("CARGO_PKG_VERSION"))
         .unwrap()
         .env("HOME", "/nobody")

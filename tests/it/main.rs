@@ -18,6 +18,7 @@ mod hostile;
 mod kill;
 mod peers;
 mod registry;
+mod review;
 mod serve;
 mod spool;
 mod tidy;

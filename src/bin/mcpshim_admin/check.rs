@@ -46,6 +46,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     if !args.json {
         say!("{dir}: {counted}.");
+        if admin::cases::files(&args.dir) > 0 {
+            say!(
+                "There are cases in tests/: run `mcpshim-admin test {}`.",
+                super::shell(&args.dir)
+            );
+        }
     }
     Ok(())
 }

@@ -88,6 +88,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     say!("  mcpshim-admin agent new ci --owner TEAM --key FILE {dir}    the build pipeline's key");
     say!("  mcpshim-admin pin {dir}                                     runs both servers once");
     say!("  mcpshim-admin check {dir}                                   says what is left to do");
+    say!(
+        "  mcpshim-admin test {dir}                                    asks the cases in {dir}/tests"
+    );
     say!("  mcpshim-admin publish {dir} --keys KEYDIR --out REPO");
     Ok(())
 }

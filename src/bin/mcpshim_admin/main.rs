@@ -8,11 +8,13 @@ use mcpshim::report::Failure;
 
 mod agent;
 mod check;
+mod diff;
 mod init;
 mod key;
 mod pin;
 mod publish;
 mod refresh;
+mod test;
 
 /// Author, check, sign and publish the registry of an organisation
 ///
@@ -45,6 +47,8 @@ enum Command {
     Key(key::Args),
     Pin(pin::Args),
     Check(check::Args),
+    Diff(diff::Args),
+    Test(test::Args),
     Publish(publish::Args),
     Refresh(refresh::Args),
     Completion(Completion),
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Agent(args) => agent::run(args),
         Command::Check(args) => check::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Completion(args) => {
             let mut command = Cli::command();
             clap_complete::generate(args.shell, &mut command, "mcpshim-admin", &mut io::stdout());
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
         Command::Pin(args) => pin::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Refresh(args) => refresh::run(args),
+        Command::Test(args) => test::run(args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
@@ -20,6 +19,7 @@ use super::record::{Recorder, Settled};
 use super::requests::Request;
 use super::run_file::Restarted;
 use super::server_log;
+use super::signals::signals;
 use super::watch::{News, Watcher};
 use crate::audit::encode::StreamHeader;
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
@@ -30,7 +30,7 @@ use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
 use crate::report::Failure;
 use crate::session::{Input, Machine, Output};
 use crate::spool::{RealDisk, Spool};
-use crate::upstream::fd::{Sink, Source};
+use crate::upstream::streams::{Sink, Source};
 use crate::upstream::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
 use crate::wire::line::LineBuffer;
 use crate::{fetch, limits, ship, telemetry, vault};
@@ -571,25 +571,6 @@ impl Driver {
             tracing::debug!("A remote session was left to time out.");
         }
     }
-}
-
-/// Waits for the first signal that ends us on a task of its own: the loop then asks one cheap
-/// question a turn instead of three.
-fn signals() -> io::Result<oneshot::Receiver<()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let (ring, rung) = oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-        // nobody listens once the end has begun
-        ring.send(()).unwrap_or_default();
-    });
-    Ok(rung)
 }
 
 fn spool_dir(config: &Config) -> PathBuf {

@@ -2,6 +2,7 @@
 
 /// No core files; on Linux also no `ptrace` and no `/proc/PID/mem` for other processes of the
 /// same user. A failure is logged and tolerated: serving without is better than not serving.
+#[cfg(unix)]
 pub(super) fn harden() {
     let none = rustix::process::Rlimit {
         current: Some(0),
@@ -17,3 +18,8 @@ pub(super) fn harden() {
         tracing::warn!(%error, "Other processes of this user may read our memory.");
     }
 }
+
+/// Nothing: Windows lets a user's processes read one another, and its crash reports are the
+/// administrator's to switch off (`docs/limitations.md`).
+#[cfg(windows)]
+pub(super) fn harden() {}

@@ -14,17 +14,13 @@
 //! throw-away processes that only ask `server/discover`.
 
 pub mod assemble;
-#[cfg(unix)]
 mod driver;
-#[cfg(unix)]
 mod harden;
-#[cfg(unix)]
 mod notice;
-#[cfg(unix)]
 mod record;
 pub mod requests;
 pub mod run_file;
-#[cfg(unix)]
+mod signals;
 mod watch;
 
 use std::path::PathBuf;
@@ -44,7 +40,6 @@ pub fn server_log(config: &Config, server: &ServerKey) -> PathBuf {
 ///
 /// # Errors
 /// When not even the event loop can be made. Everything else is told to the client.
-#[cfg(unix)]
 pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
     use crate::report::Exit;
     harden::harden();
@@ -56,18 +51,4 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
     // a thread that still reads a terminal, or fetches, is not waited for
     runtime.shutdown_background();
     served.map_err(|error| Failure::from_error(Exit::Failed, &error))
-}
-
-/// Serves nothing yet on this platform.
-///
-/// # Errors
-/// Always.
-#[cfg(not(unix))]
-pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
-    drop(config);
-    Err(Failure::new(
-        crate::report::Exit::Failed,
-        "serving is not supported on this platform yet",
-    )
-    .hint("see docs/limitations.md; Linux and macOS can serve"))
 }

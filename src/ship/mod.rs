@@ -18,7 +18,7 @@ mod link;
 mod note;
 mod wake;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -222,18 +222,21 @@ pub fn spawn_detached(
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> io::Result<()> {
     let environment: Vec<_> = environment
-        .filter(|(name, _)| ENVIRONMENT.iter().any(|known| name == known))
+        .filter(|(name, _)| ENVIRONMENT.iter().any(|known| is(name, known)))
         .collect();
     let start = move || {
-        let status = std::process::Command::new(&program)
+        let mut command = std::process::Command::new(&program);
+        command
             .args(["__ship", "--detach"])
             .env_clear()
             .envs(environment)
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status();
-        match status {
+            .stderr(std::process::Stdio::null());
+        // `CREATE_NO_WINDOW`: clients without a console are not to flash one up
+        #[cfg(windows)]
+        std::os::windows::process::CommandExt::creation_flags(&mut command, 0x0800_0000);
+        match command.status() {
             Ok(status) if status.success() => {}
             Ok(status) => tracing::warn!(%status, "The shipper did not start."),
             Err(error) => tracing::warn!(%error, "The shipper did not start."),
@@ -244,6 +247,14 @@ pub fn spawn_detached(
         .name("ship-start".to_owned())
         .spawn(start)
         .map(drop)
+}
+
+/// Whether a variable has this name.
+fn is(name: &OsStr, known: &str) -> bool {
+    match cfg!(windows) {
+        true => name.eq_ignore_ascii_case(known),
+        false => name == known,
+    }
 }
 
 /// Tells whoever delivers from this device to try again now, whatever it waits for.
@@ -266,12 +277,19 @@ fn is_hurried(state_dir: &Path) -> bool {
 /// # Errors
 /// What the operating system says.
 pub fn spawn_stayer(program: &Path) -> io::Result<()> {
-    let child = std::process::Command::new(program)
+    let mut command = std::process::Command::new(program);
+    command
         .arg("__ship")
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()?;
+        .stderr(std::process::Stdio::null());
+    #[cfg(windows)]
+    {
+        /// `DETACHED_PROCESS`, `CREATE_NEW_PROCESS_GROUP`: no console, and no Ctrl-C from one.
+        const OF_ITS_OWN: u32 = 0x0000_0008 | 0x0000_0200;
+        std::os::windows::process::CommandExt::creation_flags(&mut command, OF_ITS_OWN);
+    }
+    let child = command.spawn()?;
     // not waited for: this process ends now, and the system takes the child over
     drop(child);
     Ok(())

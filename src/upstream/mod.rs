@@ -9,35 +9,48 @@
 //! standard input over the control socket, starts the server, and from then on only waits. When
 //! the shim closes the socket, or dies, the guard ends the server and everything below it.
 //!
+//! On Windows there is no guard: a job object ends everything in it when the shim lets go of it or
+//! dies (`docs/decisions/0010-job-objects.md`).
+//!
 //! A child sees a cleared environment: an allowlist ([`Environment`]) and what the registry sets.
 #![warn(missing_docs)]
 
-#[cfg(unix)]
 mod child;
 mod environment;
 #[cfg(unix)]
 pub mod fd;
 #[cfg(unix)]
 mod guard;
+#[cfg(unix)]
+mod guarded;
+#[cfg(windows)]
+pub mod handle;
 mod http;
-#[cfg(unix)]
+#[cfg(windows)]
+mod job;
+#[cfg(any(windows, test))]
+mod lookup;
 mod pipe;
-#[cfg(unix)]
 mod survey;
 #[cfg(target_os = "linux")]
 mod tree;
-#[cfg(unix)]
 mod words;
 
+// what the platforms have in common: the same names, made differently
 #[cfg(unix)]
+pub use fd as streams;
+#[cfg(unix)]
+use guarded as contained;
+#[cfg(windows)]
+pub use handle as streams;
+#[cfg(windows)]
+use job as contained;
+
 pub use child::Child;
 pub use environment::Environment;
 pub use http::{Farewell, Remote};
-#[cfg(unix)]
 pub use pipe::Pipe;
-#[cfg(unix)]
 pub use survey::{Means, SurveyError, survey};
-#[cfg(unix)]
 pub use words::Words;
 
 use std::collections::BTreeMap;
@@ -99,9 +112,23 @@ pub enum SpawnError {
     /// The operating system refuses.
     #[error("could not be started: {0}")]
     Io(#[from] std::io::Error),
-    /// This platform has no way to start it safely yet.
-    #[error("cannot be started on this platform yet")]
-    Platform,
+}
+
+/// A server that runs, or is about to.
+struct Started {
+    input: streams::Sink,
+    output: streams::Source,
+    errors: streams::Source,
+    control: contained::Control,
+}
+
+/// What is heard of a server besides what it prints.
+enum Report {
+    /// It is gone, and what it started with it; or it could not be started. One phrase that
+    /// follows its key.
+    Ended(String),
+    /// Its program runs.
+    Started,
 }
 
 impl Launch {

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 /// Bytes kept in memory.
@@ -62,12 +61,11 @@ impl Words {
                 if std::fs::metadata(path).is_ok_and(|meta| meta.len() > FILE_BYTES) {
                     std::fs::rename(path, path.with_extension("old"))?;
                 }
-                let file = File::options()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(path)?;
-                none.insert(file)
+                let mut options = File::options();
+                options.append(true).create(true);
+                #[cfg(unix)]
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+                none.insert(options.open(path)?)
             }
         };
         // a flood ends with the file's room; the next start moves it aside

@@ -11,7 +11,7 @@ use mcpshim::registry::doc::{ServerDoc, Surface, Transport};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
 use mcpshim::secret::Secret;
-use mcpshim::upstream::Environment;
+use mcpshim::upstream::{Environment, Means};
 use zeroize::Zeroizing;
 
 use super::shell;
@@ -108,15 +108,12 @@ fn credential() -> Result<Secret, Failure> {
     Ok(Secret::new(line.to_vec()))
 }
 
-#[cfg(unix)]
 fn survey(
     server: &ServerDoc,
     environment: &Environment,
     secret: Option<&Secret>,
     deadline: Duration,
 ) -> Result<Surface, String> {
-    use mcpshim::upstream::Means;
-
     let client = match &server.transport {
         Transport::Stdio { .. } => None,
         Transport::Http { ca_pem, .. } => {
@@ -137,16 +134,6 @@ fn survey(
         secret,
     };
     mcpshim::upstream::survey(server, &means, deadline).map_err(|error| error.to_string())
-}
-
-#[cfg(not(unix))]
-fn survey(
-    _: &ServerDoc,
-    _: &Environment,
-    _: Option<&Secret>,
-    _: Duration,
-) -> Result<Surface, String> {
-    Err(mcpshim::upstream::SpawnError::Platform.to_string())
 }
 
 fn print(pinning: &Pinning, json: bool) {

@@ -6,6 +6,7 @@
 //! fault. What an attacker who can write them gains: nothing, the record is elsewhere.
 #![warn(missing_docs)]
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,9 +17,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{Config, LogLevel};
 use crate::limits;
+use crate::secret::Scrubber;
 
 /// The one log of this process.
 static LOG: OnceLock<Log> = OnceLock::new();
+
+/// What no event may hold.
+static SCRUBBER: OnceLock<Scrubber> = OnceLock::new();
 
 /// Starts to listen for events, without touching the disk. Does nothing the second time.
 pub fn prepare(config: &Config) {
@@ -38,6 +43,11 @@ pub fn prepare(config: &Config) {
         .finish();
     // there is one already: another call of this function, or a test's own
     drop(tracing::subscriber::set_global_default(subscriber));
+}
+
+/// Takes these secrets out of every event from now on. Does nothing the second time.
+pub fn scrub_with(scrubber: &Scrubber) {
+    drop(SCRUBBER.set(scrubber.clone()));
 }
 
 /// Opens the file and writes what has waited. Call it at the first real request.
@@ -112,18 +122,23 @@ impl MakeWriter<'_> for &'static Log {
 }
 
 impl Write for Line {
+    /// Takes one event: they come whole.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = match SCRUBBER.get() {
+            Some(scrubber) => scrubber.scrub(bytes),
+            None => Cow::Borrowed(bytes),
+        };
         match &mut *self.0.state() {
             State::Held(held) => {
                 // the first events say what is wrong; those that do not fit repeat it
-                if held.len() + bytes.len() <= limits::LOG_HELD_BYTES {
-                    held.extend_from_slice(bytes);
+                if held.len() + text.len() <= limits::LOG_HELD_BYTES {
+                    held.extend_from_slice(&text);
                 }
-                Ok(bytes.len())
             }
-            State::Off => Ok(bytes.len()),
-            State::Open(file) => file.write(bytes),
+            State::Off => {}
+            State::Open(file) => file.write_all(&text)?,
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

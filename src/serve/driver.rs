@@ -1,5 +1,6 @@
 //! The loop: one event in, the machine's outputs out, everything written once per turn.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
+use super::credentials::{Answer, Keeper, phrase};
 use super::record::{Recorder, Settled};
 use super::requests::Request;
 use super::run_file::Restarted;
@@ -28,7 +30,8 @@ use crate::ids::{Digest, KeyId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
 use crate::report::Failure;
-use crate::session::{Input, Machine, Output};
+use crate::secret::{Scrubber, Secret};
+use crate::session::{CredentialUse, Input, Machine, Output};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::streams::{Sink, Source};
 use crate::upstream::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
@@ -55,6 +58,8 @@ enum Event {
     ClientRead(usize),
     /// The client's streams broke.
     ClientBroke(io::Error),
+    /// A credential that was asked for, or why there is none.
+    Credential(Answer),
     /// A server moved.
     Link(LinkId, PipeEvent),
     /// Records were settled on the spool's thread.
@@ -65,6 +70,15 @@ enum Event {
     News(News),
     /// The machine's time has come, or the end's.
     Timer,
+}
+
+/// A transport that was not started.
+#[derive(Debug)]
+struct Stillborn {
+    link: LinkId,
+    reason: String,
+    /// A person can mend it here: it is tried again with the next call.
+    ours: bool,
 }
 
 struct Driver {
@@ -80,10 +94,15 @@ struct Driver {
     client_buffer: LineBuffer,
     client_out: Sink,
     pipes: BTreeMap<LinkId, Pipe>,
+    keeper: Keeper,
+    /// What nobody may be shown.
+    scrubber: Scrubber,
+    /// The credentials of links, by name.
+    credentials: BTreeMap<LinkId, CredentialUse>,
     /// Sessions of servers behind an address whose end is being said.
     farewells: JoinSet<()>,
     /// Transports that could not be started: the machine is told after its outputs were read.
-    stillborn: VecDeque<(LinkId, String)>,
+    stillborn: VecDeque<Stillborn>,
     /// The link that is looked at first, so that a busy one does not starve the others.
     turn: u32,
     /// Rings when a signal asks us to end.
@@ -125,8 +144,10 @@ impl Driver {
         let clock = SystemClock::new();
         let now = clock.now();
         let id = SnapshotId(0);
+        let scrubber = Scrubber::new();
         let (config, snapshot) = match config {
             Ok(config) => {
+                telemetry::scrub_with(&scrubber);
                 telemetry::prepare(&config);
                 let snapshot = assemble(&config, id, &now);
                 (Some(config), snapshot)
@@ -151,6 +172,9 @@ impl Driver {
             recorder,
             entropy: SystemEntropy,
             environment: Environment::of(config::environment()),
+            keeper: Keeper::new(config.clone(), clock.clone(), scrubber.clone()),
+            scrubber,
+            credentials: BTreeMap::new(),
             config,
             client_in: Some(Source::standard()?),
             client_buffer: LineBuffer::new(),
@@ -221,6 +245,9 @@ impl Driver {
                 Poll::Ready(None) => self.watcher = None,
             }
         }
+        if let Poll::Ready(answer) = self.keeper.poll_answer(cx) {
+            return Poll::Ready(Event::Credential(answer));
+        }
         let held = self.client_out.queued_bytes();
         if let Poll::Ready(event) = self.poll_links(cx, held < CLIENT_QUEUE_BYTES) {
             return Poll::Ready(event);
@@ -272,6 +299,7 @@ impl Driver {
                 self.ask_to_end();
             }
             Event::ClientRead(_) => self.client_lines(),
+            Event::Credential(answer) => self.credential(answer),
             Event::Link(link, event) => self.on_link(link, event),
             Event::Settled(settled) => self.give(settled),
             Event::Signal => {
@@ -342,6 +370,8 @@ impl Driver {
     fn on_link(&mut self, link: LinkId, event: PipeEvent) {
         match event {
             PipeEvent::Ended(reason) => {
+                let reason = self.shown(reason);
+                self.credentials.remove(&link);
                 if let Some(mut pipe) = self.pipes.remove(&link)
                     && let Some(fault) = pipe.finish()
                 {
@@ -349,23 +379,46 @@ impl Driver {
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
-            PipeEvent::Lost { id, loss } => self.handle(Input::ExchangeLost { link, id, loss }),
+            PipeEvent::Lost { id, mut loss } => {
+                loss.reason = self.shown(loss.reason);
+                self.handle(Input::ExchangeLost { link, id, loss });
+            }
             PipeEvent::Read => {
                 let Some(pipe) = self.pipes.get_mut(&link) else {
                     return;
                 };
+                // only a server that was given a credential can give it back
+                let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
                 while let Some(line) = pipe.next_line() {
-                    let input = match line {
-                        Ok(line) => Input::LinkLine { link, line },
-                        Err(fault) => Input::LinkFault { link, fault },
+                    let clean = match (&line, scrubber) {
+                        (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
+                        (_, _) => None,
+                    };
+                    let input = match (line, &clean) {
+                        (Ok(_), Some((line, times))) => {
+                            let times = *times;
+                            let redacted = Input::LinkRedacted { link, times };
+                            self.machine.handle(redacted, &self.now, &mut self.entropy);
+                            Input::LinkLine { link, line }
+                        }
+                        (Ok(line), None) => Input::LinkLine { link, line },
+                        (Err(fault), _) => Input::LinkFault { link, fault },
                     };
                     self.machine.handle(input, &self.now, &mut self.entropy);
                 }
             }
-            PipeEvent::Started => self.handle(Input::LinkOpened {
-                link,
-                credential: None,
-            }),
+            PipeEvent::Started => {
+                let credential = self.credentials.get(&link).cloned();
+                self.handle(Input::LinkOpened { link, credential });
+            }
+        }
+    }
+
+    /// A sentence with a stranger's words in it, without live secrets.
+    fn shown(&self, text: String) -> String {
+        match self.scrubber.scrub_str(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(clean) => clean,
         }
     }
 
@@ -448,8 +501,12 @@ impl Driver {
             }
             let told = !settled.is_empty() || !self.stillborn.is_empty();
             self.give(settled);
-            while let Some((link, reason)) = self.stillborn.pop_front() {
-                self.handle(Input::LinkClosed { link, reason });
+            while let Some(one) = self.stillborn.pop_front() {
+                let Stillborn { link, reason, ours } = one;
+                self.handle(match ours {
+                    true => Input::LinkRefused { link, reason },
+                    false => Input::LinkClosed { link, reason },
+                });
             }
             if !told {
                 break;
@@ -478,41 +535,79 @@ impl Driver {
         match output {
             Output::Append(ticket, entry) => self.recorder.push(ticket, entry),
             Output::CloseLink(link) => {
+                self.keeper.forget(link);
+                self.credentials.remove(&link);
                 if let Some(pipe) = self.pipes.remove(&link) {
                     self.stop(pipe);
                 }
             }
             Output::Done => self.done = true,
-            Output::OpenLink(link, server) => self.open(link, &server),
+            Output::OpenLink(link, server) if server.credential.is_some() => {
+                let registry = self.snapshot.as_deref().and_then(Snapshot::registry);
+                self.keeper.acquire(link, server, registry);
+            }
+            Output::OpenLink(link, server) => self.open(link, &server, None),
             Output::ToClient(line) => self.client_out.push(line),
             Output::ToLink(link, line) => self.send(link, line),
         }
     }
 
-    fn open(&mut self, link: LinkId, server: &ServerDoc) {
-        let opened = match &server.transport {
-            Transport::Http { ca_pem, .. } => self.reach(server, ca_pem.as_deref()),
-            Transport::Stdio { .. } => self.spawn(server),
-        };
-        match opened {
-            Ok(pipe) => drop(self.pipes.insert(link, pipe)),
-            Err(reason) => self.stillborn.push_back((link, reason)),
+    /// The keeper has answered for a link that waits.
+    fn credential(&mut self, answer: Answer) {
+        let (link, server) = (answer.link, answer.server);
+        match answer.result {
+            Ok((credential, secret)) => {
+                self.credentials.insert(link, credential);
+                self.open(link, &server, Some(&secret));
+            }
+            Err(failure) => {
+                let reason = phrase(&server, &failure);
+                tracing::warn!(server = %server.key, %reason, "A credential is not there.");
+                let ours = true;
+                self.stillborn.push_back(Stillborn { link, reason, ours });
+            }
         }
     }
 
-    fn spawn(&self, server: &ServerDoc) -> Result<Pipe, String> {
+    fn open(&mut self, link: LinkId, server: &ServerDoc, secret: Option<&Secret>) {
+        let opened = match &server.transport {
+            Transport::Http { ca_pem, .. } => self.reach(server, ca_pem.as_deref(), secret),
+            Transport::Stdio { .. } => self.spawn(server, secret),
+        };
+        match opened {
+            Ok(pipe) => drop(self.pipes.insert(link, pipe)),
+            Err(reason) => {
+                self.credentials.remove(&link);
+                let ours = false;
+                self.stillborn.push_back(Stillborn { link, reason, ours });
+            }
+        }
+    }
+
+    fn spawn(&self, server: &ServerDoc, secret: Option<&Secret>) -> Result<Pipe, String> {
         let config = self.config.as_ref();
         let log = config.map(|config| server_log(config, &server.key));
         let launch = Launch::of(server, &self.environment, log);
-        let child = launch.and_then(|launch| Child::spawn(&launch));
+        let child = launch.and_then(|mut launch| {
+            launch.scrubber = self.scrubber.clone();
+            if let Some((doc, secret)) = server.credential.as_ref().zip(secret) {
+                launch.inject(doc, secret)?;
+            }
+            Child::spawn(&launch)
+        });
         child.map(Pipe::from).map_err(|error| error.to_string())
     }
 
-    fn reach(&self, server: &ServerDoc, ca_pem: Option<&str>) -> Result<Pipe, String> {
+    fn reach(
+        &self,
+        server: &ServerDoc,
+        ca_pem: Option<&str>,
+        secret: Option<&Secret>,
+    ) -> Result<Pipe, String> {
         let network = self.config.as_ref().map(|config| &config.network);
         let client = fetch::client(network.unwrap_or(&Network::default()), ca_pem)
             .map_err(|error| format!("cannot be reached: {error}"))?;
-        let remote = Remote::open(client, server, None);
+        let remote = Remote::open(client, server, secret);
         remote
             .map(Pipe::from)
             .map_err(|error: SpawnError| error.to_string())

@@ -14,6 +14,7 @@
 //! throw-away processes that only ask `server/discover`.
 
 pub mod assemble;
+mod credentials;
 mod driver;
 mod harden;
 mod notice;
@@ -34,6 +35,12 @@ use crate::report::Failure;
 pub fn server_log(config: &Config, server: &ServerKey) -> PathBuf {
     let name = format!("server-{server}.log");
     config.state_dir.join("log").join(name)
+}
+
+/// Keeps this process's memory out of core files and other processes' hands, and core files away
+/// from everything it starts. For commands that hold secrets.
+pub fn harden() {
+    harden::harden();
 }
 
 /// Serves one client on the standard streams, until it closes them or a signal comes.

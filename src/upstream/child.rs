@@ -41,7 +41,7 @@ impl Child {
             input: Some(input),
             output: Some(output),
             errors: Some(errors),
-            words: Words::new(launch.log.clone()),
+            words: Words::new(launch.log.clone(), launch.scrubber.clone()),
             heard: LineBuffer::new(),
             control: Some(control),
             phrase: None,
@@ -114,7 +114,10 @@ impl Child {
                         bytes.clear();
                     });
                 }
-                Poll::Ready(Ok(_) | Err(_)) => self.errors = None,
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    self.errors = None;
+                    self.words.finish();
+                }
             }
         }
     }

@@ -4,19 +4,25 @@
 //!
 //! ```text
 //!   shim → guard   one byte with the server's standard input attached (SCM_RIGHTS), then
+//!                  credentials: length (4 bytes, little-endian), NAME=VALUE\0 …, then
 //!                  's' stop politely · end of the socket: stop now (the shim died, or let go)
 //!   guard → shim   "started\n"                     the program runs
 //!                  "ended: exit status: 1\n"       one phrase, then the end of the socket
 //! ```
 //!
+//! Credentials come over the socket, so that they stand in no environment and no argument list
+//! but the server's own; the guard forgets them once it runs.
+//!
 //! **One second after the shim is gone, nothing it started is left.** On Linux the guard is a
 //! subreaper: whatever its server starts and abandons comes back to it, so it can find it. On
 //! other systems it can only reach the server's process group (`docs/limitations.md`).
 
-use std::ffi::OsString;
-use std::io::{self, IoSliceMut};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
@@ -28,6 +34,9 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
 
 /// The word that makes any of our programs a guard.
 pub(super) const WORD: &str = "__guard";
@@ -43,6 +52,8 @@ const QUICK_MS: u64 = 200;
 const TERM_MS: u64 = 200;
 /// How long SIGKILL is repeated while something below us is left.
 const KILL_MS: u64 = 5_000;
+/// Most bytes of credentials for one server.
+const SECRETS_BYTES: usize = 64 << 10;
 /// Between two looks at what is left.
 const LOOK_MS: u64 = 10;
 
@@ -73,6 +84,7 @@ fn guard(mut command: Vec<OsString>) -> io::Result<()> {
     become_reaper()?;
     let control = rustix::io::dup(rustix::stdio::stdin())?;
     let input = receive_input(&control)?;
+    let secrets = receive_secrets(&control)?;
     let output = rustix::io::dup(rustix::stdio::stdout())?;
     // our copies would keep the pipes open after the server let go of them
     let null = std::fs::File::options()
@@ -86,7 +98,7 @@ fn guard(mut command: Vec<OsString>) -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(watch(control, &program, &args, input, output))
+        .block_on(watch(control, &program, &args, secrets, (input, output)))
 }
 
 #[cfg(target_os = "linux")]
@@ -127,12 +139,47 @@ fn receive_input(control: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(input)
 }
 
+/// Puts the credentials into the socket, behind the standard input.
+pub(super) fn send_secrets(
+    socket: &UnixStream,
+    secrets: &BTreeMap<String, Secret>,
+) -> io::Result<()> {
+    let mut text = Zeroizing::new(Vec::with_capacity(SECRETS_BYTES));
+    for (name, secret) in secrets {
+        for part in [name.as_bytes(), b"=", secret.expose(), b"\0"] {
+            text.extend_from_slice(part);
+        }
+    }
+    // the socket has room for it: nobody reads yet
+    let len = u32::try_from(text.len())
+        .ok()
+        .filter(|_| text.len() <= SECRETS_BYTES)
+        .ok_or(io::ErrorKind::FileTooLarge)?;
+    let mut socket = socket;
+    socket.write_all(&len.to_le_bytes())?;
+    socket.write_all(&text)
+}
+
+/// Blocks for the credentials, which the shim sent before it started us.
+fn receive_secrets(control: &OwnedFd) -> io::Result<Secret> {
+    let mut control = std::fs::File::from(control.try_clone()?);
+    let mut len = [0; 4];
+    control.read_exact(&mut len)?;
+    let len = usize::try_from(u32::from_le_bytes(len)).unwrap_or(usize::MAX);
+    if len > SECRETS_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut text = Zeroizing::new(vec![0; len]);
+    control.read_exact(&mut text)?;
+    Ok(Secret::new(std::mem::take(&mut *text)))
+}
+
 async fn watch(
     control: UnixStream,
     program: &OsString,
     args: &[OsString],
-    input: OwnedFd,
-    output: OwnedFd,
+    secrets: Secret,
+    streams: (OwnedFd, OwnedFd),
 ) -> io::Result<()> {
     // before the start, so that no death is missed
     let mut deaths = signal(SignalKind::child())?;
@@ -146,7 +193,7 @@ async fn watch(
         Ok(_) | Err(_) => {}
     };
 
-    let mut tree = match Tree::start(program, args, input, output) {
+    let mut tree = match Tree::start(program, args, secrets, streams) {
         Ok(tree) => tree,
         Err(error) => {
             let program = program.to_string_lossy();
@@ -195,11 +242,18 @@ impl Tree {
     fn start(
         program: &OsString,
         args: &[OsString],
-        input: OwnedFd,
-        output: OwnedFd,
+        secrets: Secret,
+        (input, output): (OwnedFd, OwnedFd),
     ) -> io::Result<Self> {
+        let pairs = secrets.expose().split(|byte| *byte == 0);
+        let pairs = pairs.filter_map(|pair| {
+            let at = memchr::memchr(b'=', pair)?;
+            let (name, value) = (pair.get(..at)?, pair.get(at + 1..)?);
+            Some((OsStr::from_bytes(name), OsStr::from_bytes(value)))
+        });
         let child = Command::new(program)
             .args(args)
+            .envs(pairs)
             .stdin(Stdio::from(input))
             .stdout(Stdio::from(output))
             .process_group(0)

@@ -38,6 +38,7 @@ pub(super) fn start(launch: &Launch) -> Result<Started, SpawnError> {
     let (ours, theirs) = UnixStream::pair()?;
     send_input(&ours, &child_in)?;
     drop(child_in);
+    guard::send_secrets(&ours, &launch.secrets)?;
     let guard = tokio::process::Command::new(own_program()?)
         .arg0("mcpshim-guard")
         .arg(guard::WORD)

@@ -44,6 +44,7 @@ pub(super) fn start(launch: &Launch) -> Result<Started, SpawnError> {
         .env_clear()
         .envs(launch.environment.vars())
         .envs(&launch.env)
+        .envs(launch.secrets()?)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

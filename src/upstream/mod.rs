@@ -58,7 +58,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::ids::ServerKey;
-use crate::registry::doc::{ServerDoc, Transport};
+use crate::registry::doc::{CredentialDoc, Inject, ServerDoc, Transport};
+use crate::secret::{Scrubber, Secret};
 use crate::session::Loss;
 
 /// What comes from a transport.
@@ -91,6 +92,11 @@ pub struct Launch {
     pub args: Vec<String>,
     /// What the registry sets, over the allowlist.
     pub env: BTreeMap<String, String>,
+    /// Credentials by the name of their variable. They reach the server over its guard's control
+    /// socket, not by the guard's own environment.
+    pub secrets: BTreeMap<String, Secret>,
+    /// What must not be shown of what the server prints.
+    pub scrubber: Scrubber,
     /// The allowlisted part of our own environment.
     pub environment: Environment,
     /// Where its standard error is kept, bounded; nowhere when `None`.
@@ -150,10 +156,43 @@ impl Launch {
                 command: command.clone(),
                 args: args.clone(),
                 env: env.clone(),
+                secrets: BTreeMap::new(),
+                scrubber: Scrubber::new(),
                 environment: environment.clone(),
                 log,
             }),
         }
+    }
+}
+
+impl Launch {
+    /// The credentials as they stand in an environment.
+    #[cfg(windows)]
+    fn secrets(&self) -> Result<Vec<(&str, &str)>, SpawnError> {
+        self.secrets
+            .iter()
+            .map(|(name, secret)| {
+                let value = std::str::from_utf8(secret.expose())
+                    .map_err(|_bad| SpawnError::Credential("is no text"))?;
+                Ok((name.as_str(), value))
+            })
+            .collect()
+    }
+
+    /// Gives the server its credential, and takes care that it is not shown.
+    ///
+    /// # Errors
+    /// [`SpawnError::Credential`] where the registry does not name a variable for it.
+    pub fn inject(&mut self, doc: &CredentialDoc, secret: &Secret) -> Result<(), SpawnError> {
+        let Inject::Env { name } = &doc.inject else {
+            return Err(SpawnError::Credential("has no place in a child process"));
+        };
+        if secret.expose().contains(&0) {
+            return Err(SpawnError::Credential("holds a zero byte"));
+        }
+        self.scrubber.add(secret);
+        self.secrets.insert(name.clone(), secret.clone());
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::LinkId;
-use crate::registry::doc::{Inject, ServerDoc, Surface, Transport};
+use crate::registry::doc::{ServerDoc, Surface, Transport};
 use crate::secret::Secret;
 use crate::session::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput};
 use crate::wire::msg::{Body, Message, Response};
@@ -74,12 +74,8 @@ impl Means<'_> {
             (Transport::Http { .. }, None) => Err(SpawnError::Transport),
             (Transport::Stdio { .. }, _) => {
                 let mut launch = Launch::of(server, self.environment, None)?;
-                if let Some((doc, secret)) = server.credential.as_ref().zip(self.secret)
-                    && let Inject::Env { name } = &doc.inject
-                {
-                    let value = std::str::from_utf8(secret.expose())
-                        .map_err(|_| SpawnError::Credential("is no text"))?;
-                    launch.env.insert(name.clone(), value.to_owned());
+                if let Some((doc, secret)) = server.credential.as_ref().zip(self.secret) {
+                    launch.inject(doc, secret)?;
                 }
                 Child::spawn(&launch).map(Pipe::from)
             }

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use crate::secret::{Scrubber, Stream};
+
 /// Bytes kept in memory.
 const KEPT_BYTES: usize = 2 << 10;
 /// Characters of the last line in a reason.
@@ -19,16 +21,18 @@ const FILE_BYTES: u64 = 1 << 20;
 /// The last words of a server.
 #[derive(Debug, Default)]
 pub struct Words {
+    stream: Stream,
     tail: VecDeque<u8>,
     path: Option<PathBuf>,
     file: Option<File>,
 }
 
 impl Words {
-    /// Keeps them in this file too.
+    /// Keeps them in this file too, without the secrets of the scrubber.
     #[must_use]
-    pub fn new(path: Option<PathBuf>) -> Self {
+    pub fn new(path: Option<PathBuf>, scrubber: Scrubber) -> Self {
         Self {
+            stream: Stream::new(scrubber),
             tail: VecDeque::new(),
             path,
             file: None,
@@ -37,6 +41,20 @@ impl Words {
 
     /// Takes what was printed.
     pub fn push(&mut self, bytes: &[u8]) {
+        let shown = self.stream.push(bytes);
+        self.keep(&shown);
+    }
+
+    /// Nothing more will come.
+    pub fn finish(&mut self) {
+        let rest = self.stream.finish();
+        self.keep(&rest);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let keep = bytes.len().saturating_sub(KEPT_BYTES);
         self.tail.extend(bytes.iter().skip(keep));
         let over = self.tail.len().saturating_sub(KEPT_BYTES);
@@ -78,7 +96,8 @@ impl Words {
     /// The last line that says something, printable and cut.
     #[must_use]
     pub fn last(&self) -> Option<String> {
-        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let mut bytes: Vec<u8> = self.tail.iter().copied().collect();
+        bytes.extend(self.stream.held());
         let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
         let visible = |c: char| if c.is_control() { '?' } else { c };
@@ -92,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_last_line_is_kept_whatever_came_before() {
-        let mut words = Words::new(None);
+        let mut words = Words::new(None, Scrubber::new());
         assert_eq!(words.last(), None);
         for _ in 0..1000 {
             words.push(b"noise noise noise\n");
@@ -105,19 +124,44 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_in_neither_the_file_nor_the_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server-x.log");
+        let scrubber = Scrubber::new();
+        scrubber.add(&crate::secret::Secret::new(
+            b"ghp_0123456789abcdef".to_vec(),
+        ));
+        let mut words = Words::new(Some(path.clone()), scrubber);
+        for part in [
+            "401 for ghp_01",
+            "23456789ab",
+            "cdef, bye\ntoken ghp_0123456789abcd",
+        ] {
+            words.push(part.as_bytes());
+        }
+        words.push(b"ef");
+        let last = words.last().unwrap();
+        assert_eq!(last, format!("token {}", crate::secret::MARK));
+        words.finish();
+        let file = std::fs::read_to_string(&path).unwrap();
+        let mark = crate::secret::MARK;
+        assert_eq!(file, format!("401 for {mark}, bye\ntoken {mark}"));
+    }
+
+    #[test]
     fn the_file_is_private_and_bounded() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log/server-x.log");
         let flood = vec![b'x'; 300_000];
-        let mut words = Words::new(Some(path.clone()));
+        let mut words = Words::new(Some(path.clone()), Scrubber::new());
         for _ in 0..20 {
             words.push(&flood);
         }
         let meta = std::fs::metadata(&path).unwrap();
         assert!(meta.len() <= 2 * FILE_BYTES + 300_000, "{}", meta.len());
         assert_eq!(meta.permissions().mode() & 0o777, 0o600);
-        Words::new(Some(path.clone())).push(b"new\n");
+        Words::new(Some(path.clone()), Scrubber::new()).push(b"new\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"new\n");
     }
 }

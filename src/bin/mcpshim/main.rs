@@ -14,6 +14,7 @@ mod audit;
 mod client;
 mod completion;
 mod config;
+mod credential;
 mod explain;
 mod logs;
 mod out;
@@ -31,6 +32,7 @@ Examples:
   mcpshim tools                      what may I use
   mcpshim explain github/create_issue
                                      why may I (not) use this
+  mcpshim credential set github      give the token that a server needs
   mcpshim run --as ci -- claude -p \"triage the new issues\"
                                      run a client as an agent
 
@@ -56,6 +58,8 @@ enum Command {
     Client(client::Command),
     Completion(completion::Args),
     Config(config::Args),
+    #[command(subcommand)]
+    Credential(credential::Command),
     Explain(explain::Args),
     Logs(logs::Args),
     #[command(subcommand)]
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Client(command) => client::run(&command),
         Command::Completion(args) => completion::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Credential(command) => credential::run(&command),
         Command::Explain(args) => explain::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Registry(command) => registry::run(&command),

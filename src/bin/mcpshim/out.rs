@@ -36,6 +36,11 @@ pub(crate) fn warn(text: &str) {
     drop(writeln!(io::stderr().lock(), "warning: {text}"));
 }
 
+/// Says something to the person at the terminal, beside the answer.
+pub(crate) fn note(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
 /// Rows as text, each column as wide as its widest cell. The last is not padded.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();

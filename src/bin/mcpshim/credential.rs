@@ -1,0 +1,599 @@
+//! `mcpshim credential`
+
+use std::io::{self, IsTerminal as _, Read as _};
+use std::time::Duration;
+
+use mcpshim::clock::Utc;
+use mcpshim::config::Config;
+use mcpshim::ids::{CredentialId, ServerKey};
+use mcpshim::limits;
+use mcpshim::policy::{Snapshot, SnapshotId};
+use mcpshim::registry::doc::{CredentialDoc, Inject, Registry, ServerDoc};
+use mcpshim::report::{Exit, Failure};
+use mcpshim::secret::{Scrubber, Secret};
+use mcpshim::serve::assemble::assemble;
+use mcpshim::vault::{self, Facts, ItemId, Vault};
+use serde::Serialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::out;
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  mcpshim credential set github      asks for it; what you type is not shown
+  pass show work/github | mcpshim credential set github
+  op read op://work/github/token | mcpshim credential set github --json
+
+The value is never taken from the command line: other programs can read that.";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  mcpshim credential list
+  mcpshim credential list --json | jq -r '.[] | select(.set | not) | .id'";
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  mcpshim credential test github
+  mcpshim credential test github --json | jq .answered
+
+Exit codes: 0 the server answered, 1 it did not, or the credential is not set.";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  mcpshim credential remove github
+  mcpshim credential remove old-token    one that no server of the registry needs any more";
+
+/// Give, list, test and remove the credentials that servers need
+///
+/// The registry says which server needs which; the values are yours. They are kept in a file that
+/// is sealed with a key from the keychain, and reach their server only: never its arguments, a
+/// log, a record or the model.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    List(List),
+    Remove(Remove),
+    Set(Set),
+    Test(Test),
+}
+
+/// List the credentials that the registry names: set or missing, age, rotation, last use
+#[derive(Debug, clap::Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub(crate) struct List {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Remove the credential of a server from this machine
+#[derive(Debug, clap::Args)]
+#[command(after_help = REMOVE_EXAMPLES)]
+pub(crate) struct Remove {
+    /// The server's key, or a credential's id
+    #[arg(value_name = "SERVER")]
+    name: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Set the credential of a server: from a hidden prompt, or from standard input
+#[derive(Debug, clap::Args)]
+#[command(after_help = SET_EXAMPLES)]
+pub(crate) struct Set {
+    /// The server's key
+    server: ServerKey,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Start or reach the server with its credential, and say whether it answered
+#[derive(Debug, clap::Args)]
+#[command(after_help = TEST_EXAMPLES)]
+pub(crate) struct Test {
+    /// The server's key
+    server: ServerKey,
+    /// How long it may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    // from here on there may be a secret in our memory
+    mcpshim::serve::harden();
+    let config = crate::settings()?;
+    let snapshot = assemble(&config, SnapshotId(1), &crate::now());
+    let here = Here {
+        config: &config,
+        registry: registry(&snapshot)?,
+    };
+    match command {
+        Command::List(args) => here.list(args),
+        Command::Remove(args) => here.remove(args),
+        Command::Set(args) => here.set(args),
+        Command::Test(args) => here.test(args),
+    }
+}
+
+fn registry(snapshot: &Snapshot) -> Result<&Registry, Failure> {
+    snapshot.registry().ok_or_else(|| {
+        let why = snapshot.trouble().unwrap_or("there is no registry");
+        Failure::new(Exit::Registry, why)
+    })
+}
+
+/// What every command looks at.
+struct Here<'h> {
+    config: &'h Config,
+    registry: &'h Registry,
+}
+
+/// One credential, as `list` shows it.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: CredentialId,
+    servers: Vec<ServerKey>,
+    owner: Option<String>,
+    set: bool,
+    serial: Option<u64>,
+    put: Option<String>,
+    age_days: Option<u64>,
+    rotate_days: Option<u32>,
+    rotation_due: Option<String>,
+    overdue: bool,
+    last_used: Option<String>,
+    obtain: Option<String>,
+}
+
+impl Here<'_> {
+    fn open(&self) -> Result<Box<dyn Vault>, Failure> {
+        let patience = Duration::from_millis(limits::KEYCHAIN_PERSON_MS);
+        vault::open(self.config, &self.registry.org.secret_stores, patience)
+            .map_err(|error| closed(&error))
+    }
+
+    /// Servers with a credential, in the order of their keys.
+    fn declared(&self) -> impl Iterator<Item = (&ServerDoc, &CredentialDoc)> {
+        let servers = self.registry.servers.values();
+        servers.filter_map(|server| Some((&**server, server.credential.as_ref()?)))
+    }
+
+    fn servers_of(&self, id: &CredentialId) -> Vec<ServerKey> {
+        let same = self.declared().filter(|(_, doc)| doc.id == *id);
+        same.map(|(server, _)| server.key.clone()).collect()
+    }
+
+    fn server(&self, key: &ServerKey) -> Result<(&ServerDoc, &CredentialDoc), Failure> {
+        let listed = |what: &str, keys: Vec<&str>| match keys.is_empty() {
+            true => format!("{what}: none"),
+            false => format!("{what}: {}", keys.join(", ")),
+        };
+        let Some(server) = self.registry.servers.get(key) else {
+            let keys = self.registry.servers.keys().map(ServerKey::as_str);
+            let sentence = format!("the registry has no server {key}");
+            return Err(Failure::new(Exit::Failed, sentence)
+                .hint(listed("the servers are", keys.collect())));
+        };
+        server
+            .credential
+            .as_ref()
+            .map(|doc| (&**server, doc))
+            .ok_or_else(|| {
+                let keys = self.declared().map(|(server, _)| server.key.as_str());
+                let sentence = format!("server {key} needs no credential");
+                Failure::new(Exit::Failed, sentence)
+                    .cause("the registry declares none for it")
+                    .hint(listed("servers that need one", keys.collect()))
+            })
+    }
+
+    // ---- list
+
+    fn list(&self, args: &List) -> Result<(), Failure> {
+        // without a vault nothing is set: no keychain has to be asked for that
+        let kept = match vault::exists(self.config) {
+            true => self.open()?.list().map_err(|error| closed(&error))?,
+            false => std::collections::BTreeMap::new(),
+        };
+        let now_s = crate::now().unix_s();
+        let mut rows: Vec<Row> = Vec::new();
+        for (server, doc) in self.declared() {
+            match rows.iter_mut().find(|row| row.id == doc.id) {
+                Some(row) => row.servers.push(server.key.clone()),
+                None => {
+                    let facts = kept.get(&ItemId::Credential(doc.id.clone()));
+                    rows.push(Row::of(server, doc, facts, now_s));
+                }
+            }
+        }
+        for (item, facts) in &kept {
+            if let ItemId::Credential(id) = item
+                && rows.iter().all(|row| row.id != *id)
+            {
+                rows.push(Row::stray(id, facts, now_s));
+            }
+        }
+        if args.json {
+            return out::print_json(&rows);
+        }
+        if rows.is_empty() {
+            return out::print("no server of the registry needs a credential\n");
+        }
+        let head = [
+            "CREDENTIAL",
+            "SERVERS",
+            "OWNER",
+            "STATE",
+            "AGE",
+            "ROTATION",
+            "LAST USED",
+        ];
+        let mut cells = vec![head.map(str::to_owned).to_vec()];
+        cells.extend(rows.iter().map(Row::cells));
+        out::print(&out::columns(&cells))?;
+        for row in rows.iter().filter(|row| !row.set) {
+            if let (Some(server), Some(obtain)) = (row.servers.first(), &row.obtain) {
+                let obtain = out::visible(obtain);
+                let (id, server) = (&row.id, server.as_str());
+                out::warn(&format!(
+                    "{id} is missing: get it at {obtain}, then run `mcpshim credential set {server}`"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- set
+
+    fn set(&self, args: &Set) -> Result<(), Failure> {
+        let (server, doc) = self.server(&args.server)?;
+        // the vault first: nobody should type a secret that cannot be kept
+        let mut vault = self.open()?;
+        let value = ask(server, doc)?;
+        let id = ItemId::Credential(doc.id.clone());
+        let now_s = crate::now().unix_s();
+        let mut serial = None;
+        // somebody else may set it at the same time: the last one holds
+        for _ in 0..8 {
+            let kept = vault.list().map_err(|error| closed(&error))?;
+            let seen = kept.get(&id).map_or(0, |facts| facts.serial);
+            serial = vault
+                .put(&id, seen, &value, now_s)
+                .map_err(|error| closed(&error))?;
+            if serial.is_some() {
+                break;
+            }
+        }
+        let serial = serial.ok_or_else(|| {
+            Failure::new(Exit::Failed, format!("{} was not set", doc.id))
+                .cause("others keep setting it at the same time")
+                .hint("try again")
+        })?;
+        let servers = self.servers_of(&doc.id);
+        if args.json {
+            return out::print_json(&json!({
+                "credential": doc.id, "servers": servers, "serial": serial,
+                "store": vault.store().as_str(),
+            }));
+        }
+        let (store, key) = (vault.store().title(), &server.key);
+        out::print(&format!(
+            "{} is set for {}; the key of its file is in the {store}\n\
+             test it with `mcpshim credential test {key}`\n",
+            doc.id,
+            joined(&servers),
+        ))
+    }
+
+    // ---- test
+
+    fn test(&self, args: &Test) -> Result<(), Failure> {
+        let (server, doc) = self.server(&args.server)?;
+        if self.registry.revocations.servers.contains(&server.key) {
+            let sentence = format!("server {} is revoked", server.key);
+            return Err(Failure::new(Exit::Denied, sentence)
+                .hint(format!("ask {}", self.registry.org.help)));
+        }
+        let missing = || {
+            Failure::new(Exit::Failed, format!("{} is not set", doc.id))
+                .hint(format!("run `mcpshim credential set {}`", server.key))
+        };
+        if !vault::exists(self.config) {
+            return Err(missing());
+        }
+        let item = self
+            .open()?
+            .get(&ItemId::Credential(doc.id.clone()))
+            .map_err(|error| closed(&error))?
+            .ok_or_else(missing)?;
+        let scrubber = Scrubber::new();
+        scrubber.add(&item.value);
+        let answer = survey(self.config, server, &item.value, args.timeout);
+        let answer = answer.map_err(|reason| scrubber.scrub_str(&reason).into_owned());
+        if args.json {
+            out::print_json(&json!({
+                "credential": doc.id, "server": server.key, "serial": item.facts.serial,
+                "answered": answer.is_ok(), "tools": answer.as_ref().ok(),
+                "reason": answer.as_ref().err(),
+            }))?;
+        }
+        match answer {
+            Ok(_) if args.json => Ok(()),
+            Ok(tools) => out::print(&format!(
+                "server {} answered with {} and showed {tools} tools\n\
+                 (a server that looks at its credential only in a call shows then whether it is right)\n",
+                server.key, doc.id
+            )),
+            Err(reason) => Err(Failure::new(
+                Exit::Failed,
+                format!("server {} did not answer", server.key),
+            )
+            .cause(out::visible(&reason))
+            .hint(format!(
+                "if it refuses {}, set it again with `mcpshim credential set {}`; else ask {}",
+                doc.id, server.key, server.oncall
+            ))),
+        }
+    }
+
+    // ---- remove
+
+    fn remove(&self, args: &Remove) -> Result<(), Failure> {
+        let key = ServerKey::parse(&args.name).ok();
+        let named = key.as_ref().and_then(|key| self.registry.servers.get(key));
+        let id = match (named, CredentialId::parse(&args.name)) {
+            (Some(server), _) => self.server(&server.key)?.1.id.clone(),
+            (None, Ok(id)) => id,
+            (None, Err(error)) => return Err(Failure::new(Exit::Usage, error.to_string())),
+        };
+        let not_set = || {
+            Failure::new(Exit::Failed, format!("{id} is not set"))
+                .hint("`mcpshim credential list` shows what is")
+        };
+        if !vault::exists(self.config) {
+            return Err(not_set());
+        }
+        let mut vault = self.open()?;
+        let item = ItemId::Credential(id.clone());
+        for _ in 0..8 {
+            let kept = vault.list().map_err(|error| closed(&error))?;
+            let facts = kept.get(&item).ok_or_else(not_set)?;
+            let removed = vault.remove(&item, facts.serial);
+            if removed.map_err(|error| closed(&error))? {
+                let servers = self.servers_of(&id);
+                if args.json {
+                    return out::print_json(&json!({"credential": id, "servers": servers}));
+                }
+                return out::print(&format!(
+                    "{id} is removed from this machine; take it back where it was made, too\n"
+                ));
+            }
+        }
+        Err(Failure::new(Exit::Failed, format!("{id} was not removed"))
+            .cause("others keep setting it at the same time")
+            .hint("try again"))
+    }
+}
+
+impl Row {
+    fn of(server: &ServerDoc, doc: &CredentialDoc, facts: Option<&Facts>, now_s: u64) -> Self {
+        let due_s = facts
+            .zip(doc.rotate_days)
+            .map(|(facts, days)| facts.put_s + u64::from(days) * 86_400);
+        Self {
+            id: doc.id.clone(),
+            servers: vec![server.key.clone()],
+            owner: Some(server.owner.clone()),
+            rotate_days: doc.rotate_days,
+            rotation_due: due_s.map(|due| Utc(due).to_string()),
+            overdue: due_s.is_some_and(|due| due <= now_s),
+            obtain: Some(doc.obtain.clone()),
+            ..Self::dated(&doc.id, facts, now_s)
+        }
+    }
+
+    /// One that the registry does not name any more.
+    fn stray(id: &CredentialId, facts: &Facts, now_s: u64) -> Self {
+        Self::dated(id, Some(facts), now_s)
+    }
+
+    fn dated(id: &CredentialId, facts: Option<&Facts>, now_s: u64) -> Self {
+        Self {
+            id: id.clone(),
+            servers: Vec::new(),
+            owner: None,
+            set: facts.is_some(),
+            serial: facts.map(|facts| facts.serial),
+            put: facts.map(|facts| Utc(facts.put_s).to_string()),
+            age_days: facts.map(|facts| now_s.saturating_sub(facts.put_s) / 86_400),
+            rotate_days: None,
+            rotation_due: None,
+            overdue: false,
+            last_used: facts
+                .and_then(|f| f.used_s)
+                .map(|used| Utc(used).to_string()),
+            obtain: None,
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let none = || "-".to_owned();
+        let servers = match self.servers.is_empty() {
+            true => "none any more".to_owned(),
+            false => joined(&self.servers),
+        };
+        let rotation = match (&self.rotation_due, self.overdue) {
+            (Some(due), true) => format!("overdue since {}", day(due)),
+            (Some(due), false) => format!("by {}", day(due)),
+            (None, _) => none(),
+        };
+        vec![
+            self.id.to_string(),
+            servers,
+            self.owner.as_deref().map_or_else(none, out::visible),
+            if self.set { "set" } else { "missing" }.to_owned(),
+            self.age_days.map_or_else(none, |days| format!("{days} d")),
+            rotation,
+            self.last_used
+                .as_deref()
+                .map_or_else(none, |used| day(used).to_owned()),
+        ]
+    }
+}
+
+/// The date of an RFC 3339 time.
+fn day(time: &str) -> &str {
+    time.split('T').next().unwrap_or(time)
+}
+
+fn joined(servers: &[ServerKey]) -> String {
+    let keys: Vec<&str> = servers.iter().map(ServerKey::as_str).collect();
+    keys.join(", ")
+}
+
+fn closed(error: &vault::VaultError) -> Failure {
+    Failure::from_error(Exit::Failed, error).hint(error.hint())
+}
+
+/// Takes a value from a person or a pipe, and refuses what cannot be one.
+fn ask(server: &ServerDoc, doc: &CredentialDoc) -> Result<Secret, Failure> {
+    let unread = |error: io::Error| {
+        Failure::from_error(Exit::Failed, &error).context("the credential cannot be read")
+    };
+    let text = if io::stdin().is_terminal() {
+        let obtain = out::visible(&doc.obtain);
+        out::note(&format!(
+            "{} for {}; get it at {obtain}",
+            doc.id, server.key
+        ));
+        let prompt = format!("{} (not shown): ", doc.id);
+        Zeroizing::new(
+            rpassword::prompt_password(prompt)
+                .map_err(unread)?
+                .into_bytes(),
+        )
+    } else {
+        // room for one more than may come, so that the buffer never moves and leaves a copy
+        let most = limits::SECRET_BYTES.1 + 3;
+        let mut text = Zeroizing::new(Vec::with_capacity(most));
+        let limit = u64::try_from(most).unwrap_or(u64::MAX);
+        io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_end(&mut text)
+            .map_err(unread)?;
+        text
+    };
+    let value = text.strip_suffix(b"\n").unwrap_or(&text);
+    let value = value.strip_suffix(b"\r").unwrap_or(value);
+    check(value, doc).map_err(|reason| {
+        Failure::new(Exit::Failed, format!("{} is not set", doc.id))
+            .cause(reason)
+            .hint(format!("get it at {}", out::visible(&doc.obtain)))
+    })?;
+    Ok(Secret::new(value.to_vec()))
+}
+
+/// Why this cannot be the credential; nothing of it is in the reason.
+fn check(value: &[u8], doc: &CredentialDoc) -> Result<(), String> {
+    let (shortest, longest) = limits::SECRET_BYTES;
+    let len = value.len();
+    if len == 0 {
+        return Err("nothing was given".to_owned());
+    }
+    if len > longest {
+        return Err(format!("it has more than {longest} bytes"));
+    }
+    let text = std::str::from_utf8(value).map_err(|_bad| "it is not text".to_owned())?;
+    if text.chars().any(char::is_control) {
+        return Err("it has control characters, such as a line break".to_owned());
+    }
+    if text.trim() != text {
+        return Err("it begins or ends with a space".to_owned());
+    }
+    if len < shortest {
+        return Err(format!(
+            "it has {len} bytes, expected at least {shortest}: a shorter one could not be told from \
+             ordinary text and kept out of logs"
+        ));
+    }
+    match doc.inject {
+        Inject::Bearer | Inject::Header { .. } if !text.is_ascii() => {
+            Err("it has characters that a header cannot hold".to_owned())
+        }
+        Inject::Bearer | Inject::Env { .. } | Inject::Header { .. } => Ok(()),
+    }
+}
+
+/// Opens the server once; the number of its tools, or why there is no answer.
+fn survey(
+    config: &Config,
+    server: &ServerDoc,
+    secret: &Secret,
+    timeout_s: u64,
+) -> Result<usize, String> {
+    use mcpshim::registry::doc::Transport;
+    use mcpshim::upstream::{self, Environment, Means};
+
+    let client = match &server.transport {
+        Transport::Stdio { .. } => None,
+        Transport::Http { ca_pem, .. } => {
+            let client = mcpshim::fetch::client(&config.network, ca_pem.as_deref());
+            Some(client.map_err(|error| format!("cannot be reached: {error}"))?)
+        }
+    };
+    let environment = Environment::of(mcpshim::config::environment());
+    let means = Means {
+        environment: &environment,
+        client,
+        secret: Some(secret),
+    };
+    let surface = upstream::survey(server, &means, Duration::from_secs(timeout_s));
+    surface
+        .map(|surface| surface.tools.len())
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(value: &[u8], inject: Inject) -> String {
+        let doc = CredentialDoc {
+            id: CredentialId::parse("token").unwrap(),
+            inject,
+            obtain: String::new(),
+            rotate_days: None,
+        };
+        check(value, &doc)
+            .err()
+            .unwrap_or_else(|| "fine".to_owned())
+    }
+
+    #[test]
+    fn what_cannot_be_a_credential_is_refused() {
+        let env = || Inject::Env {
+            name: "TOKEN".to_owned(),
+        };
+        assert_eq!(verdict(b"ghp_0123456789", env()), "fine");
+        assert_eq!(
+            verdict("Schlüssel mit Leerzeichen".as_bytes(), env()),
+            "fine"
+        );
+        assert_eq!(verdict(b"", env()), "nothing was given");
+        assert!(verdict(b"short", env()).starts_with("it has 5 bytes"));
+        assert!(verdict(b"two\nlines of it", env()).contains("line break"));
+        assert!(verdict(b"nul\0in the middle", env()).contains("control"));
+        assert_eq!(verdict(b"\xff\xfe12345678", env()), "it is not text");
+        assert!(verdict(b" 012345678", env()).contains("space"));
+        let long = vec![b'x'; limits::SECRET_BYTES.1 + 1];
+        assert!(verdict(&long, env()).contains("more than"));
+        let umlaut = "Schlüssel".as_bytes();
+        assert!(verdict(umlaut, Inject::Bearer).contains("header"));
+    }
+}

@@ -41,6 +41,7 @@ impl Watch {
             log_level: crate::config::LogLevel::default(),
             agent: None,
             managed: false,
+            path: None,
             network: crate::config::Network::default(),
             project_dir: None,
             client_session: None,

@@ -1,12 +1,28 @@
 //! The table of settings: the one place where a key is declared.
 
+use serde::Serialize;
+
+/// The type of a value. Each may also be given as text, which is all that some device management
+/// can deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Type {
+    /// A whole number from 0 on.
+    Integer,
+    /// Text.
+    String,
+}
+
 /// One setting.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Key {
     /// Its name in files.
     pub name: &'static str,
     /// The variable that sets it where nothing is managed.
     pub variable: Option<&'static str>,
+    /// The type of its values.
+    #[serde(rename = "type")]
+    pub typ: Type,
     /// What a value looks like.
     pub kind: &'static str,
     /// What holds without one; empty when one must be given.
@@ -26,6 +42,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "agent",
         variable: Some("MCPSHIM_AGENT"),
+        typ: Type::String,
         kind: "agent name",
         default: "none: the caller is the person who is signed in",
         since: "0.1.0",
@@ -36,6 +53,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "agent_key",
         variable: Some("MCPSHIM_AGENT_KEY"),
+        typ: Type::String,
         kind: "absolute path",
         default: "agents/<agent>.key in state_dir",
         since: "0.1.0",
@@ -44,8 +62,20 @@ pub const KEYS: &[Key] = &[
         summary: "the file that holds the agent's private key",
     },
     Key {
+        name: "ca_file",
+        variable: None,
+        typ: Type::String,
+        kind: "paths of PEM files, or the PEM itself",
+        default: "none",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "certificate authorities that are trusted beside those of the system",
+    },
+    Key {
         name: "log_level",
         variable: None,
+        typ: Type::String,
         kind: "error, warn, info, debug or trace",
         default: "info",
         since: "0.1.0",
@@ -56,6 +86,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "min_root_version",
         variable: None,
+        typ: Type::Integer,
         kind: "number",
         default: "0",
         since: "0.1.0",
@@ -66,6 +97,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "min_timestamp_version",
         variable: None,
+        typ: Type::Integer,
         kind: "number",
         default: "0",
         since: "0.1.0",
@@ -74,8 +106,20 @@ pub const KEYS: &[Key] = &[
         summary: "the lowest version of the timestamp metadata that is accepted",
     },
     Key {
+        name: "no_proxy",
+        variable: None,
+        typ: Type::String,
+        kind: "host names, domains, addresses and networks, with commas between",
+        default: "none; loopback is never reached through a proxy",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "what is reached without the proxy",
+    },
+    Key {
         name: "org",
         variable: None,
+        typ: Type::String,
         kind: "organisation id",
         default: "",
         since: "0.1.0",
@@ -84,8 +128,31 @@ pub const KEYS: &[Key] = &[
         summary: "the organisation whose registry is accepted",
     },
     Key {
+        name: "path",
+        variable: None,
+        typ: Type::String,
+        kind: "absolute directories",
+        default: "what PATH says, its absolute directories on a managed machine",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "where the programs of servers are looked for",
+    },
+    Key {
+        name: "proxy",
+        variable: None,
+        typ: Type::String,
+        kind: "none, system, or http://host:port",
+        default: "none",
+        since: "0.1.0",
+        security: true,
+        restart: true,
+        summary: "through what other machines are reached; never taken from the environment",
+    },
+    Key {
         name: "registry_url",
         variable: None,
+        typ: Type::String,
         kind: "https://, file:///, or http:// on loopback",
         default: "",
         since: "0.1.0",
@@ -96,6 +163,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "root",
         variable: None,
+        typ: Type::String,
         kind: "path of a file, or the metadata itself",
         default: "",
         since: "0.1.0",
@@ -106,6 +174,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "state_dir",
         variable: Some("MCPSHIM_STATE"),
+        typ: Type::String,
         kind: "absolute path, or ~/…",
         default: "a directory per machine and organisation in the user's data directory",
         since: "0.1.0",
@@ -114,6 +183,21 @@ pub const KEYS: &[Key] = &[
         summary: "everything mcpshim keeps for this user; never shared between machines",
     },
 ];
+
+/// Everything about the keys that packages for device management are made from.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    serde_json::json!({
+        "format": "mcpshim settings 1",
+        "version": env!("CARGO_PKG_VERSION"),
+        "sources": {
+            "linux": "/etc/mcpshim/managed.toml",
+            "macos": "com.mcpshim",
+            "windows": r"HKEY_LOCAL_MACHINE\SOFTWARE\Policies\mcpshim",
+        },
+        "keys": KEYS,
+    })
+}
 
 /// The key of this name.
 pub(super) fn key(name: &str) -> Option<&'static Key> {
@@ -166,8 +250,12 @@ mod tests {
             .iter()
             .map(|key| {
                 format!(
-                    "| `{}` | {} | {} | {} | {} | {} | {} |\n",
+                    "| `{}` | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                     key.name,
+                    match key.typ {
+                        Type::Integer => "integer",
+                        Type::String => "string",
+                    },
                     key.kind,
                     if key.default.is_empty() {
                         "must be set"
@@ -177,6 +265,7 @@ mod tests {
                     key.variable
                         .map_or_else(|| "-".to_owned(), |name| format!("`{name}`")),
                     if key.security { "yes" } else { "no" },
+                    if key.restart { "yes" } else { "no" },
                     key.since,
                     key.summary,
                 )
@@ -190,10 +279,15 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         assert_eq!(there, rows, "the rows should be:\n{rows}");
-        assert!(
-            KEYS.iter().all(|key| key.restart),
-            "the page says that all need a restart"
-        );
+    }
+
+    /// The sources of the schema are those that are read.
+    #[test]
+    fn the_schema_names_the_place() {
+        let place = super::super::managed::PLACE;
+        let sources = schema()["sources"].clone();
+        assert_eq!(sources[std::env::consts::OS], place);
+        assert_eq!(schema()["keys"][0]["type"], "string");
     }
 
     #[test]

@@ -6,21 +6,68 @@
 
 use std::path::Path;
 
-use crate::clock::SystemEntropy;
+use super::account::Account;
 use crate::ids::Digest;
 
 /// 32 hexadecimal digits that differ per machine and cannot be turned back into its machine id.
-pub(super) fn id(data: Option<&Path>) -> String {
-    let known = std::fs::read_to_string("/etc/machine-id")
-        .ok()
-        .map(|id| id.trim().to_owned())
-        .filter(|id| id.len() >= 32);
-    match known {
+///
+/// A system without an id of its own gets one that is made up from what holds still: the name of
+/// the machine and the birth of the user's home. Nothing is written for it until [`keep`].
+pub(super) fn id(data: Option<&Path>, account: Option<&Account>) -> String {
+    match system_id() {
         Some(known) => hashed(&known),
         None => data
-            .and_then(|data| kept(data, &mut SystemEntropy))
-            .unwrap_or_else(|| hashed(&host_name())),
+            .and_then(kept)
+            .unwrap_or_else(|| made_up(&host_name(), account)),
     }
+}
+
+/// Writes a made-up id down, so that it outlives a change of the machine's name. Whoever links
+/// first wins; all make up the same one.
+pub(super) fn keep(data: &Path, id: &str, tag: &str) -> std::io::Result<()> {
+    let path = data.join(FILE);
+    if system_id().is_some() || path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(data)?;
+    let draft = data.join(format!(".{FILE}.{tag}"));
+    std::fs::write(&draft, id)?;
+    let linked = std::fs::hard_link(&draft, &path);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        // another process was faster
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+const FILE: &str = "machine-id";
+
+#[cfg(windows)]
+fn system_id() -> Option<String> {
+    super::managed::machine_text(r"SOFTWARE\Microsoft\Cryptography", "MachineGuid")
+        .filter(|id| id.len() >= 32)
+}
+
+#[cfg(not(windows))]
+fn system_id() -> Option<String> {
+    std::fs::read_to_string("/etc/machine-id")
+        .ok()
+        .map(|id| id.trim().to_owned())
+        .filter(|id| id.len() >= 32)
+}
+
+fn made_up(host: &str, account: Option<&Account>) -> String {
+    let home = account.map(|account| account.home.as_path());
+    let born = home
+        .and_then(|home| home.metadata().ok()?.created().ok())
+        .and_then(|born| born.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0, |born| born.as_nanos());
+    let home = home.map(Path::display).map(|home| home.to_string());
+    hashed(&format!(
+        "made up\0{host}\0{}\0{born}",
+        home.unwrap_or_default()
+    ))
 }
 
 fn hashed(known: &str) -> String {
@@ -29,29 +76,12 @@ fn hashed(known: &str) -> String {
     text
 }
 
-/// The id that was made up for this user, or a new one. Whoever links first wins.
-fn kept(data: &Path, entropy: &mut dyn crate::clock::Entropy) -> Option<String> {
-    let path = data.join("machine-id");
-    let read = || {
-        let text = std::fs::read_to_string(&path).ok()?;
-        let id = text.trim();
-        (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
-    };
-    if let Some(id) = read() {
-        return Some(id);
-    }
-    let mut random = [0; 24];
-    entropy.fill(&mut random);
-    let (id, tag) = random.split_at(16);
-    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
-    std::fs::create_dir_all(data).ok()?;
-    let draft = data.join(format!(".machine-id.{}", hex(tag)));
-    std::fs::write(&draft, hex(id)).ok()?;
-    // a name that exists is another process's: its id is read below
-    let linked = std::fs::hard_link(&draft, &path);
-    let removed = std::fs::remove_file(&draft);
-    drop((linked, removed));
-    read()
+/// The id that was made up for this user earlier.
+fn kept(data: &Path) -> Option<String> {
+    let bytes = super::read_regular(&data.join(FILE), 64).ok()??;
+    let text = String::from_utf8(bytes).ok()?;
+    let id = text.trim();
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
 }
 
 #[cfg(unix)]
@@ -70,15 +100,33 @@ fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::CountingEntropy;
+
+    fn ann(home: &Path) -> Account {
+        Account {
+            name: "ann".to_owned(),
+            home: home.to_owned(),
+            shell: "/bin/sh".into(),
+        }
+    }
 
     #[test]
-    fn a_made_up_id_is_kept() {
+    fn a_made_up_id_holds_still_and_differs_between_homes() {
+        let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [one, other] = [ann(homes[0].path()), ann(homes[1].path())];
+        let id = made_up("laptop", Some(&one));
+        assert_eq!(id.len(), 32);
+        assert_eq!(made_up("laptop", Some(&one)), id);
+        assert_ne!(made_up("laptop", Some(&other)), id);
+        assert_ne!(made_up("another", Some(&one)), id);
+    }
+
+    #[test]
+    fn what_was_kept_is_read() {
         let data = tempfile::tempdir().unwrap();
-        let first = kept(data.path(), &mut CountingEntropy(1)).unwrap();
-        assert_eq!(first.len(), 32);
-        assert_eq!(kept(data.path(), &mut CountingEntropy(2)), Some(first));
-        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 1);
+        assert_eq!(kept(data.path()), None);
+        let id = made_up("laptop", None);
+        std::fs::write(data.path().join(FILE), &id).unwrap();
+        assert_eq!(kept(data.path()), Some(id));
     }
 
     #[test]

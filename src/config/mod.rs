@@ -1,31 +1,43 @@
 //! Settings: managed, the user's, defaults; each with its provenance. The only reader of the
 //! environment.
 //!
-//! Two worlds that never mix. Where a managed file exists (`/etc/mcpshim/managed.toml` on Linux),
-//! it alone decides, and neither the user's file nor the environment is read. Where none exists,
-//! the environment goes before the user's file. Once a managed file was seen, its absence is an
-//! error: it must not be possible to gain anything by making it go away.
+//! Two worlds that never mix. Where device management has settings (`/etc/mcpshim/managed.toml` on
+//! Linux, forced preferences on macOS, policies on Windows), they alone decide, and neither the
+//! user's file nor the environment is read: state lies where the account database says, and
+//! [`start_over`] leaves an environment in which nobody else chose anything. Where there are none,
+//! the environment goes before the user's file. Once managed settings were seen, their absence is
+//! an error: it must not be possible to gain anything by making them go away.
 //!
 //! A key that cannot be read never voids the others; if the key matters for security, nothing is
 //! served until it is corrected.
 //!
 //! What an attacker who can write the user's file gains: on an unmanaged machine, everything a
-//! registry decides; on a managed machine, nothing. What losing it costs: the two lines to write
+//! registry decides; on a managed machine, nothing. What losing it costs: the three lines to write
 //! it again.
 #![warn(missing_docs)]
 
+mod account;
+mod environment;
+mod file;
 mod keys;
 mod machine;
 mod managed;
+mod note;
+mod owned;
 mod places;
 mod resolve;
+mod sheet;
+mod value;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::ids::{AgentName, OrgId};
 use crate::report::{Exit, Failure};
 
-pub use self::keys::{KEYS, Key};
+use self::account::Account;
+pub use self::file::read_regular;
+pub use self::keys::{KEYS, Key, Type, schema};
 pub use self::places::{Places, places};
 pub use self::resolve::{Effective, Setting, Source};
 
@@ -54,8 +66,12 @@ pub struct Config {
     pub managed: bool,
     /// How other machines are reached.
     pub network: Network,
+    /// The directories that the programs of servers are looked for in, where settings name them:
+    /// they then take the place of `PATH`, and nothing is added to them.
+    pub path: Option<OsString>,
     /// The project the client works in (`CLAUDE_PROJECT_DIR`, else the directory it started us
-    /// in): stands for `{project_dir}` and for the roots of clients that have none.
+    /// in): stands for `{project_dir}` and for the roots of clients that have none. A claim of
+    /// the client; nothing is decided by it.
     pub project_dir: Option<PathBuf>,
     /// Client session claims from the environment (`CLAUDE_CODE_SESSION_ID`), for the record only.
     pub client_session: Option<String>,
@@ -66,8 +82,26 @@ pub struct Config {
 pub struct Network {
     /// Through which proxy.
     pub proxy: Proxy,
+    /// What is reached without the proxy, beside loopback: names, domains, addresses and
+    /// networks, with commas between.
+    pub no_proxy: String,
     /// Private CAs in PEM form, used beside the system's trust store.
     pub ca_pem: Option<String>,
+    /// The files they come from.
+    pub ca_files: Vec<PathBuf>,
+}
+
+impl Network {
+    /// What is reached without the proxy, loopback included.
+    #[must_use]
+    pub fn except(&self) -> String {
+        let mut list = "localhost,127.0.0.0/8,::1".to_owned();
+        if !self.no_proxy.is_empty() {
+            list.push(',');
+            list.push_str(&self.no_proxy);
+        }
+        list
+    }
 }
 
 /// Through which proxy other machines are reached. Loopback never goes through one.
@@ -135,17 +169,48 @@ pub fn effective() -> Effective {
     resolve::resolve(&gather())
 }
 
-/// Notes that this machine is managed, so that the absence of the managed file is an error from
-/// now on. Call it at the first real work, not for a probe: it writes a file.
+/// On a managed machine, replaces this process by the same program with an environment that
+/// nobody chose but the system and the machine's managers. Call it before anything else is done; it returns at once where nothing is to be done.
 ///
 /// # Errors
-/// What the file system says; nothing is lost but the note.
-pub fn remember(config: &Config) -> std::io::Result<()> {
-    let dirs = directories();
-    match dirs.data {
-        Some(data) if config.managed => managed::remember(&data),
-        Some(_) | None => Ok(()),
+/// When the environment cannot be left behind: nothing may be served then.
+pub fn start_over() -> Result<(), Failure> {
+    let managed = managed::read();
+    if matches!(managed, Ok(None)) && !was_managed(account::own().as_ref()) {
+        return Ok(());
     }
+    let path = effective().config.ok().and_then(|config| config.path);
+    let system = environment::System::ask();
+    let wanted = environment::clean(given(), &system, path.as_deref());
+    environment::start_over(&wanted).map_err(|error| {
+        Failure::from_error(Exit::Failed, &error)
+            .context("the environment cannot be left behind, as this managed machine asks")
+            .hint("tell whoever manages this machine")
+    })
+}
+
+/// Notes what must outlive this process: that this machine is managed, so that the absence of
+/// managed settings is an error from now on; and the machine's id where it had to be made up.
+/// Call it at the first real work, not for a probe: it writes files.
+///
+/// # Errors
+/// What the file system says; nothing is lost but the notes.
+pub fn remember(config: &Config) -> std::io::Result<()> {
+    let account = account::own();
+    let Some(data) = directories(config.managed, account.as_ref()).data else {
+        return Ok(());
+    };
+    machine::keep(&data, &config.machine_id, &std::process::id().to_string())?;
+    if config.managed {
+        note::write(&data)?;
+    }
+    Ok(())
+}
+
+/// Whether managed settings were seen by this account.
+fn was_managed(account: Option<&Account>) -> bool {
+    let data = directories(true, account).data;
+    data.as_deref().is_some_and(note::is_there)
 }
 
 /// Where files of this user belong.
@@ -156,11 +221,34 @@ struct Directories {
     data: Option<PathBuf>,
 }
 
+/// On managed machines from the account database, otherwise as people move them with `HOME` and
+/// `XDG_*`.
+fn directories(managed: bool, account: Option<&Account>) -> Directories {
+    match account {
+        Some(account) if managed && cfg!(unix) => {
+            let home = &account.home;
+            let (config, data) = if cfg!(target_os = "macos") {
+                ("Library/Application Support", "Library/Application Support")
+            } else {
+                (".config", ".local/share")
+            };
+            Directories {
+                config: Some(home.join(config).join("mcpshim")),
+                data: Some(home.join(data).join("mcpshim")),
+                home: Some(home.clone()),
+            }
+        }
+        None if managed && cfg!(unix) => Directories::default(),
+        // Windows has known folders, which are no variables
+        Some(_) | None => usual_directories(),
+    }
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the module that paths come from"
 )]
-fn directories() -> Directories {
+fn usual_directories() -> Directories {
     let project = directories::ProjectDirs::from("", "", "mcpshim");
     Directories {
         home: directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned()),
@@ -173,17 +261,16 @@ fn directories() -> Directories {
     clippy::disallowed_methods,
     reason = "this is the module that the environment is read in"
 )]
-fn variable(name: &str) -> Option<std::ffi::OsString> {
+fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// This process's whole environment, for what children may inherit of it
-/// ([`crate::upstream::Environment`] keeps an allowlist). No setting is read from it.
+/// This process's whole environment.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the module that the environment is read in"
 )]
-pub fn environment() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
+fn given() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os()
 }
 
@@ -220,11 +307,62 @@ pub fn other_bus() -> Option<&'static str> {
     None
 }
 
+/// What children may inherit of the environment ([`crate::upstream::Environment`] keeps an
+/// allowlist of it). No setting is read from it.
+///
+/// On a managed machine it is what [`start_over`] leaves, and the managed proxy and CA in the
+/// variables that most programs know. Without settings it is what was given.
+#[must_use]
+pub fn children(config: Option<&Config>) -> Vec<(OsString, OsString)> {
+    let path = config.and_then(|config| config.path.as_deref());
+    let Some(config) = config.filter(|config| config.managed) else {
+        let mut all: environment::Variables = given().collect();
+        if let Some(path) = path {
+            all.insert("PATH".into(), path.into());
+        }
+        return all.into_iter().collect();
+    };
+    let system = environment::System::ask();
+    let mut all = environment::clean(given(), &system, path);
+    if let Proxy::Fixed(proxy) = &config.network.proxy {
+        let except = config.network.except();
+        for (name, value) in [
+            ("HTTP_PROXY", proxy),
+            ("HTTPS_PROXY", proxy),
+            ("NO_PROXY", &except),
+            ("http_proxy", proxy),
+            ("https_proxy", proxy),
+            ("no_proxy", &except),
+        ] {
+            all.insert(name.into(), value.into());
+        }
+    }
+    // Node reads one file, beside its own store; what replaces a store is left to the registry
+    if let [file] = &*config.network.ca_files {
+        all.insert("NODE_EXTRA_CA_CERTS".into(), file.into());
+    }
+    all.into_iter().collect()
+}
+
+/// Where the client says it works, or where it started us. A client with a window starts us in
+/// the root or the home directory, which is no project.
+fn project_dir(home: Option<&Path>) -> Option<PathBuf> {
+    let claimed = variable("CLAUDE_PROJECT_DIR").map(PathBuf::from);
+    if let Some(claimed) = claimed.filter(|dir| dir.is_absolute() && dir.is_dir()) {
+        return Some(claimed);
+    }
+    let here = std::env::current_dir().ok()?;
+    let is_root = here.parent().is_none();
+    let is_home_of_a_window = variable("TERM").is_none() && Some(&*here) == home;
+    (!is_root && !is_home_of_a_window).then_some(here)
+}
+
 /// Reads every source, and judges none.
 fn gather() -> resolve::Inputs {
-    let dirs = directories();
+    let account = account::own();
     let managed = managed::read();
-    let seen = dirs.data.as_deref().is_some_and(managed::was_seen);
+    let seen = was_managed(account.as_ref());
+    let dirs = directories(seen || !matches!(managed, Ok(None)), account.as_ref());
     let environment = KEYS
         .iter()
         .filter_map(|key| Some((key.variable?, variable(key.variable?)?)))
@@ -244,31 +382,52 @@ fn gather() -> resolve::Inputs {
     resolve::Inputs {
         managed,
         seen,
-        marker: dirs.data.as_deref().map(managed::marker),
+        marker: directories(true, account.as_ref())
+            .data
+            .as_deref()
+            .map(note::path),
+        unread: managed::unread(),
         user,
         user_is_named: file.is_some(),
         environment,
-        machine: machine::id(dirs.data.as_deref()),
+        others: UNREAD
+            .iter()
+            .copied()
+            .filter(|name| variable(name).is_some())
+            .collect(),
+        machine: machine::id(dirs.data.as_deref(), account.as_ref()),
         client_session: variable("CLAUDE_CODE_SESSION_ID")
             .and_then(|value| value.into_string().ok())
             .filter(|id| id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())),
+        project_dir: project_dir(dirs.home.as_deref()),
         home: dirs.home,
         data: dirs.data,
     }
 }
 
+/// Variables that people expect to be obeyed and that never are, wherever they are set.
+const UNREAD: &[&str] = &[
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+];
+
 /// Settings and roots are small; whatever is larger is another file.
 const FILE_BYTES: u64 = 1 << 20;
 
 fn read_text(path: &Path) -> std::io::Result<Option<String>> {
-    use std::io::Read as _;
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(bytes) = read_regular(path, FILE_BYTES + 1)? else {
+        return Ok(None);
     };
-    let mut text = String::new();
-    file.take(FILE_BYTES).read_to_string(&mut text)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > FILE_BYTES) {
+        return Err(std::io::Error::other("it is larger than 1 MiB"));
+    }
+    let text = String::from_utf8(bytes).map_err(std::io::Error::other)?;
     Ok(Some(text))
 }
 

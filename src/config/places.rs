@@ -37,6 +37,10 @@ const PROXIES: &[&str] = &[
 
 /// Reads where other programs of this user keep their settings.
 #[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the module that paths come from"
+)]
 pub fn places() -> Places {
     let base = directories::BaseDirs::new();
     let absolute = |name| {

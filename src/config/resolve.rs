@@ -7,24 +7,32 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::managed::{self, Untrusted};
-use super::{Config, KEYS, Key, LogLevel, keys, refuse};
+use super::managed::{self, Managed};
+use super::owned::Untrusted;
+use super::sheet::{self, Raw, Table};
+use super::value::{self, number, text};
+use super::{Config, KEYS, Key, LogLevel, Network, Proxy, keys, refuse};
 use crate::ids::{AgentName, OrgId};
 use crate::report::Failure;
 
 /// Everything the sources say.
 #[derive(Debug)]
 pub(super) struct Inputs {
-    pub(super) managed: Result<Option<String>, Untrusted>,
+    pub(super) managed: Result<Option<Managed>, Untrusted>,
     /// Whether a managed file was seen here before, and the note that says so.
     pub(super) seen: bool,
     pub(super) marker: Option<PathBuf>,
+    /// What looks like management and is not, one line each.
+    pub(super) unread: Vec<String>,
     pub(super) user: Option<(PathBuf, std::io::Result<Option<String>>)>,
     /// Whether `MCPSHIM_CONFIG` names the user's file: it must then exist.
     pub(super) user_is_named: bool,
     pub(super) environment: BTreeMap<&'static str, OsString>,
+    /// Variables that are set, would matter elsewhere, and are never read.
+    pub(super) others: Vec<&'static str>,
     pub(super) machine: String,
     pub(super) client_session: Option<String>,
+    pub(super) project_dir: Option<PathBuf>,
     pub(super) home: Option<PathBuf>,
     pub(super) data: Option<PathBuf>,
 }
@@ -74,10 +82,13 @@ pub enum Source {
         /// The line, from 1.
         line: usize,
     },
-    /// The managed file.
+    /// Device management.
     Managed {
-        /// The line, from 1.
-        line: usize,
+        /// Where this system keeps it.
+        place: &'static str,
+        /// The line, from 1, where there are lines.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        line: Option<usize>,
     },
 }
 
@@ -87,20 +98,14 @@ impl fmt::Display for Source {
             Self::Default => f.write_str("default"),
             Self::Environment { variable } => write!(f, "variable {variable}"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Managed { line } => write!(f, "managed {}:{line}", managed::PATH),
+            Self::Managed {
+                place,
+                line: Some(line),
+            } => write!(f, "managed {place}:{line}"),
+            Self::Managed { place, line: None } => write!(f, "managed {place}"),
         }
     }
 }
-
-/// A value as a file holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Raw {
-    Number(String),
-    Other(&'static str),
-    Text(String),
-}
-
-type Table = BTreeMap<String, (Raw, usize)>;
 
 pub(super) fn resolve(inputs: &Inputs) -> Effective {
     let mut warnings = Vec::new();
@@ -117,15 +122,15 @@ pub(super) fn resolve(inputs: &Inputs) -> Effective {
         }
     };
     let base = match (&inputs.managed, &inputs.user) {
-        (Ok(Some(_)), _) => Path::new(managed::PATH).parent(),
-        (_, Some((path, _))) => path.parent(),
+        (Ok(Some(_)), _) => managed::base(),
+        (_, Some((path, _))) => path.parent().map(Path::to_owned),
         (_, None) => None,
     };
     let mut reader = Reader {
         inputs,
         managed,
         table,
-        base: base.map(Path::to_owned),
+        base,
         settings: Vec::new(),
         failures: Vec::new(),
     };
@@ -140,81 +145,77 @@ pub(super) fn resolve(inputs: &Inputs) -> Effective {
     }
 }
 
-/// The one file that counts, as a table.
+/// The one source that counts, as a table.
 fn table(inputs: &Inputs, warnings: &mut Vec<String>) -> Result<Table, Failure> {
-    let (path, text) =
-        match &inputs.managed {
-            Err(untrusted) => {
-                return Err(Failure::from_error(crate::report::Exit::Registry, untrusted)
-                .context("the managed configuration cannot be trusted")
-                .hint(format!(
-                    "root must own {} and every directory above it, and nobody else may write \
-                     them; tell whoever manages this machine",
-                    managed::PATH
-                )));
+    warnings.extend(inputs.unread.iter().cloned());
+    match &inputs.managed {
+        Err(untrusted) => {
+            ignored(inputs, warnings);
+            return Err(
+                Failure::from_error(crate::report::Exit::Registry, untrusted)
+                    .context("the managed configuration cannot be trusted")
+                    .hint(if cfg!(any(windows, target_os = "macos")) {
+                        format!("whoever manages this machine must deliver {} again", managed::PLACE)
+                    } else {
+                        format!(
+                            "root must own {} and every directory above it, and nobody else may write \
+                             them; tell whoever manages this machine",
+                            managed::PLACE
+                        )
+                    }),
+            );
+        }
+        Ok(Some(Managed::Text(text))) => {
+            ignored(inputs, warnings);
+            return sheet::parse(text, managed::PLACE, warnings).map_err(|error| {
+                not_toml(managed::PLACE, error).hint("tell whoever manages this machine")
+            });
+        }
+        Ok(Some(Managed::Values(values))) => {
+            ignored(inputs, warnings);
+            return Ok(sheet::collect(values, managed::PLACE, warnings));
+        }
+        Ok(None) if inputs.seen => {
+            ignored(inputs, warnings);
+            let note = inputs.marker.as_ref().map_or_else(String::new, |marker| {
+                format!("; if the machine is yours now, remove {}", marker.display())
+            });
+            return Err(
+                refuse("the managed configuration of this machine is gone").hint(format!(
+                    "whoever manages this machine must put {} back{note}",
+                    managed::PLACE
+                )),
+            );
+        }
+        Ok(None) => {}
+    }
+    let (path, text) = match &inputs.user {
+        Some((path, Ok(text))) => {
+            if text.is_none() && inputs.user_is_named {
+                return Err(refuse(format!("there is no {}", path.display()))
+                    .hint("correct or unset MCPSHIM_CONFIG"));
             }
-            Ok(Some(text)) => {
-                ignored(inputs, warnings);
-                (Path::new(managed::PATH), Some(text))
-            }
-            Ok(None) if inputs.seen => {
-                let note = inputs.marker.as_ref().map_or_else(String::new, |marker| {
-                    format!("; if the machine is yours now, remove {}", marker.display())
-                });
-                return Err(
-                    refuse("the managed configuration of this machine is gone").hint(format!(
-                        "whoever manages this machine must put {} back{note}",
-                        managed::PATH
-                    )),
-                );
-            }
-            Ok(None) => match &inputs.user {
-                Some((path, Ok(text))) => {
-                    if text.is_none() && inputs.user_is_named {
-                        return Err(refuse(format!("there is no {}", path.display()))
-                            .hint("correct or unset MCPSHIM_CONFIG"));
-                    }
-                    (path.as_path(), text.as_ref())
-                }
-                Some((path, Err(error))) => {
-                    return Err(Failure::from_error(crate::report::Exit::Registry, error)
-                        .context(format!("{} cannot be read", path.display()))
-                        .hint("check its owner and permissions"));
-                }
-                None => return Ok(Table::new()),
-            },
-        };
+            (path.as_path(), text.as_ref())
+        }
+        Some((path, Err(error))) => {
+            return Err(Failure::from_error(crate::report::Exit::Registry, error)
+                .context(format!("{} cannot be read", path.display()))
+                .hint("check its kind, owner and permissions"));
+        }
+        None => return Ok(Table::new()),
+    };
     let Some(text) = text else {
         return Ok(Table::new());
     };
-    let document = toml::de::DeTable::parse(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line(text, span.start));
-        refuse(format!("{}:{line} is not TOML", path.display()))
-            .cause(error.message())
+    let place = path.display().to_string();
+    sheet::parse(text, &place, warnings).map_err(|error| {
+        not_toml(&place, error)
             .hint("correct the line; `mcpshim config --help` shows a complete file")
-    })?;
-    let mut table = Table::new();
-    for (name, value) in document.get_ref() {
-        let line = line(text, name.span().start);
-        let name = name.get_ref().to_string();
-        let raw = match value.get_ref() {
-            toml::de::DeValue::String(text) => Raw::Text(text.to_string()),
-            toml::de::DeValue::Integer(number) => Raw::Number(number.to_string()),
-            other => Raw::Other(other.type_str()),
-        };
-        if keys::key(&name).is_none() {
-            let near = keys::nearest(&name)
-                .map(|near| format!("; did you mean `{near}`?"))
-                .unwrap_or_default();
-            warnings.push(format!(
-                "{}:{line}: there is no key `{name}`{near}",
-                path.display()
-            ));
-            continue;
-        }
-        table.insert(name, (raw, line));
-    }
-    Ok(table)
+    })
+}
+
+fn not_toml(place: &str, error: sheet::NotToml) -> Failure {
+    refuse(format!("{place}:{} is not TOML", error.line)).cause(error.why)
 }
 
 /// What a managed machine does not read.
@@ -223,13 +224,9 @@ fn ignored(inputs: &Inputs, warnings: &mut Vec<String>) {
     if let Some((path, Ok(Some(_)))) = &inputs.user {
         warnings.push(format!("{}: {why}", path.display()));
     }
-    for variable in inputs.environment.keys() {
+    for variable in inputs.environment.keys().chain(&inputs.others) {
         warnings.push(format!("{variable}: {why}"));
     }
-}
-
-fn line(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
 struct Reader<'i> {
@@ -283,9 +280,12 @@ impl Reader<'_> {
         let source = match (&self.inputs.user, self.managed) {
             (Some((path, _)), false) => Source::File {
                 path: path.clone(),
+                line: line.unwrap_or(1),
+            },
+            (_, true) | (None, false) => Source::Managed {
+                place: managed::PLACE,
                 line,
             },
-            (_, true) | (None, false) => Source::Managed { line },
         };
         Some((raw, source))
     }
@@ -308,7 +308,11 @@ impl Reader<'_> {
             }
         });
         let (managed, base) = (self.managed, self.base.clone());
-        let root = self.take("root", |raw| root(text(raw)?, base.as_deref(), managed));
+        let root = self.take("root", |raw| {
+            value::root(text(raw)?, base.as_deref(), managed)
+        });
+        let network = self.network(warnings);
+        let search = self.take("path", |raw| value::search(text(raw)?));
         let min_root_version = self.take("min_root_version", number).unwrap_or_default();
         let min_timestamp_version = self
             .take("min_timestamp_version", number)
@@ -321,13 +325,13 @@ impl Reader<'_> {
             Ok((level, name.to_owned()))
         });
         let home = self.inputs.home.clone();
-        let given = self.take("state_dir", |raw| path(text(raw)?, home.as_deref()));
+        let given = self.take("state_dir", |raw| value::path(text(raw)?, home.as_deref()));
         let agent = self.take("agent", |raw| {
             let name = AgentName::parse(text(raw)?).map_err(invalid)?;
             let shown = name.to_string();
             Ok((name, shown))
         });
-        let agent_key = self.take("agent_key", |raw| path(text(raw)?, home.as_deref()));
+        let agent_key = self.take("agent_key", |raw| value::path(text(raw)?, home.as_deref()));
 
         let own = self.inputs.data.as_ref().zip(org.as_ref());
         let machine = &self.inputs.machine;
@@ -351,6 +355,7 @@ impl Reader<'_> {
         for number in ["min_root_version", "min_timestamp_version"] {
             self.fill(number, Some("0".to_owned()));
         }
+        self.fill("proxy", Some("none".to_owned()));
         for key in KEYS {
             self.fill(key.name, None);
         }
@@ -378,11 +383,34 @@ impl Reader<'_> {
                 machine_id: machine.clone(),
                 log_level,
                 managed: self.managed,
-                network: super::Network::default(),
-                project_dir: None,
+                network,
+                path: search,
+                project_dir: self.inputs.project_dir.clone(),
                 client_session: self.inputs.client_session.clone(),
             }),
             _ => Err(self.missing()),
+        }
+    }
+
+    fn network(&mut self, warnings: &mut Vec<String>) -> Network {
+        let (managed, base) = (self.managed, self.base.clone());
+        let proxy = self.take("proxy", |raw| value::proxy(text(raw)?));
+        let no_proxy = self.take("no_proxy", |raw| value::no_proxy(text(raw)?));
+        let ca = self.take("ca_file", |raw| {
+            value::authorities(text(raw)?, base.as_deref(), managed)
+        });
+        let proxy = proxy.unwrap_or_default();
+        if proxy == Proxy::System && cfg!(not(any(windows, target_os = "macos"))) {
+            warnings.push(
+                "`proxy` is system, and this system has no such setting: none holds".to_owned(),
+            );
+        }
+        let (ca_pem, ca_files) = ca.unzip();
+        Network {
+            proxy,
+            no_proxy: no_proxy.unwrap_or_default(),
+            ca_pem,
+            ca_files: ca_files.unwrap_or_default(),
         }
     }
 
@@ -415,7 +443,7 @@ impl Reader<'_> {
 
     fn missing(&self) -> Failure {
         let file = match &self.inputs.user {
-            _ if self.managed => managed::PATH.to_owned(),
+            _ if self.managed => managed::PLACE.to_owned(),
             Some((path, _)) => path.display().to_string(),
             None => "a file that MCPSHIM_CONFIG names".to_owned(),
         };
@@ -449,65 +477,6 @@ fn invalid(error: crate::ids::BadId) -> String {
     format!("is {:?}, expected {}", error.text, error.expected)
 }
 
-fn text(raw: &Raw) -> Result<&str, String> {
-    match raw {
-        Raw::Text(text) => Ok(text),
-        Raw::Number(_) => Err("is a number, expected text in quotes".to_owned()),
-        Raw::Other(kind) => Err(format!("is {kind}, expected text in quotes")),
-    }
-}
-
-fn number(raw: &Raw) -> Result<(u64, String), String> {
-    match raw {
-        Raw::Number(digits) => match digits.parse() {
-            Ok(number) => Ok((number, digits.clone())),
-            Err(_) => Err(format!("is {digits}, expected a number from 0 on")),
-        },
-        Raw::Text(_) => Err("is text, expected a number without quotes".to_owned()),
-        Raw::Other(kind) => Err(format!("is {kind}, expected a number")),
-    }
-}
-
-fn path(text: &str, home: Option<&Path>) -> Result<(PathBuf, String), String> {
-    let path = match (text.strip_prefix("~/"), home) {
-        (Some(below), Some(home)) => home.join(below),
-        (Some(_), None) => return Err("starts in a home directory, and there is none".to_owned()),
-        (None, _) => PathBuf::from(text),
-    };
-    if path.is_absolute() {
-        let shown = path.display().to_string();
-        Ok((path, shown))
-    } else {
-        Err(format!("is {text:?}, expected an absolute path"))
-    }
-}
-
-/// The pinned root: the metadata itself, or a file under the rules of the file that names it.
-fn root(text: &str, base: Option<&Path>, managed: bool) -> Result<(Vec<u8>, String), String> {
-    if text.trim_start().starts_with('{') {
-        return Ok((text.as_bytes().to_vec(), "(the metadata itself)".to_owned()));
-    }
-    let path = match base {
-        Some(base) => base.join(text),
-        None => PathBuf::from(text),
-    };
-    let read = if managed {
-        managed::read_as_root(&path).map_err(|error| {
-            Failure::from_error(crate::report::Exit::Registry, &error).in_one_line()
-        })
-    } else {
-        super::read_text(&path).map_err(|error| error.to_string())
-    };
-    match read {
-        Ok(Some(root)) => Ok((root.into_bytes(), path.display().to_string())),
-        Ok(None) => Err(format!("names {}, which does not exist", path.display())),
-        Err(error) => Err(format!(
-            "names {}, which cannot be used: {error}",
-            path.display()
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -516,6 +485,7 @@ mod tests {
         Inputs {
             managed: Ok(None),
             seen: false,
+            unread: Vec::new(),
             marker: Some(PathBuf::from("/users/ann/data/managed.seen")),
             user: Some((
                 PathBuf::from("/users/ann/c.toml"),
@@ -523,7 +493,9 @@ mod tests {
             )),
             user_is_named: false,
             environment: BTreeMap::new(),
+            others: Vec::new(),
             machine: "m1".to_owned(),
+            project_dir: None,
             client_session: None,
             home: Some(PathBuf::from("/users/ann")),
             data: Some(PathBuf::from("/users/ann/data")),
@@ -554,10 +526,14 @@ mod tests {
         insta::assert_snapshot!(said(&inputs), @r#"
 agent = None (default)
 agent_key = None (default)
+ca_file = None (default)
 log_level = Some("info") (default)
 min_root_version = Some("0") (default)
 min_timestamp_version = Some("0") (default)
+no_proxy = None (default)
 org = Some("acme") (/users/ann/c.toml:1)
+path = None (default)
+proxy = Some("none") (default)
 registry_url = Some("https://r.example/") (/users/ann/c.toml:2)
 root = Some("(the metadata itself)") (/users/ann/c.toml:3)
 state_dir = Some("/users/ann/data/m1/acme") (default)
@@ -577,7 +553,7 @@ state_dir = Some("/users/ann/data/m1/acme") (default)
     #[test]
     fn a_managed_machine_reads_nothing_else() {
         let mut inputs = inputs("org = \"evil\"\nagent = \"root\"\n");
-        inputs.managed = Ok(Some(GOOD.to_owned()));
+        inputs.managed = Ok(Some(Managed::Text(GOOD.to_owned())));
         inputs.environment.insert("MCPSHIM_AGENT", "ci".into());
         inputs.environment.insert("MCPSHIM_STATE", "/tmp/x".into());
         let effective = resolve(&inputs);
@@ -590,6 +566,81 @@ state_dir = Some("/users/ann/data/m1/acme") (default)
 MCPSHIM_AGENT: not read, because this machine is managed
 MCPSHIM_STATE: not read, because this machine is managed
 "#);
+    }
+
+    /// Values that device management delivers one by one, as text.
+    #[test]
+    fn managed_values_hold_as_a_managed_file_does() {
+        let text = |text: &str| Raw::Text(text.to_owned());
+        let mut inputs = inputs("org = \"evil\"\n");
+        inputs.unread = vec!["preferences: `org` is not read".to_owned()];
+        let mut values = vec![
+            ("org".to_owned(), text("acme")),
+            ("registry_url".to_owned(), text("https://r.example/")),
+            ("root".to_owned(), text("{}")),
+            ("min_root_version".to_owned(), text("4")),
+            (
+                "min_timestamp_version".to_owned(),
+                Raw::Number("5".to_owned()),
+            ),
+            ("proxi".to_owned(), text("none")),
+        ];
+        inputs.managed = Ok(Some(Managed::Values(values.clone())));
+        let effective = resolve(&inputs);
+        let config = effective.config.unwrap();
+        assert_eq!(
+            (config.min_root_version, config.min_timestamp_version),
+            (4, 5)
+        );
+        let place = managed::PLACE;
+        assert_eq!(
+            effective.warnings,
+            [
+                "preferences: `org` is not read".to_owned(),
+                "/users/ann/c.toml: not read, because this machine is managed".to_owned(),
+                format!("{place}: there is no key `proxi`; did you mean `proxy`?"),
+            ]
+        );
+        let org = effective.settings.iter().find(|s| s.key == "org").unwrap();
+        assert_eq!(org.source.to_string(), format!("managed {place}"));
+
+        // one that cannot be read fails closed, and the others are still shown
+        values.push(("proxy".to_owned(), Raw::Other("a list")));
+        inputs.managed = Ok(Some(Managed::Values(values)));
+        let effective = resolve(&inputs);
+        let said = effective.config.unwrap_err().to_string();
+        assert!(said.contains("`proxy` is a list, expected text"), "{said}");
+        assert_eq!(effective.settings.len(), KEYS.len());
+    }
+
+    /// Each key that matters for security, with a value that no source should have.
+    #[test]
+    fn a_bad_security_key_fails_closed() {
+        for key in KEYS {
+            let others: String = GOOD
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{} ", key.name)))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let with_agent = if key.name == "agent" {
+                ""
+            } else {
+                "agent = \"ci\"\n"
+            };
+            for bad in ["[]", "\" /\\u0000\"", "true"] {
+                let inputs = inputs(&format!("{others}{with_agent}{} = {bad}\n", key.name));
+                let effective = resolve(&inputs);
+                assert_eq!(
+                    effective.config.is_err(),
+                    key.security,
+                    "{} = {bad}",
+                    key.name
+                );
+                assert_eq!(effective.settings.len(), KEYS.len());
+                let setting = effective.settings.iter().find(|s| s.key == key.name);
+                assert!(setting.unwrap().problem.is_some(), "{} = {bad}", key.name);
+            }
+        }
     }
 
     #[test]
@@ -621,11 +672,11 @@ hint:  root must own /etc/mcpshim/managed.toml and every directory above it, and
 /users/ann/c.toml:4: `log_level` is "loud", expected error, warn, info, debug or trace; the default holds
 "#);
         let strict = inputs(&format!(
-            "{GOOD}min_root_version = \"4\"\nagent = \"A B\"\nstate_dir = \"here\"\n"
+            "{GOOD}min_root_version = \"four\"\nagent = \"A B\"\nstate_dir = \"here\"\n"
         ));
         insta::assert_snapshot!(refusal(&strict), @r#"
 error: the configuration cannot be used
-cause: /users/ann/c.toml:4: `min_root_version` is text, expected a number without quotes
+cause: /users/ann/c.toml:4: `min_root_version` is "four", expected a number from 0 on
 cause: /users/ann/c.toml:6: `state_dir` is "here", expected an absolute path
 cause: /users/ann/c.toml:5: `agent` is "A B", expected 1 to 64 of a-z 0-9 -
 hint:  correct it; `mcpshim config` shows every key, where it comes from and what is wrong

@@ -1,28 +1,30 @@
 //! The only place where HTTP clients are made.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls_platform_verifier::Verifier;
 use tokio::time::Instant;
 
-use super::FetchError;
+use super::{FetchError, proxy, trust};
 use crate::config::Network;
 use crate::registry::Cause;
 
 /// Makes an HTTP client: TLS by ring, the system's trust store and beside it the configured CAs
 /// and `ca_pem`.
 ///
-/// No proxy is taken from the environment, for whoever sets a variable would choose whom this
-/// machine talks to. Redirects are not followed: a server that moved is configured anew. Nothing
+/// Neither a proxy nor a trust store is taken from the environment, for whoever sets a variable
+/// would choose whom this machine talks to, and whom it believes. Redirects are not followed: a server that moved is configured anew. Nothing
 /// is tried twice behind the caller's back.
 ///
 /// # Errors
-/// [`FetchError::Client`] when the PEM text holds no certificate.
+/// [`FetchError::Client`] when the PEM text holds no certificate, or the proxy is none.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that clients are made in"
+)]
 pub fn client(network: &Network, ca_pem: Option<&str>) -> Result<reqwest::Client, FetchError> {
     let both = [network.ca_pem.as_deref(), ca_pem];
     let pem: Vec<&str> = both.into_iter().flatten().collect();
@@ -31,10 +33,14 @@ pub fn client(network: &Network, ca_pem: Option<&str>) -> Result<reqwest::Client
         Some(pem) => tls(private_ca(pem)?)?,
         None => system_tls()?,
     };
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder().no_proxy();
+    let builder = match proxy::chosen(network).map_err(|why| failed(&why))? {
+        Some(proxy) => builder.proxy(proxy),
+        None => builder,
+    };
+    builder
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("mcpshim/", env!("CARGO_PKG_VERSION")))
-        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never())
@@ -80,26 +86,7 @@ fn system_tls() -> Result<ClientConfig, FetchError> {
 }
 
 fn tls(private: Vec<CertificateDer<'static>>) -> Result<ClientConfig, FetchError> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| failed(&e.to_string()))?;
-    let only_system = private.is_empty();
-    let mut config = match Verifier::new_with_extra_roots(private, provider) {
-        // "dangerous" names any verifier that is not rustls' own; this one asks the system
-        Ok(verifier) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth(),
-        // a machine without certificates can still use loopback, and trusts nobody else
-        Err(error) if only_system => {
-            tracing::warn!(%error, "The system's trust store is empty.");
-            builder
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth()
-        }
-        Err(error) => return Err(failed(&format!("the private CA is not usable: {error}"))),
-    };
+    let mut config = trust::config(private).map_err(|why| failed(&why))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

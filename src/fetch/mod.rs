@@ -6,8 +6,10 @@
 
 mod client;
 mod poll;
+mod proxy;
 mod source;
 mod store;
+mod trust;
 
 use std::path::PathBuf;
 use std::time::Duration;

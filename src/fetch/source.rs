@@ -1,14 +1,13 @@
 //! Where a registry lies: files under one URL, over HTTPS, loopback HTTP or the file system.
 
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use reqwest::{StatusCode, Url};
 
 use super::{FetchError, Patience};
-use crate::config::Network;
+use crate::config::{Network, read_regular};
 use crate::registry::{Answer, Cause, Want};
 
 /// Gives files by their path below the registry's URL.
@@ -58,7 +57,7 @@ impl Source {
     /// Fetches one file; whatever happens is an answer.
     pub(super) async fn fetch(&self, want: &Want, patience: &Patience) -> Answer {
         match self {
-            Self::Files(dir) => read_file(dir.join(&want.path), want.max_bytes),
+            Self::Files(dir) => read_file(&dir.join(&want.path), want.max_bytes),
             Self::Http { base, client } => match base.join(&want.path) {
                 Ok(url) => http(client, url, want, patience)
                     .await
@@ -80,19 +79,11 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn read_file(path: PathBuf, max_bytes: u64) -> Answer {
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Answer::NotFound,
-        Err(error) => return Answer::Unknown(format!("{}: {error}", path.display())),
-    };
-    let mut bytes = Vec::new();
+fn read_file(path: &Path, max_bytes: u64) -> Answer {
     // one byte more than allowed, so that the workflow sees that there is more
-    match file
-        .take(max_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-    {
-        Ok(_) => Answer::Body { bytes, etag: None },
+    match read_regular(path, max_bytes.saturating_add(1)) {
+        Ok(Some(bytes)) => Answer::Body { bytes, etag: None },
+        Ok(None) => Answer::NotFound,
         Err(error) => Answer::Unknown(format!("{}: {error}", path.display())),
     }
 }

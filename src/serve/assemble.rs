@@ -176,6 +176,7 @@ pub(super) mod tests {
             machine_id: "m".to_owned(),
             log_level: LogLevel::Info,
             managed: false,
+            path: None,
             network: crate::config::Network::default(),
             project_dir: None,
             client_session: None,

@@ -171,7 +171,7 @@ impl Driver {
             snapshot,
             recorder,
             entropy: SystemEntropy,
-            environment: Environment::of(config::environment()),
+            environment: Environment::of(config::children(config.as_ref())),
             keeper: Keeper::new(config.clone(), clock.clone(), scrubber.clone()),
             scrubber,
             credentials: BTreeMap::new(),
@@ -452,8 +452,9 @@ impl Driver {
             return;
         }
         self.delivery_not_before_us = now_us.saturating_add(DELIVERY_US);
-        let started = std::env::current_exe()
-            .and_then(|program| ship::spawn_detached(program, config::environment()));
+        let started = std::env::current_exe().and_then(|program| {
+            ship::spawn_detached(program, config::children(self.config.as_ref()).into_iter())
+        });
         if let Err(error) = started {
             tracing::warn!(%error, "Records wait: the process that delivers is not started.");
         }

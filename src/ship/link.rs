@@ -102,8 +102,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> Option<LinkError> {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = crate::fetch::client(&crate::config::Network::default(), None).unwrap();
         HttpLink::new(url, client).err()
     }
 

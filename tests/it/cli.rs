@@ -322,6 +322,11 @@ fn a_managed_machine_listens_to_its_managers_only() {
     };
     mode(&etc, 0o755);
     mode(managed.parent().unwrap(), 0o755);
+    // the account database of that machine: HOME does not decide where home is
+    let home = org.path().join("account");
+    std::fs::create_dir(&home).unwrap();
+    let account = format!("root:x:0:0:root:{}:/bin/sh\n", home.display());
+    std::fs::write(etc.join("passwd"), account).unwrap();
     // the root lies beside it, where only root can have written it
     let root = org.sources().join("trust/root.json");
     std::fs::copy(root, etc.join("mcpshim/root.json")).unwrap();
@@ -357,6 +362,7 @@ fn a_managed_machine_listens_to_its_managers_only() {
         assert!(said.contains(ignored), "{ignored} is read: {said}");
     }
     inside(&["registry", "refresh"]).ok();
+    assert!(home.join(".local/share/mcpshim/managed.seen").exists());
     inside(&["tools"]).refused(4, "nobody is signed in");
     inside(&["run", "--as", "ci", "--", "true"]).refused(3, "this machine is managed");
     // what is not read cannot hold anything up either

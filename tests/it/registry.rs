@@ -49,6 +49,7 @@ impl Machine {
             machine_id: "test".to_owned(),
             log_level: LogLevel::default(),
             managed: false,
+            path: None,
             network: mcpshim::config::Network::default(),
             project_dir: None,
             client_session: None,
@@ -1140,8 +1141,8 @@ fn python(script: &str, args: &[&Path]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The program as people run it, over TLS: nobody is trusted but the system's store, here the one
-/// that `SSL_CERT_FILE` names, and the signatures.
+/// The program as people run it, over TLS: nobody is trusted but the system's store, the CA that the
+/// settings name, and the signatures; variables are not asked.
 #[test]
 fn the_program_fetches_over_tls_from_those_the_system_trusts() {
     let now_s = SystemClock::new().now().unix_s();
@@ -1168,31 +1169,28 @@ fn the_program_fetches_over_tls_from_those_the_system_trusts() {
         root.display(),
         org.dir.path().join("state").display()
     );
-    fs::write(&config, settings).unwrap();
-    let refresh = |ca: Option<&Path>| {
+    let refresh = |settings: String| {
+        fs::write(&config, settings).unwrap();
         let mut command = Command::new(super::support::laptop());
         command
             .args(["registry", "refresh"])
             .env_clear()
-            .env("MCPSHIM_CONFIG", &config);
-        if let Some(ca) = ca {
-            command.env("SSL_CERT_FILE", ca);
-        }
-        // a proxy named by the environment would not answer
-        command
+            .env("MCPSHIM_CONFIG", &config)
+            .env("SSL_CERT_FILE", &ca)
+            // a proxy named by the environment would not answer
             .env("HTTPS_PROXY", "http://127.0.0.1:1/")
             .env("ALL_PROXY", "http://127.0.0.1:1/");
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), errors)
     };
-    let (code, said) = refresh(None);
+    let (code, said) = refresh(settings.clone());
     assert_eq!(code, Some(5), "{said}");
     assert!(
         said.contains("could not be fetched") && said.contains("certificate"),
         "{said}"
     );
-    let (code, said) = refresh(Some(&ca));
+    let (code, said) = refresh(format!("{settings}ca_file = \"ca.pem\"\n"));
     assert_eq!((code, said.as_str()), (Some(0), ""));
     // its input closed, the server ends by itself
     drop(server.stdin.take());

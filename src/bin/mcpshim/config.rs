@@ -12,7 +12,14 @@ A complete file for an unmanaged machine (~/.config/mcpshim/config.toml on Linux
   registry_url = \"https://registry.acme.example/mcp/\"
   root = \"root.json\"
 
-On a managed machine /etc/mcpshim/managed.toml has the same keys; it alone is read then.";
+On a managed machine device management has the same keys, and they alone are read: on Linux
+/etc/mcpshim/managed.toml, on macOS the forced preferences of com.mcpshim, on Windows
+HKEY_LOCAL_MACHINE\\SOFTWARE\\Policies\\mcpshim.
+
+Examples:
+  mcpshim config                     every key, its value, its source, what is not read
+  mcpshim config registry_url        one value
+  mcpshim config --schema            the table of keys, for whoever makes profiles";
 
 /// Show the settings: each with its value and where it comes from
 ///
@@ -22,12 +29,18 @@ On a managed machine /etc/mcpshim/managed.toml has the same keys; it alone is re
 pub(crate) struct Args {
     /// Only this key: its value, or nothing
     key: Option<String>,
+    /// Print the table of keys and sources as JSON; nothing on this machine is read
+    #[arg(long, conflicts_with_all = ["key", "json"])]
+    schema: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if args.schema {
+        return out::print_json(&config::schema());
+    }
     let effective = config::effective();
     match &args.key {
         Some(key) => one(&effective, key, args.json)?,
@@ -57,6 +70,7 @@ fn one(effective: &config::Effective, name: &str, as_json: bool) -> Result<(), F
     if as_json {
         return out::print_json(&json!({
             "key": key.name,
+            "type": key.typ,
             "kind": key.kind,
             "default": key.default,
             "since": key.since,

@@ -547,7 +547,7 @@ fn survey(
             Some(client.map_err(|error| format!("cannot be reached: {error}"))?)
         }
     };
-    let environment = Environment::of(mcpshim::config::environment());
+    let environment = Environment::of(mcpshim::config::children(Some(config)));
     let means = Means {
         environment: &environment,
         client,

@@ -82,6 +82,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // what is not read on a managed machine can still be told, so that one stays as it is
+    if !matches!(cli.command, Command::Config(_) | Command::Completion(_))
+        && let Err(failure) = mcpshim::config::start_over()
+    {
+        out::complain(&failure);
+        return ExitCode::from(failure.exit.code());
+    }
     let ended = match cli.command {
         Command::Audit(command) => audit::run(&command),
         Command::Client(command) => client::run(&command),

@@ -48,11 +48,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the allowlisted part is passed on to the servers; nothing here is read"
-    )]
-    let environment = Environment::of(std::env::vars_os());
+    // the allowlisted part is passed on to the servers; nothing here is read
+    let environment = Environment::of(mcpshim::config::children(None));
     let deadline = Duration::from_secs(args.timeout);
     let secret = match (args.credential_stdin, args.servers.len()) {
         (false, _) => None,

@@ -1,16 +1,10 @@
-//! The managed file: read only when nobody but the administrator can have written it.
+//! Files that only the administrator can have written.
 //!
 //! Every directory on the way and the file itself must belong to root, be no symbolic link, and
-//! be writable by nobody else. The path is fixed: no variable and no flag can move it.
+//! be writable by nobody else. On Windows, where this program cannot ask for owners, the file
+//! must lie below the directory of installed programs, which only administrators write.
 
 use std::path::{Path, PathBuf};
-
-/// Where device management puts the settings.
-pub(super) const PATH: &str = if cfg!(target_os = "macos") {
-    "/Library/Application Support/mcpshim/managed.toml"
-} else {
-    "/etc/mcpshim/managed.toml"
-};
 
 /// Why a managed file is not used. It is an error, not an absence.
 #[derive(Debug, thiserror::Error)]
@@ -29,19 +23,57 @@ pub(super) enum Untrusted {
     },
     #[error("{path} is larger than 1 MiB")]
     Large { path: PathBuf },
+    #[cfg_attr(unix, expect(dead_code, reason = "the rule of Windows"))]
+    #[error("{path} is not below the directory of installed programs")]
+    NotInstalled { path: PathBuf },
     #[error("{path} can be written by others than root (mode {mode:o})")]
     Open { path: PathBuf, mode: u32 },
+    #[cfg_attr(not(windows), expect(dead_code, reason = "the way of Windows"))]
+    #[error("{place} cannot be read: {cause}")]
+    Registry { place: &'static str, cause: String },
+    #[cfg_attr(
+        not(target_os = "macos"),
+        expect(dead_code, reason = "the way of macOS")
+    )]
+    #[error("{path} is there, but the system calls no value of it forced")]
+    Unheard { path: String },
 }
 
-/// Reads the managed file; nothing when there is none.
-pub(super) fn read() -> Result<Option<String>, Untrusted> {
-    read_as_root(Path::new(PATH))
-}
-
-/// Reads a file that the managed file names: the same rules hold for it.
-pub(super) fn read_as_root(path: &Path) -> Result<Option<String>, Untrusted> {
+/// Reads such a file; nothing when there is none.
+#[cfg(unix)]
+pub(super) fn read(path: &Path) -> Result<Option<String>, Untrusted> {
     let below = path.strip_prefix("/").unwrap_or(path);
     walk(Path::new("/"), below, 0)
+}
+
+/// Reads such a file; nothing when there is none.
+#[cfg(not(unix))]
+pub(super) fn read(path: &Path) -> Result<Option<String>, Untrusted> {
+    use std::path::Component;
+    let installed = super::environment::programs();
+    let plain = |part| matches!(part, Component::Normal(_));
+    let inside = installed
+        .and_then(|dir| Some(path.strip_prefix(dir).ok()?.components().all(plain)))
+        .unwrap_or(false);
+    if !inside {
+        return Err(Untrusted::NotInstalled {
+            path: path.to_owned(),
+        });
+    }
+    let io = |source| Untrusted::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let Some(bytes) = super::read_regular(path, super::FILE_BYTES + 1).map_err(io)? else {
+        return Ok(None);
+    };
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > super::FILE_BYTES) {
+        return Err(Untrusted::Large {
+            path: path.to_owned(),
+        });
+    }
+    let text = String::from_utf8(bytes).map_err(std::io::Error::other);
+    text.map(Some).map_err(io)
 }
 
 #[cfg(unix)]
@@ -138,33 +170,6 @@ fn guard(
         return Err(Untrusted::Open { path: path(), mode });
     }
     Ok(())
-}
-
-/// Windows keeps managed settings in the registry's policies; they come with the packages.
-#[cfg(not(unix))]
-fn walk(_: &Path, _: &Path, _: u32) -> Result<Option<String>, Untrusted> {
-    Ok(None)
-}
-
-/// The note that a managed file was seen.
-pub(super) fn marker(data: &Path) -> PathBuf {
-    data.join("managed.seen")
-}
-
-pub(super) fn was_seen(data: &Path) -> bool {
-    // a note that cannot be read is a note
-    marker(data).try_exists().unwrap_or(true)
-}
-
-pub(super) fn remember(data: &Path) -> std::io::Result<()> {
-    if was_seen(data) {
-        return Ok(());
-    }
-    std::fs::create_dir_all(data)?;
-    std::fs::write(
-        marker(data),
-        format!("{PATH} was in force here; without it mcpshim refuses to work\n"),
-    )
 }
 
 #[cfg(unix)]
@@ -278,15 +283,5 @@ mod tests {
             check(root.path()),
             format!("/{file} is a symbolic link, or not a regular file")
         );
-    }
-
-    #[test]
-    fn the_note_is_written_once() {
-        let data = tempfile::tempdir().unwrap();
-        let data = data.path().join("mcpshim");
-        assert!(!was_seen(&data));
-        remember(&data).unwrap();
-        remember(&data).unwrap();
-        assert!(was_seen(&data));
     }
 }

@@ -22,13 +22,13 @@ const LATEST_US: u64 = 120_000;
 
 /// What one spool says of the calls, by the id the client gave them.
 #[derive(Debug, Default)]
-struct Record {
-    intents: BTreeMap<String, usize>,
-    outcomes: BTreeMap<String, usize>,
+pub(crate) struct Record {
+    pub(crate) intents: BTreeMap<String, usize>,
+    pub(crate) outcomes: BTreeMap<String, usize>,
 }
 
 /// Reads every stream as the shipper would: repaired, chained, in order.
-fn read_spool(dir: &Path) -> Record {
+pub(crate) fn read_spool(dir: &Path) -> Record {
     let mut record = Record::default();
     let mut backlog = Backlog::open(dir.to_owned());
     backlog.adopt(&SystemClock::new().now()).unwrap();

@@ -13,6 +13,7 @@ mod support;
 mod admin;
 mod cli;
 mod client;
+mod clients;
 mod collector;
 mod hostile;
 mod kill;

@@ -197,6 +197,11 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn try_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {

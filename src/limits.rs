@@ -179,6 +179,8 @@ pub const LOGIN_LOCK_MS: u64 = 65_000;
 pub const LOOPBACK_REQUEST: (usize, u64) = (16 << 10, 5_000);
 /// A sign-in is renewed at least this long before its end, in seconds, unless it is short.
 pub const RENEW_AHEAD_S: u64 = 1_800;
+/// A renewal that could not be done now is tried again after this, in seconds.
+pub const RENEW_RETRY_S: u64 = 60;
 /// How often one process of a device asks for a new timestamp, in seconds.
 pub const POLL_S: u64 = 30;
 /// Log files kept, one a day.

@@ -159,7 +159,12 @@ pub fn scan(
                 .iter()
                 .map(|bound| bound.who.to_string())
                 .collect(),
-            standing: Standing::Unknown,
+            // until a batch says how it was when that came
+            standing: if doc.bindings.is_empty() {
+                Standing::Unknown
+            } else {
+                Standing::Enrolled
+            },
             streams: 0,
             records: 0,
             received_us: 0,

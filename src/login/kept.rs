@@ -208,7 +208,7 @@ fn replace_private(
         return Err(failed(error));
     }
     path.parent()
-        .map_or(Ok(()), |dir| vault::sync_dir(dir))
+        .map_or(Ok(()), vault::sync_dir)
         .map_err(failed)
 }
 
@@ -221,7 +221,7 @@ pub(super) struct Held(#[expect(dead_code, reason = "held, not used")] File);
 pub(super) async fn lock(state_dir: &Path, issuer: &str) -> Result<Held, LoginError> {
     let dir = state_dir.join("login");
     let name = Digest::of(issuer.as_bytes()).to_string();
-    let path = dir.join(format!("{:.16}.lock", name));
+    let path = dir.join(format!("{name:.16}.lock"));
     let failed = |source| LoginError::Disk {
         path: path.clone(),
         source,

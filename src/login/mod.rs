@@ -285,7 +285,7 @@ impl LoginError {
             }
             Self::Swapped { .. } => "run `mcpshim login`".to_owned(),
             Self::TimeOut => "run `mcpshim login` again".to_owned(),
-            Self::Vault(_) => "run `mcpshim doctor`".to_owned(),
+            Self::Vault(error) => error.hint(),
         }
     }
 }

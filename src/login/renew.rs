@@ -36,6 +36,19 @@ pub enum Renewal {
 }
 
 impl Renewal {
+    /// When to ask again, in seconds, while `session.claims` stays as it is; `None`: not before it
+    /// changes, for every further request would be refused as this one was.
+    #[must_use]
+    pub fn again_s(&self, now_s: u64) -> Option<u64> {
+        match self {
+            Self::Current { expires_s } | Self::Renewed { expires_s } => {
+                Some((expires_s.saturating_sub(now_s) / 4).max(1))
+            }
+            Self::Later(_) => Some(limits::RENEW_RETRY_S),
+            Self::Nobody | Self::SignedOut(_) | Self::Stays(_) => None,
+        }
+    }
+
     /// What went wrong, if anything.
     #[must_use]
     pub fn trouble(&self) -> Option<&LoginError> {
@@ -159,7 +172,9 @@ async fn due(
         Err(refusal) if refusal.error == "invalid_grant" => {
             // only what was refused goes: another sign-in may have taken its place
             tokens.refresh_token = None;
-            kept::replace(vault, &tokens, serial, clock.now().unix_s())?;
+            if !kept::replace(vault, &tokens, serial, clock.now().unix_s())? {
+                return Ok(as_it_is(seat));
+            }
             return Err(refusal.into_error(&issuer.issuer));
         }
         // the provider has a complaint that is not about this token: nothing is thrown away
@@ -178,12 +193,7 @@ async fn due(
     // signs in again. Kept before anything is judged, for a token that is lost helps nobody.
     take(&mut tokens, &fresh);
     if !kept::replace(vault, &tokens, serial, clock.now().unix_s())? {
-        // somebody signed in or out in the meantime, without this lock: theirs holds
-        return Ok(
-            life(seat.state_dir).map_or(Renewal::Nobody, |life| Renewal::Current {
-                expires_s: life.expires_s,
-            }),
-        );
+        return Ok(as_it_is(seat));
     }
     let Some(id_token) = fresh.id_token.as_deref() else {
         return Err(LoginError::NoIdToken {
@@ -194,6 +204,13 @@ async fn due(
     kept::write_claims(seat.state_dir, id_token, entropy)?;
     drop(held);
     Ok(Renewal::Renewed { expires_s })
+}
+
+/// Somebody signed in or out in the meantime without the lock: what they left holds.
+fn as_it_is(seat: &Seat<'_>) -> Renewal {
+    life(seat.state_dir).map_or(Renewal::Nobody, |life| Renewal::Current {
+        expires_s: life.expires_s,
+    })
 }
 
 /// The issuer of the registry where the person signed in.

@@ -305,7 +305,7 @@ mod platform {
     }
 
     fn bus(error: zbus::Error) -> KeychainError {
-        if let zbus::Error::InputOutput(io) = &error
+        if let zbus::Error::InputOutput(io) | zbus::Error::Connection(io, _) = &error
             && matches!(
                 io.kind(),
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused

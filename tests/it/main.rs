@@ -17,6 +17,7 @@ mod clients;
 mod collector;
 mod hostile;
 mod kill;
+mod login;
 mod peers;
 mod registry;
 mod review;

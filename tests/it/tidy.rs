@@ -376,11 +376,16 @@ fn no_machine_and_no_registry_is_named() {
 
 #[test]
 fn lock_files_hold_no_address() {
-    let text = std::fs::read_to_string(root().join("tests/peers/package-lock.json")).unwrap();
-    assert!(
-        !text.contains("\"resolved\""),
-        "npm recorded addresses: see tests/peers/.npmrc"
-    );
+    for lock in [
+        "tests/peers/package-lock.json",
+        "tests/peers/oidc/package-lock.json",
+    ] {
+        let text = std::fs::read_to_string(root().join(lock)).unwrap();
+        assert!(
+            !text.contains("\"resolved\""),
+            "npm recorded addresses in {lock}: see tests/peers/.npmrc"
+        );
+    }
     let text = std::fs::read_to_string(root().join("tests/peers/requirements.txt")).unwrap();
     for line in text.lines().filter(|l| !l.starts_with('#')) {
         assert!(line.contains("=="), "not an exact version: {line}");

@@ -16,6 +16,8 @@ mod completion;
 mod config;
 mod credential;
 mod explain;
+mod login;
+mod logout;
 mod logs;
 mod out;
 mod registry;
@@ -28,6 +30,7 @@ mod tools;
 
 const EXAMPLES: &str = "\
 Examples:
+  mcpshim login                      sign in, once
   mcpshim status                     who am I here, and what is wrong
   mcpshim tools                      what may I use
   mcpshim explain github/create_issue
@@ -61,6 +64,8 @@ enum Command {
     #[command(subcommand)]
     Credential(credential::Command),
     Explain(explain::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Logs(logs::Args),
     #[command(subcommand)]
     Registry(registry::Command),
@@ -96,6 +101,8 @@ fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Credential(command) => credential::run(&command),
         Command::Explain(args) => explain::run(&args),
+        Command::Login(args) => login::run(&args),
+        Command::Logout(args) => logout::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Registry(command) => registry::run(&command),
         Command::Restart(args) => restart::run(&args),

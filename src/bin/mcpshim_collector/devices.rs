@@ -43,11 +43,14 @@ fn paragraph(device: &Device) -> Vec<String> {
     let mut lines = vec![
         format!("{}  {whose}", device.installation),
         format!(
-            "  machine {}, {} records in {} streams, last heard {}",
+            "  machine {}, {} records in {} streams, {}",
             device.machine_id.as_deref().unwrap_or("unknown"),
             device.records,
             device.streams,
-            time(device.received_us)
+            match device.received_us {
+                0 => "no record yet".to_owned(),
+                heard_us => format!("last heard {}", time(heard_us)),
+            }
         ),
         match device.complete_us {
             Some(through) => format!("  complete through {}", time(through)),

@@ -151,6 +151,7 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 pub(crate) struct Running {
     child: Child,
     stderr: Option<std::thread::JoinHandle<String>>,
+    stderr_lines: Option<Receiver<String>>,
 }
 
 impl Running {
@@ -163,16 +164,38 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let mut stderr = child.stderr.take().expect("piped");
+        let stderr = child.stderr.take().expect("piped");
+        let (tell, stderr_lines) = channel();
         let stderr = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            drop(stderr.read_to_end(&mut bytes));
-            String::from_utf8_lossy(&bytes).into_owned()
+            let mut reader = BufReader::new(stderr);
+            let (mut all, mut bytes) = (String::new(), Vec::new());
+            while reader
+                .read_until(b'\n', &mut bytes)
+                .is_ok_and(|read| read > 0)
+            {
+                let line = String::from_utf8_lossy(&bytes).into_owned();
+                all.push_str(&line);
+                // most tests read it as a whole, or not at all
+                drop(tell.send(line.trim_end().to_owned()));
+                bytes.clear();
+            }
+            all
         });
         Self {
             child,
             stderr: Some(stderr),
+            stderr_lines: Some(stderr_lines),
         }
+    }
+
+    /// Its standard error line by line while it runs, once.
+    pub(crate) fn stderr_lines(&mut self) -> Receiver<String> {
+        self.stderr_lines.take().expect("not taken")
+    }
+
+    /// Its standard input, once, where it was piped.
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("piped and not taken")
     }
 
     /// Its standard output, once, where it was piped.

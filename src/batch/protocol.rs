@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{BatchError, Installation, InstallationKey};
 use crate::ids::{AgentName, Digest, OrgId};
 
-/// The largest enrolment request, in bytes: an ID token may carry many groups.
-pub const ENROL_BYTES: usize = 64 << 10;
+/// The largest enrolment request, in bytes: an ID token may carry many groups, and more stands
+/// beside it.
+pub const ENROL_BYTES: usize = crate::limits::ID_TOKEN_BYTES + (16 << 10);
 /// How long a challenge is good for, in seconds.
 pub const CHALLENGE_S: u64 = 300;
 

@@ -160,11 +160,8 @@ pub(super) fn write_enrolment(
     replace_private(&enrol_path(state_dir), &text, entropy)
 }
 
-/// Removes what enrols this installation: it did, or the person signed out.
-///
-/// # Errors
-/// What the file system says.
-pub fn forget_enrolment(state_dir: &Path) -> Result<(), LoginError> {
+/// Removes what enrols this installation: the person signed out.
+pub(super) fn forget_enrolment(state_dir: &Path) -> Result<(), LoginError> {
     remove(&enrol_path(state_dir)).map(drop)
 }
 

@@ -34,7 +34,7 @@ use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
 pub use self::browser::open;
-pub use self::kept::{Enrolment, claims, claims_path, enrolment, forget_enrolment};
+pub use self::kept::{Enrolment, claims, claims_path, enrolment};
 pub use self::logout::{SignedOut, sign_out};
 pub use self::renew::{Life, Renewal, is_due, life, renew};
 

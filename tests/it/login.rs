@@ -681,6 +681,49 @@ fn sign_in_by_device_code_where_the_registry_allows_it() {
 }
 
 #[test]
+fn broken_off_sign_in_leaves_everything_as_it_was() {
+    let Some(site) = Site::new() else { return };
+    site.sign_in("ann").0.ok();
+    let before = std::fs::read(site.claims()).unwrap();
+    let login = site.login();
+    let address = login.callback();
+    login.process.signal(rustix::process::Signal::INT);
+    login.ended().refused(1, "the sign-in was broken off");
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "nobody listens any more"
+    );
+    assert_eq!(std::fs::read(site.claims()).unwrap(), before);
+    let out = run(site.org.laptop().args(["login", "--renew"])).ok();
+    assert!(out.stdout.contains("still lasts until"), "{out:?}");
+}
+
+#[test]
+fn one_of_several_providers_has_to_be_named() {
+    let org = Org::new();
+    let jwks = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let issuer = |url| Issuer {
+        url,
+        client_id: "mcpshim",
+        groups_claim: "groups",
+        jwks,
+        more: &[],
+    };
+    org.issuers(&[issuer("https://one.example"), issuer("https://two.example")]);
+    org.republish();
+    let login = |more: &[&str]| run(org.laptop().args(["login", "--no-browser"]).args(more));
+    let ended = login(&[]).refused(2, "names several identity providers");
+    assert!(
+        ended
+            .stderr
+            .contains("https://one.example, https://two.example"),
+        "{ended:?}"
+    );
+    login(&["--issuer", "https://two.example/"]).refused(2, "does not name the issuer");
+}
+
+#[test]
 fn machine_of_an_agent_needs_no_sign_in() {
     let org = Org::new();
     org.agent("ci");
@@ -805,6 +848,39 @@ fn records_name_the_person_whose_installation_sent_them() {
     }
     let devices = collector.read(["devices"]).ok().stdout;
     assert!(devices.contains("  Ann\n"), "{devices}");
+}
+
+#[test]
+fn further_installations_and_people_are_enrolled_and_told() {
+    let Some((site, _collector)) = with_collector() else {
+        return;
+    };
+    let alerts = || {
+        let log = site.org.path().join("collector/log/alerts.jsonl");
+        std::fs::read_to_string(log).unwrap_or_default()
+    };
+    site.sign_in("ann").0.ok();
+    site.sign_in("ann").0.ok();
+    assert_eq!(alerts(), "", "the same person again is nothing to tell");
+    let other = site.org.path().join("other");
+    let mut command = site.org.laptop();
+    command
+        .env("MCPSHIM_STATE", &other)
+        .args(["login", "--no-browser"]);
+    let login = Login::start(&mut command);
+    browse(&login.url, "ann", &[]);
+    login.ended().ok();
+    assert!(
+        alerts().contains("Ann enrolled another installation, beside 1"),
+        "{}",
+        alerts()
+    );
+    site.sign_in("bob").0.ok();
+    assert!(
+        alerts().contains("Bob enrolled an installation of Ann"),
+        "{}",
+        alerts()
+    );
 }
 
 #[test]

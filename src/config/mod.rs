@@ -374,8 +374,8 @@ fn gather() -> resolve::Inputs {
         .map(|path| {
             let text = match &managed {
                 Ok(None) if !seen => read_text(&path),
-                // not read: only whether it is there is said
-                Ok(_) | Err(_) => Ok(path.exists().then(String::new)),
+                // not read: that it is named is said, or that the usual one is there
+                Ok(_) | Err(_) => Ok((file.is_some() || path.exists()).then(String::new)),
             };
             (path, text)
         });

@@ -240,14 +240,14 @@ fn append(spool: &mut Spool, first: u64, last: u64) {
 }
 
 /// `mcpshim-collector serve`.
-struct Server {
+pub(crate) struct Server {
     process: Running,
     url: String,
     data: PathBuf,
 }
 
 impl Server {
-    fn start(org: &Org, data: &str, extra: &[&str]) -> Self {
+    pub(crate) fn start(org: &Org, data: &str, extra: &[&str]) -> Self {
         let data = org.path().join(data);
         let mut command = Command::new(program("mcpshim-collector"));
         org.environment(&mut command);
@@ -276,7 +276,7 @@ impl Server {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         let (_, address) = self.url.split_once("://").unwrap();
         address.parse().unwrap()
     }
@@ -1299,8 +1299,8 @@ fn registry_of_another_root_stops_the_server_before_it_listens() {
     run(&mut command).refused(5, "no registry to judge by");
 }
 
-/// A CA and a certificate for 127.0.0.1, made anew.
-fn certificate(dir: &Path) {
+/// A CA and a certificate for one name (`IP:127.0.0.1`), made anew.
+pub(crate) fn certificate(dir: &Path, name: &str) {
     let openssl = |arguments: &str| {
         let mut command = Command::new("openssl");
         run(command.args(arguments.split(' ')).current_dir(dir)).ok();
@@ -1315,7 +1315,7 @@ fn certificate(dir: &Path) {
     );
     std::fs::write(
         dir.join("leaf.ext"),
-        "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n",
+        format!("subjectAltName={name}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n"),
     )
     .unwrap();
     openssl(
@@ -1327,7 +1327,7 @@ fn certificate(dir: &Path) {
 fn delivers_over_tls_to_the_organisations_own_ca_only() {
     let site = Site::new();
     let dir = site.org.path().to_owned();
-    certificate(&dir);
+    certificate(&dir, "IP:127.0.0.1");
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let (cert, key) = (path("leaf.pem"), path("leaf.key"));
     let server = Server::start(

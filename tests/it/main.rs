@@ -18,6 +18,8 @@ mod collector;
 mod hostile;
 mod kill;
 mod login;
+#[cfg(target_os = "linux")]
+mod managed;
 mod peers;
 mod registry;
 mod review;

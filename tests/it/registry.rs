@@ -1118,7 +1118,7 @@ fn a_private_key_that_others_can_read_is_not_used() {
 // ---- python-tuf ------------------------------------------------------------------------------
 
 /// One of `tests/peers/tuf` in the Python environment that `scripts/peers` made.
-fn python_command(script: &str, args: &[&Path]) -> Command {
+pub(crate) fn python_command(script: &str, args: &[&Path]) -> Command {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(home.join("target"), PathBuf::from);
     let python = target.join("peers/python/bin/python");

@@ -243,6 +243,46 @@ fn pure_modules_touch_no_clock_file_socket_or_environment() {
     none(&findings, "tiers 0 and 1 take what they need as arguments");
 }
 
+/// What `.clippy.toml` bans has its exceptions where the ban says, and nowhere else.
+#[test]
+fn clocks_environments_and_clients_come_from_one_place_each() {
+    let places = ["src/clock.rs", "src/config/", "src/fetch/client.rs"];
+    let mut findings = Vec::new();
+    for (name, code) in product() {
+        if places.iter().any(|place| name.starts_with(place)) {
+            continue;
+        }
+        for (at, line) in code {
+            if line.contains("disallowed_methods") {
+                findings.push(format!("{name}:{at}"));
+            }
+        }
+    }
+    none(
+        &findings,
+        "time comes from `clock`, variables and paths from `config`, clients from `fetch`",
+    );
+    let bans = std::fs::read_to_string(root().join(".clippy.toml")).unwrap();
+    for banned in [
+        "std::env::var",
+        "std::env::var_os",
+        "std::env::vars",
+        "std::env::vars_os",
+        "std::env::temp_dir",
+        "std::env::home_dir",
+        "reqwest::Client::new",
+        "reqwest::Client::builder",
+        "reqwest::ClientBuilder::new",
+        "reqwest::get",
+        "directories::BaseDirs::new",
+        "directories::ProjectDirs::from",
+        "directories::UserDirs::new",
+    ] {
+        let ban = format!("path = \"{banned}\"");
+        assert!(bans.contains(&ban), "{banned} is not banned");
+    }
+}
+
 #[test]
 fn protocol_revisions_are_told_apart_in_one_place() {
     let revisions = [

@@ -48,7 +48,8 @@ def pem(thing):
 
 ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 ca = certificate(name("Test CA"), ca_key, name("Test CA"), ca_key, (x509.BasicConstraints(True, None), True))
-address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+address = x509.SubjectAlternativeName(
+    [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("registry.test")])
 leaf = certificate(name("registry"), key, name("Test CA"), ca_key, (address, False),
                    (x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), False),
                    (x509.BasicConstraints(False, None), True))

@@ -9,7 +9,9 @@ use super::frame::{Blob, GENESIS};
 use super::seal::bucket;
 use super::*;
 use crate::clock::{CountingEntropy, Now};
-use crate::ids::{CallId, Digest, ExposedName, KeyId, OrgId, ServerId, ServerKey, StreamId};
+use crate::ids::{
+    CallId, CredentialId, Digest, ExposedName, KeyId, OrgId, ServerId, ServerKey, StreamId,
+};
 use crate::registry::Freshness;
 use crate::registry::doc::{AuditKeyDoc, AuditRule, Capture, DurabilityClass, RegistryVersion};
 use crate::secret::Content;
@@ -1014,9 +1016,20 @@ fn vector() -> Vec<u8> {
         }
         writer.put(8, body);
     }
+    // a server that was given a credential
+    let credential = Context::Credential {
+        id: CredentialId::parse("files-token").unwrap(),
+        store: "keychain".to_owned(),
+        serial: 3,
+    };
+    writer.put(9, Body::Context(ContextId(7), Arc::new(credential)));
+    let mut given = facts(9, b"", Capture::None);
+    given.credential = Some(ContextId(7));
+    writer.put(9, Body::Intent(given));
+    writer.put(10, outcome(9, b"", Capture::None));
     writer
         .encoder
-        .end(&at(9), &mut writer.entropy, &mut writer.out);
+        .end(&at(11), &mut writer.entropy, &mut writer.out);
     writer.out
 }
 

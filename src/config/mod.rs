@@ -291,7 +291,7 @@ pub fn other_bus() -> Option<&'static str> {
         let own = format!("/run/user/{}", rustix::process::getuid().as_raw());
         let address = variable("DBUS_SESSION_BUS_ADDRESS");
         let address = address.map(|address| address.to_string_lossy().into_owned());
-        return match address {
+        match address {
             Some(address) => {
                 let path = address.strip_prefix("unix:path=");
                 let path = path.and_then(|rest| rest.split(',').next());
@@ -301,7 +301,7 @@ pub fn other_bus() -> Option<&'static str> {
             None => variable("XDG_RUNTIME_DIR")
                 .is_some_and(|dir| dir != *own)
                 .then_some("XDG_RUNTIME_DIR"),
-        };
+        }
     }
     #[cfg(not(all(unix, not(target_os = "macos"))))]
     None

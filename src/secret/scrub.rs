@@ -2,7 +2,7 @@
 //!
 //! A secret is looked for as it is and in the forms that programs print things in: base64 at each
 //! of its three alignments in both alphabets, percent-encoded as four kinds of encoder do it,
-//! escaped as JSON once and twice, hexadecimal. Whoever wants to hide it (reversed, split over two
+//! escaped as JSON up to three times, hexadecimal. Whoever wants to hide it (reversed, split over two
 //! lines, one character escaped) can: this stops accidents, not a server that means to.
 
 use std::borrow::Cow;
@@ -14,6 +14,10 @@ use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 
 use super::Secret;
 use crate::limits;
+
+/// JSON inside of JSON is looked through this deep: a tool's text that is a document with a document
+/// in it.
+const JSON_LEVELS: usize = 3;
 
 /// What stands in the place of a secret: fit for text and for the inside of a JSON string.
 pub const MARK: &str = "[credential removed by mcpshim]";
@@ -281,13 +285,11 @@ fn forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
             }
         }
         if let Ok(text) = std::str::from_utf8(part) {
-            let once = escapes(text);
-            out.extend(
-                once.iter()
-                    .flat_map(|form| escapes(form))
-                    .map(String::into_bytes),
-            );
-            out.extend(once.into_iter().map(String::into_bytes));
+            let mut level = BTreeSet::from([text.to_owned()]);
+            for _ in 0..JSON_LEVELS {
+                level = level.iter().flat_map(|form| escapes(form)).collect();
+                out.extend(level.iter().map(|form| form.clone().into_bytes()));
+            }
         }
         out.insert(HEXLOWER.encode(part).into_bytes());
         out.insert(HEXUPPER.encode(part).into_bytes());
@@ -393,6 +395,7 @@ mod tests {
             .replace('>', "\\u003e")
             .replace('&', "\\u0026");
         let twice = serde_json::to_string(&serde_json::to_string(SECRET).unwrap()).unwrap();
+        let thrice = serde_json::to_string(&twice).unwrap();
         let uri = "s3cr3t%2F%2B%3F%20%22%D0%BA%D0%BB%D1%8E%D1%87%22%20%25%26%3Cx%3E%5C~";
         for form in [
             SECRET.to_owned(),
@@ -400,6 +403,7 @@ mod tests {
             python.to_owned(),
             go,
             twice,
+            thrice,
             uri.to_owned(),
             uri.to_lowercase(),
             uri.replace("%20", "+").replace('~', "%7E"),

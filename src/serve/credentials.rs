@@ -30,17 +30,35 @@ pub(super) struct Answer {
     pub(super) result: Result<(CredentialUse, Secret), Failure>,
 }
 
+/// What the thread has said.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A credential, or why there is none.
+    Answer(Answer),
+    /// Which value of each credential is kept now.
+    Serials(BTreeMap<CredentialId, u64>),
+}
+
 /// Fetches credentials. Its thread starts with the first request and ends with it.
 #[derive(Debug)]
 pub(super) struct Keeper {
     config: Option<Config>,
     clock: SystemClock,
     scrubber: Scrubber,
-    thread: Option<Sender<Ask>>,
+    thread: Option<Sender<Job>>,
     answers: (mpsc::UnboundedSender<Told>, mpsc::UnboundedReceiver<Told>),
     /// Who waits, by the number of the request.
     waiting: BTreeMap<u64, (LinkId, Arc<ServerDoc>)>,
     asked: u64,
+    /// Looks at the serials that were asked for.
+    looks: usize,
+}
+
+/// What the thread is to do.
+#[derive(Debug)]
+enum Job {
+    Fetch(Ask),
+    Look,
 }
 
 /// One request to the thread.
@@ -53,9 +71,10 @@ struct Ask {
 }
 
 #[derive(Debug)]
-struct Told {
-    number: u64,
-    result: Result<(CredentialUse, Secret), Failure>,
+enum Told {
+    Fetched(u64, Result<(CredentialUse, Secret), Failure>),
+    /// `None` where the vault cannot be read now.
+    Looked(Option<BTreeMap<CredentialId, u64>>),
 }
 
 impl Keeper {
@@ -68,6 +87,7 @@ impl Keeper {
             answers: mpsc::unbounded_channel(),
             waiting: BTreeMap::new(),
             asked: 0,
+            looks: 0,
         }
     }
 
@@ -83,12 +103,9 @@ impl Keeper {
         let number = self.asked;
         self.waiting.insert(number, (link, Arc::clone(&server)));
         if let Err(failure) = self.ask(number, server, registry) {
-            let result = Err(failure);
             // both ends are ours
-            self.answers
-                .0
-                .send(Told { number, result })
-                .unwrap_or_default();
+            let told = Told::Fetched(number, Err(failure));
+            self.answers.0.send(told).unwrap_or_default();
         }
     }
 
@@ -133,7 +150,7 @@ impl Keeper {
                 self.thread.insert(thread)
             }
         };
-        let sent = thread.send(ask);
+        let sent = thread.send(Job::Fetch(ask));
         if sent.is_err() {
             // the thread is gone: the next request starts another
             self.thread = None;
@@ -144,19 +161,37 @@ impl Keeper {
         Ok(())
     }
 
-    /// The next answer that somebody still waits for.
-    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        if self.waiting.is_empty() {
+    /// The vault has changed: asks which values it keeps now, where any was given before.
+    pub(super) fn look(&mut self) {
+        if let Some(thread) = &self.thread
+            && thread.send(Job::Look).is_ok()
+        {
+            self.looks += 1;
+        }
+    }
+
+    /// The next that somebody still waits for.
+    pub(super) fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+        if self.waiting.is_empty() && self.looks == 0 {
             return Poll::Pending;
         }
         while let Poll::Ready(Some(told)) = self.answers.1.poll_recv(cx) {
-            if let Some((link, server)) = self.waiting.remove(&told.number) {
-                let result = told.result;
-                return Poll::Ready(Answer {
-                    link,
-                    server,
-                    result,
-                });
+            match told {
+                Told::Fetched(number, result) => {
+                    if let Some((link, server)) = self.waiting.remove(&number) {
+                        return Poll::Ready(News::Answer(Answer {
+                            link,
+                            server,
+                            result,
+                        }));
+                    }
+                }
+                Told::Looked(serials) => {
+                    self.looks = self.looks.saturating_sub(1);
+                    if let Some(serials) = serials {
+                        return Poll::Ready(News::Serials(serials));
+                    }
+                }
             }
         }
         Poll::Pending
@@ -177,14 +212,26 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, inbox: &Receiver<Ask>, outbox: &mpsc::UnboundedSender<Told>) {
-        while let Ok(ask) = inbox.recv() {
-            let number = ask.number;
-            let result = self.fetch(&ask);
-            if outbox.send(Told { number, result }).is_err() {
+    fn run(mut self, inbox: &Receiver<Job>, outbox: &mpsc::UnboundedSender<Told>) {
+        while let Ok(job) = inbox.recv() {
+            let told = match job {
+                Job::Fetch(ask) => Told::Fetched(ask.number, self.fetch(&ask)),
+                Job::Look => Told::Looked(self.serials()),
+            };
+            if outbox.send(told).is_err() {
                 return;
             }
         }
+    }
+
+    fn serials(&mut self) -> Option<BTreeMap<CredentialId, u64>> {
+        let kept = self.vault.as_mut()?.list();
+        let kept = kept.inspect_err(|error| tracing::debug!(%error, "The vault is not read."));
+        let credential = |(item, facts): (ItemId, vault::Facts)| match item {
+            ItemId::Credential(id) => Some((id, facts.serial)),
+            ItemId::InstallationKey | ItemId::Tokens(_) => None,
+        };
+        Some(kept.ok()?.into_iter().filter_map(credential).collect())
     }
 
     fn fetch(&mut self, ask: &Ask) -> Result<(CredentialUse, Secret), Failure> {

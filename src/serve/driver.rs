@@ -1,7 +1,7 @@
 //! The loop: one event in, the machine's outputs out, everything written once per turn.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
-use super::credentials::{Answer, Keeper, phrase};
+use super::credentials::{self, Answer, Keeper, phrase};
 use super::record::{Recorder, Settled};
 use super::requests::Request;
 use super::run_file::Restarted;
@@ -24,13 +24,14 @@ use super::server_log;
 use super::signals::signals;
 use super::watch::{News, Watcher};
 use crate::audit::encode::StreamHeader;
+use crate::audit::entry::{Body, Entry};
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
 use crate::config::{self, Config, Network};
-use crate::ids::{Digest, KeyId, LinkId, ServerKey};
+use crate::ids::{CredentialId, Digest, KeyId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
 use crate::report::Failure;
-use crate::secret::{Scrubber, Secret};
+use crate::secret::{Content, Scrubber, Secret};
 use crate::session::{CredentialUse, Input, Machine, Output};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::streams::{Sink, Source};
@@ -58,8 +59,8 @@ enum Event {
     ClientRead(usize),
     /// The client's streams broke.
     ClientBroke(io::Error),
-    /// A credential that was asked for, or why there is none.
-    Credential(Answer),
+    /// Something about credentials.
+    Credential(credentials::News),
     /// A server moved.
     Link(LinkId, PipeEvent),
     /// Records were settled on the spool's thread.
@@ -98,7 +99,7 @@ struct Driver {
     /// What nobody may be shown.
     scrubber: Scrubber,
     /// The credentials of links, by name.
-    credentials: BTreeMap<LinkId, CredentialUse>,
+    credentials: BTreeMap<LinkId, (ServerKey, CredentialUse)>,
     /// Sessions of servers behind an address whose end is being said.
     farewells: JoinSet<()>,
     /// Transports that could not be started: the machine is told after its outputs were read.
@@ -245,8 +246,8 @@ impl Driver {
                 Poll::Ready(None) => self.watcher = None,
             }
         }
-        if let Poll::Ready(answer) = self.keeper.poll_answer(cx) {
-            return Poll::Ready(Event::Credential(answer));
+        if let Poll::Ready(news) = self.keeper.poll_news(cx) {
+            return Poll::Ready(Event::Credential(news));
         }
         let held = self.client_out.queued_bytes();
         if let Poll::Ready(event) = self.poll_links(cx, held < CLIENT_QUEUE_BYTES) {
@@ -299,7 +300,8 @@ impl Driver {
                 self.ask_to_end();
             }
             Event::ClientRead(_) => self.client_lines(),
-            Event::Credential(answer) => self.credential(answer),
+            Event::Credential(credentials::News::Answer(answer)) => self.credential(answer),
+            Event::Credential(credentials::News::Serials(kept)) => self.renew_changed(&kept),
             Event::Link(link, event) => self.on_link(link, event),
             Event::Settled(settled) => self.give(settled),
             Event::Signal => {
@@ -317,6 +319,7 @@ impl Driver {
     fn on_news(&mut self, news: News) {
         match news {
             News::Credentials => {
+                self.keeper.look();
                 for server in self.machine.without_credential() {
                     self.handle(Input::Renew {
                         server,
@@ -408,7 +411,8 @@ impl Driver {
                 }
             }
             PipeEvent::Started => {
-                let credential = self.credentials.get(&link).cloned();
+                let credential = self.credentials.get(&link);
+                let credential = credential.map(|(_, credential)| credential.clone());
                 self.handle(Input::LinkOpened { link, credential });
             }
         }
@@ -534,7 +538,10 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Append(ticket, entry) => self.recorder.push(ticket, entry),
+            Output::Append(ticket, mut entry) => {
+                self.scrub(&mut entry);
+                self.recorder.push(ticket, entry);
+            }
             Output::CloseLink(link) => {
                 self.keeper.forget(link);
                 self.credentials.remove(&link);
@@ -553,12 +560,49 @@ impl Driver {
         }
     }
 
+    /// What a client sends may hold a live credential; the record of it does not.
+    fn scrub(&self, entry: &mut Entry) {
+        let (Body::Intent(facts) | Body::Denial { facts, .. }) = &mut entry.body else {
+            return;
+        };
+        let content = &facts.content.0;
+        // arguments are JSON, addresses are not
+        let clean = match content.first() {
+            Some(b'{') => self.scrubber.scrub_json(content).map(|(clean, _)| clean),
+            Some(_) | None => match self.scrubber.scrub(content) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(clean) => Some(clean),
+            },
+        };
+        if let Some(clean) = clean {
+            facts.content = Content(clean.into());
+        }
+    }
+
+    /// Servers that run with another value than the one that is kept now are opened anew.
+    fn renew_changed(&mut self, kept: &BTreeMap<CredentialId, u64>) {
+        let mut changed = BTreeSet::new();
+        for (server, credential) in self.credentials.values_mut() {
+            let now = kept.get(&credential.id).copied().unwrap_or_default();
+            if credential.serial != now {
+                // asked for once
+                credential.serial = now;
+                changed.insert(server.clone());
+            }
+        }
+        for server in changed {
+            let at_once = false;
+            self.handle(Input::Renew { server, at_once });
+        }
+    }
+
     /// The keeper has answered for a link that waits.
     fn credential(&mut self, answer: Answer) {
         let (link, server) = (answer.link, answer.server);
         match answer.result {
             Ok((credential, secret)) => {
-                self.credentials.insert(link, credential);
+                let given = (server.key.clone(), credential);
+                self.credentials.insert(link, given);
                 self.open(link, &server, Some(&secret));
             }
             Err(failure) => {

@@ -103,6 +103,8 @@ fn guard(mut command: Vec<OsString>) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn become_reaper() -> io::Result<()> {
+    // credentials pass through our memory
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // belt to the socket's braces; if the shim died before this, the socket has ended already
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;

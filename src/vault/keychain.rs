@@ -89,8 +89,8 @@ impl KeychainError {
             }
             Self::Unsupported => format!("use a platform with a keychain, {elsewhere}"),
             Self::OtherBus(variable) => format!("unset {variable} and try again"),
-            Self::Locked => "unlock the keychain (sign in to the desktop, or open it in the \
-                             keychain's own program) and try again"
+            Self::Locked => "unlock the keychain (sign in to the desktop, answer its dialogue, or \
+                             open it in its own program) and try again"
                 .to_owned(),
             Self::Denied(_) => "try again and allow mcpshim to use the keychain".to_owned(),
             Self::Silent(_) => "look for a dialogue of the keychain that waits for an answer; if \
@@ -292,11 +292,12 @@ mod platform {
             Err(other) => KeychainError::Failed(other),
             Ok(error) => match *error {
                 Service::Unavailable => KeychainError::NoBus,
-                // "no result": there is a service without a default collection that is open
-                Service::Locked | Service::NoResult | Service::PromptDisconnected => {
-                    KeychainError::Locked
-                }
-                Service::Prompt => KeychainError::Denied(None),
+                // "no result": there is a service without a default collection that is open;
+                // "prompt": its dialogue was closed, or there was nowhere to show it
+                Service::Locked
+                | Service::NoResult
+                | Service::Prompt
+                | Service::PromptDisconnected => KeychainError::Locked,
                 Service::Zbus(error) => bus(error),
                 Service::ZbusFdo(error) => bus(zbus::Error::FDO(Box::new(error))),
                 error => KeychainError::Failed(Box::new(error)),

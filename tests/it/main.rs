@@ -15,6 +15,7 @@ mod cli;
 mod client;
 mod clients;
 mod collector;
+mod credentials;
 mod hostile;
 mod kill;
 mod login;

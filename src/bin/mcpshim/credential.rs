@@ -22,8 +22,8 @@ use crate::out;
 const SET_EXAMPLES: &str = "\
 Examples:
   mcpshim credential set github      asks for it; what you type is not shown
-  pass show work/github | mcpshim credential set github
-  op read op://work/github/token | mcpshim credential set github --json
+  pass show github-token | mcpshim credential set github
+  op read op://Private/github/token | mcpshim credential set github --json
 
 The value is never taken from the command line: other programs can read that.";
 
@@ -83,7 +83,11 @@ pub(crate) struct Remove {
 #[command(after_help = SET_EXAMPLES)]
 pub(crate) struct Set {
     /// The server's key
-    server: ServerKey,
+    // not parsed by clap, whose error would repeat a secret that somebody put here
+    server: String,
+    /// Whatever else stands there may be a secret, and must not be repeated in an error
+    #[arg(hide = true, allow_hyphen_values = true)]
+    rest: Vec<std::ffi::OsString>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -104,6 +108,14 @@ pub(crate) struct Test {
 }
 
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
+    if let Command::Set(args) = command
+        && !args.rest.is_empty()
+    {
+        let sentence = "a credential is never taken from the command line";
+        return Err(Failure::new(Exit::Usage, sentence)
+            .cause("other programs can read command lines, and shells keep them")
+            .hint("if it was one, renew it; then run the command with the server alone and type it, or pipe it"));
+    }
     // from here on there may be a secret in our memory
     mcpshim::serve::harden();
     let config = crate::settings()?;
@@ -251,7 +263,12 @@ impl Here<'_> {
     // ---- set
 
     fn set(&self, args: &Set) -> Result<(), Failure> {
-        let (server, doc) = self.server(&args.server)?;
+        let key = ServerKey::parse(&args.server).map_err(|bad| {
+            let sentence = format!("that is no server key: expected {}", bad.expected);
+            Failure::new(Exit::Usage, sentence)
+                .hint("`mcpshim credential list` shows the servers that need a credential")
+        })?;
+        let (server, doc) = self.server(&key)?;
         // the vault first: nobody should type a secret that cannot be kept
         let mut vault = self.open()?;
         let value = ask(server, doc)?;

@@ -193,14 +193,14 @@ impl Running {
         self.stderr_lines.take().expect("not taken")
     }
 
-    /// Its standard input, once, where it was piped.
-    pub(crate) fn stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().expect("piped and not taken")
-    }
-
     /// Its standard output, once, where it was piped.
     pub(crate) fn stdout(&mut self) -> std::process::ChildStdout {
         self.child.stdout.take().expect("piped and not taken")
+    }
+
+    /// Its standard input, once, where it was piped.
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("piped and not taken")
     }
 
     /// The process id.
@@ -480,6 +480,12 @@ impl Shim {
     /// Closes its input, as clients do to end a server.
     pub(crate) fn close_input(&mut self) {
         self.stdin = None;
+    }
+
+    /// Ends it as a crash would: by a signal that writes a core file where one may be written.
+    pub(crate) fn crash(mut self) {
+        self.process.signal(rustix::process::Signal::ABORT);
+        self.process.ended();
     }
 
     /// Ends the session: closes the input, reads what is left, waits for the exit.

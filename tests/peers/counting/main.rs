@@ -15,6 +15,8 @@
 //!   --slow MS              sleeps before each answer
 //!   --grandchild           starts a child of its own that ignores SIGTERM and closed pipes
 //!   --drift-if FILE        its tool has another schema while this file exists
+//!   --leak VARIABLE        shows this variable on standard error, at the start and in each call, and
+//!                          in each answer and a notification, in every usual encoding
 //!   --change               changes its tools after the first call, and says so
 //! ```
 //!
@@ -23,6 +25,7 @@
     clippy::expect_used,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::print_stderr,
     clippy::struct_excessive_bools,
     clippy::zombie_processes,
@@ -49,6 +52,7 @@ struct Faults {
     slow_ms: u64,
     drift: bool,
     change: bool,
+    leak: Option<String>,
 }
 
 struct Server {
@@ -94,6 +98,11 @@ fn main() -> ExitCode {
             "--grandchild" => grandchild(),
             "--drift-if" => faults.drift = std::path::Path::new(&value()).exists(),
             "--change" => faults.change = true,
+            "--leak" => {
+                let secret = std::env::var(value()).unwrap_or_default();
+                eprint!("counting: begins with {}", leaks(&secret).join("\nand "));
+                faults.leak = Some(secret).filter(|secret| !secret.is_empty());
+            }
             other => {
                 eprintln!("unknown flag {other}");
                 return ExitCode::from(2);
@@ -111,6 +120,55 @@ fn grandchild() {
         .stdout(Stdio::null())
         .spawn()
         .expect("sh starts");
+}
+
+/// A secret as it is, and as programs print one: in a basic authorization, a URL, a form, JSON.
+fn leaks(secret: &str) -> Vec<String> {
+    let percent = |also: &str| {
+        let mut text = String::new();
+        for byte in secret.bytes() {
+            if byte.is_ascii_alphanumeric() || also.as_bytes().contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        text
+    };
+    let mut all = vec![
+        secret.to_owned(),
+        percent("-._~"),
+        percent("-._~!'()*").to_lowercase(),
+    ];
+    all.push(json!({ "inner": json!({ "token": secret }).to_string() }).to_string());
+    for before in ["", "u:", "user:", "x"] {
+        all.push(base64(format!("{before}{secret}").as_bytes(), b"+/"));
+        all.push(base64(format!("{before}{secret}").as_bytes(), b"-_"));
+    }
+    all.push(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+    all
+}
+
+fn base64(bytes: &[u8], last: &[u8; 2]) -> String {
+    let letter = |six: u32| match six {
+        0..26 => char::from(b'A' + six as u8),
+        26..52 => char::from(b'a' + (six - 26) as u8),
+        52..62 => char::from(b'0' + (six - 52) as u8),
+        62 => char::from(last[0]),
+        _ => char::from(last[1]),
+    };
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut word = 0;
+        for at in 0..3 {
+            word = word << 8 | u32::from(chunk.get(at).copied().unwrap_or(0));
+        }
+        for at in 0..=chunk.len() {
+            text.push(letter(word >> (18 - 6 * at) & 63));
+        }
+        text.push_str(&"=".repeat(3 - chunk.len()));
+    }
+    text
 }
 
 impl Server {
@@ -209,8 +267,22 @@ impl Server {
                 return None;
             }
         };
+        let leaks = self.faults.leak.as_deref().map(leaks).unwrap_or_default();
+        for leak in &leaks {
+            // in two writes, so that a reader may see half of it
+            let (head, tail) = leak.split_at(leak.len() / 2);
+            eprint!("counting: called with {head}");
+            std::io::stderr().flush().expect("standard error takes it");
+            eprintln!("{tail}");
+            self.send(&json!({"jsonrpc": "2.0", "method": "notifications/message",
+                "params": {"level": "error", "data": {"leak": leak}}}));
+        }
         if self.faults.crash {
             eprintln!("counting: crashing as asked");
+            if !leaks.is_empty() {
+                eprint!("last words: {}", leaks.join(" "));
+                std::process::abort();
+            }
             return Some(ExitCode::from(3));
         }
         if self.faults.hang {
@@ -232,6 +304,7 @@ impl Server {
             self.faults.drift = true;
             self.send(&json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}));
         }
+        let text = [vec![text], leaks].concat().join("\n");
         let content = json!({"content": [{"type": "text", "text": text}]});
         if self.faults.other_id {
             self.result(&json!("nobody asked"), content, stateless);

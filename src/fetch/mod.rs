@@ -217,6 +217,41 @@ async fn refresh_from(
     }
 }
 
+/// Walks to the newest registry as [`refresh_within`] does, and keeps nothing of it: for whoever
+/// wants to know whether a refresh would work. Says whether anything newer is there.
+///
+/// # Errors
+/// Why it would not.
+pub async fn probe(
+    config: &Config,
+    clock: &dyn Clock,
+    patience: &Patience,
+) -> Result<bool, FetchError> {
+    let source = source::Source::open(&config.registry_url, &config.network)?;
+    let store = Store::of(config);
+    let state = store.read().map_err(|e| disk(&store, e))?;
+    let previous = store.read_previous().map_err(|e| disk(&store, e))?;
+    let stored = [
+        state.as_deref().unwrap_or_default(),
+        previous.as_deref().unwrap_or_default(),
+    ];
+    let mut update = Update::new(&stored, &trust(config), &clock.now())?;
+    let walk = async {
+        while let Some(want) = update.want() {
+            let answer = source.fetch(&want, patience).await;
+            update.give(answer)?;
+        }
+        update.finish()
+    };
+    let walked = tokio::time::timeout(Duration::from_millis(patience.total_ms), walk).await;
+    let late = RegistryError::Unavailable {
+        file: String::new(),
+        cause: Cause(format!("it took longer than {} ms", patience.total_ms)),
+    };
+    let ended = walked.unwrap_or(Err(late))?;
+    Ok(matches!(ended, Ended::Updated(_)))
+}
+
 fn disk(store: &Store, source: std::io::Error) -> FetchError {
     FetchError::Disk {
         path: store.path().to_owned(),

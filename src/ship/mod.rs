@@ -514,7 +514,7 @@ impl Run<'_, '_> {
                     self.courier.stuck(stream, sentence, &now, entropy);
                     return false;
                 }
-                self.note.sent(&now);
+                self.note.sent(standing, &now);
                 true
             }
             Effect::None => {

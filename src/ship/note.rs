@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::protocol::Standing;
 use crate::clock::{Now, Utc};
 use crate::ids::KeyId;
 
@@ -30,6 +31,8 @@ pub struct Note {
     pub waiting: u64,
     /// What keeps them here, for a person.
     pub trouble: Option<String>,
+    /// How the installation stood at the collector when it last took something.
+    pub standing: Option<Standing>,
     /// When this was written, RFC 3339.
     pub written: String,
 }
@@ -99,7 +102,8 @@ impl Keeper {
         self.note.enrolled.clear();
     }
 
-    pub(super) fn sent(&mut self, now: &Now) {
+    pub(super) fn sent(&mut self, standing: Standing, now: &Now) {
+        self.note.standing = Some(standing);
         self.note.last_acknowledged = Some(Utc(now.unix_s()).to_string());
     }
 

@@ -52,6 +52,40 @@ pub fn open(
     Ok(Box::new(opener.open(&mut SystemEntropy)?))
 }
 
+/// Says where the key of this user's vault is, or where [`open`] would look for one; makes
+/// nothing. Blocks as [`open`] does.
+///
+/// # Errors
+/// Why [`open`] would fail.
+pub fn probe(
+    config: &Config,
+    allowed: &SecretStoresDoc,
+    patience: Duration,
+) -> Result<StoreKind, VaultError> {
+    let opener = Opener {
+        place: Place::of(config),
+        keychain: Keychain::of(config, patience),
+        allowed: *allowed,
+        credentials: config::credentials_directory(config.managed),
+    };
+    if let Some(vault) = opener.existing()? {
+        return Ok(vault.store());
+    }
+    match opener.keychain.get() {
+        Ok(_) => Ok(StoreKind::Keychain),
+        Err(error) if error.is_absence() => {
+            if allowed.systemd_credential && opener.systemd_credential()?.is_some() {
+                Ok(StoreKind::SystemdCredential)
+            } else if allowed.key_file {
+                Ok(StoreKind::KeyFile)
+            } else {
+                Err(error.into())
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether this user has a vault on this machine. Asks nobody and makes nothing.
 #[must_use]
 pub fn exists(config: &Config) -> bool {

@@ -443,7 +443,7 @@ fn files_that_do_not_match_their_digest_are_refused() {
 // ---- from the clock --------------------------------------------------------------------------
 
 /// Debian's libfaketime; `scripts/test` installs it.
-fn shifted(command: &mut Command, by: &str) -> bool {
+pub(crate) fn shifted(command: &mut Command, by: &str) -> bool {
     let library = Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1");
     if !library.exists() {
         skipped("libfaketime is not installed (apt-get install faketime)");

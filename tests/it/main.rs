@@ -16,6 +16,7 @@ mod client;
 mod clients;
 mod collector;
 mod credentials;
+mod doctor;
 mod hostile;
 mod kill;
 mod login;

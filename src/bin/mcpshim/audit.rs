@@ -224,6 +224,18 @@ fn check(config: &Config, as_json: bool) -> Result<(), Failure> {
     }
 }
 
+/// Checks every record on this machine; says of the first that does not hold what is wrong.
+pub(crate) fn damaged(config: &Config) -> Result<Option<String>, Failure> {
+    let dir = ship::spool_dir(&config.state_dir);
+    for (stream, path) in stream_dirs(&dir).map_err(|error| unreadable(config, &error))? {
+        let checked = check_stream(stream, &path).map_err(|error| unreadable(config, &error))?;
+        if let Some(bad) = checked.bad {
+            return Ok(Some(bad));
+        }
+    }
+    Ok(None)
+}
+
 fn stream_dirs(dir: &Path) -> std::io::Result<Vec<(StreamId, PathBuf)>> {
     let listing = match std::fs::read_dir(dir) {
         Ok(listing) => listing,

@@ -15,6 +15,7 @@ mod client;
 mod completion;
 mod config;
 mod credential;
+mod doctor;
 mod explain;
 mod login;
 mod logout;
@@ -63,6 +64,7 @@ enum Command {
     Config(config::Args),
     #[command(subcommand)]
     Credential(credential::Command),
+    Doctor(doctor::Args),
     Explain(explain::Args),
     Login(login::Args),
     Logout(logout::Args),
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Completion(args) => completion::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Credential(command) => credential::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Login(args) => login::run(&args),
         Command::Logout(args) => logout::run(&args),

@@ -157,6 +157,11 @@ fn like(other: &Path, file: &File) -> io::Result<()> {
 }
 
 fn content(path: &Path) -> Result<Vec<u8>, FileError> {
+    // asked by name first: opening a pipe would wait for somebody who writes
+    let meta = fs::metadata(path).map_err(failed("read it"))?;
+    if !meta.is_file() {
+        return Err(FileError::NotAFile);
+    }
     let file = File::open(path).map_err(failed("read it"))?;
     let meta = file.metadata().map_err(failed("read it"))?;
     if !meta.is_file() {

@@ -257,7 +257,8 @@ fn codex(command: Option<&str>, root: &Path) -> Managed {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -27,6 +27,8 @@ use self::entry::{Change, Entry, Removal, Trouble};
 use self::file::{FileError, Found};
 use crate::out;
 
+pub(crate) use self::verify::{Kind, look};
+
 const EXAMPLES: &str = "\
 Examples:
   mcpshim client install claude-code    let Claude Code start this mcpshim

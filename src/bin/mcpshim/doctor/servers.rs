@@ -1,0 +1,227 @@
+//! Can servers be started or reached, and are they what was reviewed?
+//!
+//! Without being asked nothing is started: the programs are looked for, and running sessions tell
+//! what they met. A server that is asked about is opened as a session would open it.
+
+use std::time::Duration;
+
+use mcpshim::registry::doc::{ServerDoc, Transport};
+use mcpshim::serve::run_file;
+
+use super::finding::{Finding, found};
+use super::{Context, credentials};
+
+/// How long a server may take to show itself.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can be seen without starting anything.
+pub(super) fn check(context: &Context) -> Vec<Finding> {
+    let servers = credentials::servers(context);
+    let mut findings: Vec<Finding> = servers
+        .iter()
+        .filter_map(|server| program(server, context))
+        .collect();
+    for server in &servers {
+        let quarantined = server.surface.as_ref().map(|surface| &surface.quarantined);
+        for (tool, reason) in quarantined.into_iter().flatten() {
+            findings.push(
+                found(
+                    "quarantined",
+                    format!("{}/{tool} is not offered: {reason}", server.key),
+                )
+                .about(server.key.as_str()),
+            );
+        }
+    }
+    for session in run_file::running(&context.config.state_dir) {
+        for seen in session.session.servers {
+            let Some(trouble) = seen.trouble else {
+                continue;
+            };
+            // what was opened now is told from now
+            if context.asked(&seen.key) {
+                continue;
+            }
+            let (pid, key) = (session.pid, &seen.key);
+            findings.push(
+                failed(key, &trouble)
+                    .fix(format!(
+                        "run `mcpshim doctor {key}`, which opens it and tells more"
+                    ))
+                    .detail(format!("met by the session of process {pid}")),
+            );
+        }
+    }
+    findings
+}
+
+fn program(server: &ServerDoc, context: &Context) -> Option<Finding> {
+    let Transport::Stdio {
+        command, package, ..
+    } = &server.transport
+    else {
+        return None;
+    };
+    let key = &server.key;
+    let path = std::path::Path::new(command);
+    let sentence = if path.is_absolute() {
+        if path.is_file() {
+            return None;
+        }
+        format!("{key} is started by {command}, which does not exist")
+    } else {
+        let mut known = context.path.iter();
+        let ends: &[&str] = if cfg!(windows) {
+            &["", ".exe", ".cmd", ".bat"]
+        } else {
+            &[""]
+        };
+        if known.any(|dir| {
+            ends.iter()
+                .any(|end| dir.join(format!("{command}{end}")).is_file())
+        }) {
+            return None;
+        }
+        format!("{key} is started by {command}, which is not on the PATH")
+    };
+    let finding = found("program-missing", sentence).about(key.as_str());
+    let finding = match package {
+        Some(package) => finding.detail(format!("it then runs {package}")),
+        None => finding,
+    };
+    Some(finding.fix(format!(
+        "install {command}; if you cannot, ask {}",
+        server.owner
+    )))
+}
+
+/// Opens one server as a session would, and compares it with what was reviewed.
+#[cfg(unix)]
+pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
+    use mcpshim::registry::doc::PinMode;
+    use mcpshim::upstream::{Environment, Means, survey};
+    use mcpshim::vault::{self, ItemId};
+    use mcpshim::{config, fetch, pin};
+
+    let Some(loaded) = &context.loaded else {
+        return Vec::new();
+    };
+    let key = server.key.as_str();
+    if program(server, context).is_some() {
+        return Vec::new();
+    }
+    let allowed = &loaded.registry.org.secret_stores;
+    let secret = server.credential.as_ref().and_then(|credential| {
+        // that there is none, or no vault, is said by whoever looks at credentials
+        let there = vault::exists(&context.config);
+        let vault = there.then(|| vault::open(&context.config, allowed, PATIENCE / 6));
+        let item = vault?.ok()?.get(&ItemId::Credential(credential.id.clone()));
+        Some(item.ok()??.value)
+    });
+    if server.credential.is_some() && secret.is_none() {
+        return Vec::new();
+    }
+    let client = match &server.transport {
+        Transport::Stdio { .. } => None,
+        Transport::Http { ca_pem, .. } => {
+            match fetch::client(&context.config.network, ca_pem.as_deref()) {
+                Ok(client) => Some(client),
+                Err(error) => return vec![failed(key, &error.to_string())],
+            }
+        }
+    };
+    let environment = Environment::of(config::children(Some(&context.config)));
+    let means = Means {
+        environment: &environment,
+        client,
+        secret: secret.as_ref(),
+    };
+    let ask = format!("ask {} ({})", server.owner, server.oncall);
+    match survey(server, &means, PATIENCE) {
+        Err(error) => {
+            let mut scrubbed = error.to_string();
+            if let Some(secret) = &secret {
+                let scrubber = mcpshim::secret::Scrubber::new();
+                scrubber.add(secret);
+                scrubbed = scrubber.scrub_str(&scrubbed).into_owned();
+            }
+            let finding = failed(key, &scrubbed);
+            let fix = match finding.code {
+                "server-refuses" => {
+                    format!("get a new credential and run `mcpshim credential set {key}`; or {ask}")
+                }
+                "server-ends" => format!("do what its last words say, or {ask}"),
+                _ => format!("check the network; if others reach it, {ask}"),
+            };
+            vec![finding.fix(fix)]
+        }
+        Ok(live) => {
+            let Some(pinned) = &server.surface else {
+                return Vec::new();
+            };
+            match server.pin {
+                PinMode::Off => Vec::new(),
+                mode => match pin::compare(pinned, &live, mode) {
+                    Ok(()) => Vec::new(),
+                    Err(drift) => vec![
+                        found("server-drifted", format!("{key} is not what was reviewed"))
+                            .about(key)
+                            .detail(drift.sentence)
+                            .fix(format!("{ask} to have it reviewed and pinned again")),
+                    ],
+                },
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn open(_: &Context, _: &ServerDoc) -> Vec<Finding> {
+    Vec::new()
+}
+
+/// What a phrase about a server tells, under its code. By its words: it crosses processes as text.
+fn failed(key: &str, phrase: &str) -> Finding {
+    let lower = phrase.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let code = if has(&[
+        "status 401",
+        "status 403",
+        " 401",
+        " 403",
+        "unauthorized",
+        "forbidden",
+    ]) {
+        "server-refuses"
+    } else if has(&["certificate", "tls"]) {
+        "server-tls"
+    } else if has(&["exit status", "last words", "signal", "ended"]) {
+        "server-ends"
+    } else if has(&["reach", "connect", "dns", "status 5", "refused"]) {
+        "server-unreachable"
+    } else {
+        "server-fails"
+    };
+    found(code, format!("{key} {phrase}")).about(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phrases_of_servers_have_their_codes() {
+        for (phrase, code) in [
+            ("answered with status 401", "server-refuses"),
+            ("ended: exit status 2; its last words: no", "server-ends"),
+            (
+                "cannot be reached: connection refused",
+                "server-unreachable",
+            ),
+            ("cannot be reached: invalid peer certificate", "server-tls"),
+            ("did not show its tools within 60 s", "server-fails"),
+        ] {
+            assert_eq!(failed("x", phrase).code, code, "{phrase}");
+        }
+    }
+}

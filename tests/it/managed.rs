@@ -558,6 +558,34 @@ fn management_that_is_gone_is_an_error_wherever_home_is_said_to_be() {
     machine.run(["tools"]).ok();
 }
 
+/// A client that only looks costs nothing, on a machine without an id of its own as well; the id that
+/// was made up for it is kept from the first real work on.
+#[test]
+fn a_probe_writes_nothing_where_there_is_no_machine_id() {
+    let Some(machine) = Machine::of(Org::with(Server::counting("up", [])), "") else {
+        return;
+    };
+    std::fs::remove_file(machine.etc.join("machine-id")).unwrap();
+    let state_dir = || {
+        let said = machine.run(["config", "state_dir"]).ok().stdout;
+        PathBuf::from(said.trim())
+    };
+    let mut shim = Shim::start(machine.command(&[]).arg("serve"));
+    shim.discover();
+    drop(shim);
+    let made_up = state_dir();
+    assert_eq!(std::fs::read_dir(&machine.home).unwrap().count(), 0);
+
+    machine.run(["registry", "refresh"]).ok();
+    let kept = machine.home.join(".local/share/mcpshim/machine-id");
+    let id = std::fs::read_to_string(&kept).unwrap();
+    assert!(made_up.to_str().unwrap().contains(&id));
+    assert_eq!(state_dir(), made_up);
+    // it is read from there, whatever would be made up now
+    std::fs::write(&kept, "f".repeat(32)).unwrap();
+    assert!(state_dir().to_str().unwrap().contains(&"f".repeat(32)));
+}
+
 /// One bad setting of the managers stops everything where it matters, and is named.
 #[test]
 fn a_managed_setting_that_cannot_be_read_fails_closed() {

@@ -99,6 +99,14 @@ pub const USED_NOTE_S: u64 = 3_600;
 pub const LISTENS: usize = 64;
 /// Longest `subscriptions/listen`, in bytes: it is kept while it is open.
 pub const LISTEN_BYTES: usize = 256 << 10;
+/// Questions of upstreams for the client's roots that may wait for it.
+pub const ROOTS_WAITING: usize = 64;
+/// How long the client may take to say its roots, in milliseconds.
+pub const ROOTS_MS: u64 = 10_000;
+/// Roots of one client.
+pub const ROOTS: usize = 256;
+/// Longest list of roots, in bytes.
+pub const ROOTS_BYTES: usize = 256 << 10;
 /// Resources one session may be subscribed to.
 pub const SUBSCRIPTIONS: usize = 1024;
 /// A list longer than this is handed to a client in pages of this size, in bytes.

@@ -35,7 +35,7 @@ use crate::secret::{Content, Scrubber, Secret};
 use crate::session::{CredentialUse, Input, Machine, Output};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::streams::{Sink, Source};
-use crate::upstream::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
+use crate::upstream::{Child, Environment, Launch, Pipe, PipeEvent, Places, Remote, SpawnError};
 use crate::wire::line::LineBuffer;
 use crate::{fetch, limits, ship, telemetry, vault};
 
@@ -91,6 +91,8 @@ struct Driver {
     entropy: SystemEntropy,
     config: Option<Config>,
     environment: Environment,
+    /// Where programs are that the environment does not know of.
+    places: Places,
     client_in: Option<Source>,
     client_buffer: LineBuffer,
     client_out: Sink,
@@ -167,12 +169,18 @@ impl Driver {
             None => Recorder::nowhere("mcpshim is not configured".to_owned(), clock.clone()),
         };
         let snapshot = (!waits).then_some(snapshot);
+        let mut machine = Machine::new(snapshot.clone(), session);
+        let project = config.as_ref().and_then(|c| c.project_dir.as_deref());
+        if let Some((uri, name)) = project.and_then(as_root) {
+            machine.set_project(&uri, &name);
+        }
         Ok(Self {
-            machine: Machine::new(snapshot.clone(), session),
+            machine,
             snapshot,
             recorder,
             entropy: SystemEntropy,
             environment: Environment::of(config::children(config.as_ref())),
+            places: Places::default(),
             keeper: Keeper::new(config.clone(), clock.clone(), scrubber.clone()),
             scrubber,
             credentials: BTreeMap::new(),
@@ -476,6 +484,7 @@ impl Driver {
         if let Err(error) = config::remember(config) {
             tracing::warn!(%error, "That this machine is managed is not noted.");
         }
+        self.places.ask(&self.environment);
         let snapshot = self.snapshot.as_deref();
         match Watcher::start(config.clone(), self.clock.clone(), snapshot) {
             Ok(watcher) => self.watcher = Some(watcher),
@@ -632,8 +641,11 @@ impl Driver {
     fn spawn(&self, server: &ServerDoc, secret: Option<&Secret>) -> Result<Pipe, String> {
         let config = self.config.as_ref();
         let log = config.map(|config| server_log(config, &server.key));
+        let project = config.and_then(|config| config.project_dir.as_deref());
         let launch = Launch::of(server, &self.environment, log);
         let child = launch.and_then(|mut launch| {
+            launch.place(project)?;
+            self.places.find(&mut launch)?;
             launch.scrubber = self.scrubber.clone();
             if let Some((doc, secret)) = server.credential.as_ref().zip(secret) {
                 launch.inject(doc, secret)?;
@@ -711,6 +723,13 @@ impl Driver {
             tracing::debug!("A remote session was left to time out.");
         }
     }
+}
+
+/// A directory as a root: its URI, and a name to show.
+fn as_root(dir: &Path) -> Option<(String, String)> {
+    let uri = reqwest::Url::from_file_path(dir).ok()?;
+    let name = dir.file_name().unwrap_or(dir.as_os_str());
+    Some((uri.into(), name.to_string_lossy().into_owned()))
 }
 
 fn spool_dir(config: &Config) -> PathBuf {

@@ -16,21 +16,24 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::assemble::assemble;
+use super::assemble::{assemble, session_claims};
 use super::notice::{Notices, What};
 use super::requests::{self, Request};
 use super::run_file::{Restarted, RunFile};
-use crate::clock::{Clock as _, Now, SystemClock};
+use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy, Utc};
 use crate::config::Config;
-use crate::fetch::{Poller, Refreshed};
+use crate::fetch::{self, Poller, Refreshed};
 use crate::limits;
+use crate::login::{self, Life, Renewal, Seat};
 use crate::policy::{Snapshot, SnapshotId};
+use crate::report::{Exit, Failure};
 use crate::session::report::Report;
-use crate::vault::create_private_dir;
+use crate::vault::{self, create_private_dir};
 
 /// Where changes ring, more of them are waited for this long, in milliseconds: most come in twos.
 const GATHER_MS: u64 = 20;
@@ -151,6 +154,14 @@ impl Watcher {
     pub(super) fn end(self) {
         drop(held(&self.run_file).take());
     }
+}
+
+/// Size and time of a file.
+type Mark = (u64, SystemTime);
+
+fn mark(path: &Path) -> Option<Mark> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.len(), meta.modified().ok()?))
 }
 
 fn held<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -309,6 +320,7 @@ fn poll(config: &Config, clock: &SystemClock, tell: &Sender<Note>, ended: &Recei
         }
     };
     let mut poller = Poller::new();
+    let mut renewer = Renewer::default();
     loop {
         match runtime.block_on(poller.poll(config, clock)) {
             Ok(Refreshed::Unchanged) => {}
@@ -319,12 +331,100 @@ fn poll(config: &Config, clock: &SystemClock, tell: &Sender<Note>, ended: &Recei
         }
         // only a session that waits for its first registry listens
         tell.send(Note::Tried).unwrap_or_default();
+        renewer.renew(config, clock, &runtime);
         match ended.recv_timeout(Duration::from_secs(limits::POLL_S)) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     drop(lock);
+}
+
+/// Renews the sign-in of the person, ahead of its end.
+#[derive(Debug, Default)]
+struct Renewer {
+    client: Option<reqwest::Client>,
+    /// The sign-in that was looked at last, so that its file is not read for nothing.
+    seen: Option<(Option<Mark>, Option<Life>)>,
+    /// What went wrong is tried again after this monotonic microsecond.
+    not_before_us: u64,
+    failures: u32,
+}
+
+impl Renewer {
+    fn renew(&mut self, config: &Config, clock: &SystemClock, runtime: &Runtime) {
+        // agents have keys of their own; without a vault there is nothing to renew with
+        if config.agent.is_some() || !vault::exists(config) {
+            return;
+        }
+        let now = clock.now();
+        let mark = mark(&session_claims(config));
+        let life = match &self.seen {
+            Some((seen, life)) if *seen == mark => *life,
+            _ => {
+                // another sign-in: what went wrong with the one before does not count
+                (self.failures, self.not_before_us) = (0, 0);
+                let life = login::life(&config.state_dir);
+                self.seen = Some((mark, life));
+                life
+            }
+        };
+        let due = life.is_some_and(|life| login::is_due(&life, now.unix_s()));
+        if !due || now.mono_us < self.not_before_us {
+            return;
+        }
+        match self.ask(config, clock, &now, runtime) {
+            Ok(Renewal::Current { .. } | Renewal::Nobody) => {}
+            Ok(Renewal::Renewed { expires_s }) => {
+                tracing::info!(until = %Utc(expires_s), "Sign-in renewed.");
+            }
+            Ok(renewal) => {
+                let failure = renewal.trouble().map(|error| failed(error).in_one_line());
+                self.later(&now, &failure.unwrap_or_default());
+            }
+            Err(failure) => self.later(&now, &failure.in_one_line()),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        config: &Config,
+        clock: &SystemClock,
+        now: &Now,
+        runtime: &Runtime,
+    ) -> Result<Renewal, Failure> {
+        let loaded = fetch::load(config, now).map_err(|error| failed(&error))?;
+        let client = match &self.client {
+            Some(client) => client,
+            None => {
+                let client = fetch::client(&config.network, None).map_err(|e| failed(&e))?;
+                self.client.insert(client)
+            }
+        };
+        let allowed = loaded.registry.org.secret_stores;
+        let patience = Duration::from_millis(limits::KEYCHAIN_SERVE_MS);
+        let mut vault = vault::open(config, &allowed, patience).map_err(|error| failed(&error))?;
+        let seat = Seat {
+            state_dir: &config.state_dir,
+            registry: &loaded.registry,
+            client,
+        };
+        let mut entropy = SystemEntropy;
+        let renewed = login::renew(&seat, &mut *vault, clock, &mut entropy);
+        Ok(runtime.block_on(renewed))
+    }
+
+    /// Tried again after a minute, then after pauses that double up to ten.
+    fn later(&mut self, now: &Now, why: &str) {
+        let pause_s = (60_u64 << self.failures.min(4)).min(600);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before_us = now.mono_us.saturating_add(pause_s * 1_000_000);
+        tracing::warn!(why, "The sign-in was not renewed.");
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::from_error(Exit::NotSignedIn, error)
 }
 
 /// Waits until this process is the one of the device that asks the source. It stays so until it

@@ -1,7 +1,8 @@
 //! What an upstream asks of the client: roots, sampling, elicitation.
 //!
-//! A link declares none of the client's capabilities, so a server that keeps the protocol asks
-//! for nothing but `ping`. What is asked all the same is refused with the JSON-RPC error for a
+//! A link declares none of the client's capabilities but roots, and those only for a server whose
+//! entry says so ([`super::roots`]); so a server that keeps the protocol asks for nothing else but
+//! `ping`. What is asked all the same is refused with the JSON-RPC error for a
 //! method that is not there, and recorded. Relaying (a leg of the execution it belongs to, with
 //! its own decision) takes its place here.
 
@@ -22,6 +23,9 @@ impl Machine {
         let Some(server) = self.server_of(link) else {
             return;
         };
+        if server.roots && request.method == "roots/list" && self.asks_once_more(link, true) {
+            return self.roots_asked(link, &server, request, now);
+        }
         let known = match request.method.as_ref() {
             "elicitation/create" | "roots/list" | "sampling/createMessage" => {
                 request.method.as_ref()
@@ -31,7 +35,7 @@ impl Machine {
         let why = format!("Method not found: {} is not offered here", request.method);
         let refusal = Housekeeping::Refuse(request.id.raw().into(), why);
         self.outbox.send_link(link, Upstream::Housekeeping(refusal));
-        if !self.asks_once_more(link) {
+        if !self.asks_once_more(link, false) {
             return self.outbox.count("ask", now);
         }
         let server = self.server_context(&server, now);

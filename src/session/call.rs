@@ -164,6 +164,8 @@ impl Closed {
 pub(super) struct Calls {
     open: HashMap<Key, Execution>,
     by_client: HashMap<IdKey, Key>,
+    /// Questions of upstreams that are not answered yet.
+    asks: HashMap<CallId, OpenRecord>,
     attempts: u64,
     intents: u64,
     outcomes: u64,
@@ -255,6 +257,40 @@ impl Calls {
         })
     }
 
+    /// Opens the record of an upstream's question that will be answered; gives its intent, to be
+    /// appended at once.
+    pub(super) fn open_ask(&mut self, facts: CallFacts, now: &Now) -> Body {
+        self.intents += 1;
+        let record = OpenRecord {
+            call: facts.call,
+            leg: facts.leg,
+            audit: facts.audit,
+            at_us: now.mono_us,
+        };
+        self.asks.insert(facts.call, record);
+        Body::Intent(facts)
+    }
+
+    /// Ends it; gives its outcome, to be appended at once, and what happens if that fails.
+    pub(super) fn close_ask(
+        &mut self,
+        call: CallId,
+        outcome: Outcome,
+        now: &Now,
+    ) -> Option<(Body, FailMode)> {
+        let record = self.asks.remove(&call)?;
+        self.outcomes += 1;
+        let body = Body::Outcome {
+            call: record.call,
+            leg: record.leg,
+            end: outcome.end,
+            took_us: now.mono_us.saturating_sub(record.at_us),
+            content: outcome.content,
+            audit: record.audit,
+        };
+        Some((body, record.audit.fail_mode))
+    }
+
     pub(super) fn get(&self, key: Key) -> Option<&Execution> {
         self.open.get(&key)
     }
@@ -328,6 +364,7 @@ impl Calls {
 
     /// Intents, outcomes and calls in flight: the first is always the sum of the others.
     pub(super) fn books(&self) -> (u64, u64, u64) {
-        (self.intents, self.outcomes, self.open.len() as u64)
+        let open = self.open.len() + self.asks.len();
+        (self.intents, self.outcomes, open as u64)
     }
 }

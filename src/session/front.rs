@@ -177,8 +177,11 @@ impl Machine {
         match Message::parse(line) {
             Ok(Message::Request(request)) => self.client_request(&request, Fate::Fresh, now),
             Ok(Message::Notification(notification)) => self.client_notification(&notification, now),
-            // nothing is ever asked of the client yet, so nothing can be answered
-            Ok(Message::Response(_)) => self.outbox.count("client-answer", now),
+            Ok(Message::Response(response)) => {
+                if !self.roots_answered(&response, now) {
+                    self.outbox.count("client-answer", now);
+                }
+            }
             Err(rejected) => self.client_rejected(&rejected, now),
         }
     }
@@ -318,6 +321,13 @@ impl Machine {
         let revision = era::negotiate(&asked);
         let capabilities = params.object("capabilities").ok().flatten();
         self.front.pin = Pin::Handshake(revision);
+        let has_roots = |capabilities: &Object<'_>| {
+            capabilities
+                .object("roots")
+                .is_ok_and(|roots| roots.is_some())
+        };
+        self.roots
+            .opened(capabilities.as_ref().is_some_and(has_roots));
         self.front.known = None;
         self.moved = true;
         self.front.introduction = Some(Introduction {
@@ -460,8 +470,9 @@ impl Machine {
     fn client_notification(&mut self, notification: &Notification<'_>, now: &Now) {
         match notification.method.as_ref() {
             "notifications/initialized" => self.warn(now),
-            // roots are offered to no upstream; progress can only be of requests to the client
-            "notifications/progress" | "notifications/roots/list_changed" => {}
+            "notifications/roots/list_changed" => self.roots_changed(),
+            // progress can only be of requests to the client
+            "notifications/progress" => {}
             "notifications/cancelled" => self.client_cancels(notification, now),
             _ => self.outbox.count("unknown-notification", now),
         }
@@ -536,6 +547,7 @@ impl Machine {
         for call in self.calls.select(|_, _| true) {
             self.abandon(call, now);
         }
+        self.forget_asks(None, now);
         self.end_listens();
         self.end_links(now);
         self.outbox.flush(now, true);

@@ -68,6 +68,7 @@ fn registry() -> Registry {
         let tools = [("echo", true), ("forbidden", true)];
         let (uri, template) = (format!("{key}://readme"), format!("{key}://doc/{{id}}"));
         let mut server = fixture::server(key, "names", &tools, &["greet"], &[&uri], &[&template]);
+        server.roots = key == "alpha";
         server.surface.as_mut().unwrap().protocol = protocol.to_owned();
         server.limits.in_flight = 4;
         server.limits.call_ms = 20_000;
@@ -162,6 +163,8 @@ struct World<'b> {
     /// What upstreams were asked: link and request id.
     up: Vec<(LinkId, String)>,
     marks: u64,
+    /// The id of the last question to the client.
+    question: String,
     /// The client's own era.
     stateless: bool,
     /// Whether upstreams answer what links ask for themselves.
@@ -198,6 +201,7 @@ pub fn run(bytes: &[u8]) {
         open: BTreeSet::new(),
         up: Vec::new(),
         marks: 0,
+        question: "0".to_owned(),
         stateless: bytes.first().is_some_and(|byte| byte % 8 < 4),
         helpful: true,
         done: false,
@@ -225,7 +229,7 @@ impl World<'_> {
     }
 
     fn step(&mut self) {
-        match self.byte() % 35 {
+        match self.byte() % 36 {
             0..=6 => self.call(),
             7 => {
                 let uri = self.pick(&URIS);
@@ -314,6 +318,7 @@ impl World<'_> {
                 self.now.wall_us += ms * 10;
                 self.handle(Input::Wake);
             }
+            34 => self.say_roots(),
             32 => {
                 let server = self.pick(&["alpha", "alpha", "beta", "off", "gamma"]);
                 let at_once = self.byte().is_multiple_of(2);
@@ -346,7 +351,8 @@ impl World<'_> {
     }
 
     fn initialize(&mut self) {
-        let params = format!(r#""protocolVersion":"{OLD}","capabilities":{{}}"#);
+        let capabilities = self.pick(&["{}", r#"{"roots":{}}"#]);
+        let params = format!(r#""protocolVersion":"{OLD}","capabilities":{capabilities}"#);
         self.request("initialize", &params);
     }
 
@@ -386,6 +392,21 @@ impl World<'_> {
             );
             self.handle(Input::ClientLine(line.as_bytes()));
         }
+    }
+
+    /// The client says its roots, well or badly, whether it was asked or not; or that they changed.
+    fn say_roots(&mut self) {
+        let id = match self.byte() % 4 {
+            0 => "\"mcpshim-roots-1\"".to_owned(),
+            _ => self.question.clone(),
+        };
+        let line = match self.byte() % 5 {
+            0 => r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#.to_owned(),
+            1 => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":1,"message":"no"}}}}"#),
+            2 => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"roots":7}}}}"#),
+            _ => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"roots":[]}}}}"#),
+        };
+        self.handle(Input::ClientLine(line.as_bytes()));
     }
 
     fn stray_line(&mut self) -> Vec<u8> {
@@ -448,7 +469,7 @@ impl World<'_> {
 
     fn upstream(&mut self) {
         let Some(link) = self.some_link() else { return };
-        let line = match self.byte() % 9 {
+        let line = match self.byte() % 11 {
             0 => r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#.to_owned(),
             1 => format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"{}"}}}}"#,
@@ -465,6 +486,11 @@ impl World<'_> {
                 r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}}}"#,
                 self.recent(link)
             ),
+            7 | 8 => {
+                self.marks += 1;
+                let id = self.marks;
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"roots/list"}}"#)
+            }
             _ => {
                 let line = self.stray_line();
                 return self.handle(Input::LinkLine { link, line: &line });
@@ -609,6 +635,10 @@ impl World<'_> {
                 }
             }
             Ok(Message::Notification(_)) => {}
+            Ok(Message::Request(request)) => {
+                assert_eq!(request.method, "roots/list", "asked something else: {text}");
+                self.question = request.id.raw().to_owned();
+            }
             other => panic!("{text}: {other:?}"),
         }
     }

@@ -54,6 +54,8 @@ pub const CLIENT_INFO: &str = concat!(
 /// Servers show other tools to clients of other capabilities (measured: server-everything), so
 /// the link declares the same in `pin` and in `serve`, or every pin would drift.
 pub const CLIENT_CAPABILITIES: &str = "{}";
+/// The same for a server of the handshake era whose entry says `roots: true`.
+const WITH_ROOTS: &str = r#"{"roots":{"listChanged":true}}"#;
 
 /// Unusable lines on one transport after which it is not taken for an MCP server while it opens.
 const FAULTS: u32 = 1000;
@@ -216,6 +218,8 @@ pub enum LinkInput<'a> {
     /// The transport was not started, because of something on this side that a person can mend:
     /// it is tried again with the next call, without a back-off.
     Refused(&'a str),
+    /// `roots/list` came, with this id (raw JSON), where nobody else answers it: there are none.
+    Roots(&'a str),
     /// Time passed.
     Wake,
 }
@@ -328,7 +332,8 @@ impl Link {
     /// one: then a new link is needed, and this one is stopped when its calls have ended.
     #[must_use]
     pub fn set_server(&mut self, server: Arc<ServerDoc>, now: &Now) -> bool {
-        if server.transport != self.server.transport {
+        // what was declared when it was opened cannot be taken back
+        if server.transport != self.server.transport || server.roots != self.server.roots {
             return false;
         }
         let same_pin = server.pin == self.server.pin
@@ -473,6 +478,11 @@ impl Link {
             }
             LinkInput::Strained(loss) => self.strained(loss, now),
             LinkInput::Refused(reason) => self.refused(reason, now),
+            LinkInput::Roots(id) => {
+                self.send(format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"result":{{"roots":[]}}}}"#
+                ));
+            }
             LinkInput::Wake => self.wake(now),
         }
     }
@@ -615,8 +625,12 @@ impl Link {
         let id = self.next_id();
         self.asks.insert(id, Ask::Initialize);
         let version = revision.as_str();
+        let capabilities = match self.server.roots {
+            true => WITH_ROOTS,
+            false => CLIENT_CAPABILITIES,
+        };
         self.send(format!(
-            r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{CLIENT_CAPABILITIES},"clientInfo":{CLIENT_INFO}}}}}"#
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{CLIENT_INFO}}}}}"#
         ));
         self.phase = Phase::Initializing { deadline_us };
     }

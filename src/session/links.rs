@@ -24,6 +24,8 @@ use crate::wire::raw::Object;
 
 /// Asks of one transport that are recorded one by one; later ones are counted.
 const ASKS: u32 = 16;
+/// The same for asks that are answered; later ones are refused and counted.
+const ANSWERED_ASKS: u32 = 1024;
 
 /// Snapshots made here, with live surfaces in them, are numbered from here on, so that no
 /// permit of a driver's snapshot is ever taken for one of them.
@@ -76,6 +78,8 @@ struct Slot {
     /// The log level its server was told.
     level: Option<Level>,
     asks: u32,
+    /// Which transport of its life it is.
+    transport: u32,
     /// The highest request id given.
     given: u64,
     /// The context of the credential its transport was given.
@@ -287,6 +291,24 @@ impl Links {
         self.by_server.iter().filter_map(one).collect()
     }
 
+    /// Which transport a link is at.
+    pub(super) fn transport(&self, id: LinkId) -> u32 {
+        self.seen(id).map_or(0, |slot| slot.transport)
+    }
+
+    /// Running servers of the handshake era that may know the client's roots.
+    pub(super) fn with_roots(&self) -> Vec<LinkId> {
+        let knows = |id: &LinkId| {
+            let slot = self.seen(*id);
+            slot.is_some_and(|slot| {
+                slot.link.server().roots
+                    && slot.link.is_open()
+                    && matches!(slot.era, Some(Era::Handshake(_)))
+            })
+        };
+        self.ids().filter(knows).collect()
+    }
+
     /// Servers that could not be used, and why.
     pub(super) fn troubles(&self) -> impl Iterator<Item = (&ServerKey, &str)> {
         self.slots.iter().filter_map(|slot| {
@@ -345,6 +367,7 @@ impl Machine {
             chores: Vec::new(),
             level: None,
             asks: 0,
+            transport: 0,
             given: 0,
             credential: None,
             ending: None,
@@ -580,6 +603,7 @@ impl Machine {
                 LinkOutput::Open => {
                     if let Some(slot) = self.links.slot(id) {
                         (slot.level, slot.asks) = (None, 0);
+                        slot.transport = slot.transport.wrapping_add(1);
                         let server = Arc::clone(slot.link.server());
                         self.outbox.push(Output::OpenLink(id, server));
                     }
@@ -746,6 +770,7 @@ impl Machine {
             slot.chores.clear();
         }
         let (key, _) = self.links.describe(id);
+        self.forget_asks(Some(id), now);
         for _ in 0..self.listens.lose(id) {
             self.links.released(id, now);
         }
@@ -1024,12 +1049,14 @@ impl Machine {
         }
     }
 
-    /// Whether one more ask of this link's transport is recorded by itself.
-    pub(super) fn asks_once_more(&mut self, id: LinkId) -> bool {
+    /// Whether one more ask of this link's transport is recorded by itself: one that is answered,
+    /// or one that is refused.
+    pub(super) fn asks_once_more(&mut self, id: LinkId, answered: bool) -> bool {
+        let most = if answered { ANSWERED_ASKS } else { ASKS };
         let slot = self.links.slot(id);
         slot.is_some_and(|slot| {
             slot.asks += 1;
-            slot.asks <= ASKS
+            slot.asks <= most
         })
     }
 

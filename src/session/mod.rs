@@ -15,6 +15,7 @@ mod listen;
 mod outbox;
 pub mod report;
 mod road;
+mod roots;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use self::links::Links;
 use self::listen::Listens;
 use self::outbox::Outbox;
 use self::road::Routes;
+use self::roots::Roots;
 use crate::audit::entry::Entry;
 use crate::clock::{Entropy, Now};
 use crate::ids::{CredentialId, LinkId, ServerKey};
@@ -209,6 +211,7 @@ pub struct Machine {
     links: Links,
     calls: Calls,
     listens: Listens,
+    roots: Roots,
     outbox: Outbox,
     edits: Edits,
     closing: bool,
@@ -237,6 +240,7 @@ impl Machine {
             links: Links::default(),
             calls: Calls::default(),
             listens: Listens::default(),
+            roots: Roots::default(),
             outbox: Outbox::default(),
             edits: Edits::new(),
             closing: false,
@@ -291,6 +295,7 @@ impl Machine {
             Input::Wake => {
                 self.front_wake(now);
                 self.links_wake(now);
+                self.roots_wake(now);
                 self.time_out(now);
                 self.outbox.flush(now, false);
             }
@@ -329,6 +334,7 @@ impl Machine {
         [
             self.front.next_wakeup(),
             self.links.next_wakeup(),
+            self.roots.next_wakeup(),
             self.calls.next_wakeup(),
             self.outbox.next_wakeup(),
         ]

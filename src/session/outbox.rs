@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::call::Key;
+use super::roots::Asker;
 use super::{Output, Ticket};
 use crate::audit::entry::{Body, Context, ContextId, Entry};
 use crate::clock::Now;
@@ -23,6 +24,8 @@ use crate::wire::{msg, raw};
 pub(super) enum Upstream {
     /// A call, from a spent permit. Its intent is recorded.
     Call(Bytes),
+    /// The answer to a question of its own. Its outcome is recorded.
+    Answer(Bytes),
     /// What a link or the machine says for itself: no client payload.
     Housekeeping(Housekeeping),
 }
@@ -36,6 +39,8 @@ pub(super) enum Housekeeping {
     Link(Vec<u8>),
     /// A request of the upstream's is refused: its id token, and why.
     Refuse(Box<str>, String),
+    /// The client's roots are others now.
+    RootsChanged,
     /// `logging/setLevel` with this request id.
     SetLevel(u64, Level),
     /// `resources/unsubscribe` with this request id: ends what a recorded call began.
@@ -83,7 +88,7 @@ impl Level {
 impl Upstream {
     fn into_line(self) -> Bytes {
         match self {
-            Self::Call(line) => line,
+            Self::Answer(line) | Self::Call(line) => line,
             Self::Housekeeping(Housekeeping::Cancel(id)) => msg::notification_line(
                 "notifications/cancelled",
                 Some(&format!("{{\"requestId\":{id}}}")),
@@ -92,6 +97,9 @@ impl Upstream {
             Self::Housekeeping(Housekeeping::Link(line)) => line.into(),
             Self::Housekeeping(Housekeeping::Refuse(id, why)) => {
                 msg::error_line(&id, -32601, &why, None).into()
+            }
+            Self::Housekeeping(Housekeeping::RootsChanged) => {
+                msg::notification_line("notifications/roots/list_changed", None).into()
             }
             Self::Housekeeping(Housekeeping::SetLevel(id, level)) => msg::request_line(
                 &id.to_string(),
@@ -125,6 +133,14 @@ pub(super) enum Held {
     Call(Key),
     /// The end of the session, after its last entry.
     Done,
+    /// The answer to an upstream, after its outcome.
+    Told {
+        to: Asker,
+        line: Bytes,
+        fail_mode: FailMode,
+        /// What it gets when the outcome could not be recorded.
+        instead: Bytes,
+    },
 }
 
 /// Who waits for an answer that may have to be withheld.

@@ -935,6 +935,7 @@ impl Machine {
                     }
                 }
                 Held::Done => self.outbox.push(super::Output::Done),
+                Held::Told { to, line, .. } => self.tell_upstream(&to, line),
             }
         }
     }
@@ -976,6 +977,16 @@ impl Machine {
                     None => {}
                 },
                 Held::Done => self.outbox.push(super::Output::Done),
+                Held::Told {
+                    to,
+                    line,
+                    fail_mode: FailMode::Open,
+                    ..
+                } => {
+                    self.outbox.count("unrecorded", now);
+                    self.tell_upstream(&to, line);
+                }
+                Held::Told { to, instead, .. } => self.tell_upstream(&to, instead),
             }
         }
     }

@@ -78,6 +78,23 @@ impl Environment {
         NAMES.iter().copied()
     }
 
+    /// One variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        let mut vars = self.0.iter();
+        vars.find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_os_str())
+    }
+
+    /// The same with another value of one variable.
+    #[must_use]
+    pub fn with(&self, name: &str, value: OsString) -> Self {
+        let others = self.0.iter().filter(|(known, _)| known != name).cloned();
+        let mut vars: Vec<_> = others.chain([(name.into(), value)]).collect();
+        vars.sort();
+        Self(vars)
+    }
+
     /// The variables, sorted by name.
     pub fn vars(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0

@@ -39,7 +39,11 @@ pub(super) fn start(launch: &Launch) -> Result<Started, SpawnError> {
     send_input(&ours, &child_in)?;
     drop(child_in);
     guard::send_secrets(&ours, &launch.secrets)?;
-    let guard = tokio::process::Command::new(own_program()?)
+    let mut command = tokio::process::Command::new(own_program()?);
+    if let Some(cwd) = &launch.cwd {
+        command.current_dir(cwd);
+    }
+    let guard = command
         .arg0("mcpshim-guard")
         .arg(guard::WORD)
         .arg(&launch.command)

@@ -39,6 +39,9 @@ pub(super) struct Control {
 pub(super) fn start(launch: &Launch) -> Result<Started, SpawnError> {
     let program = program(launch)?;
     let mut command = tokio::process::Command::new(&program);
+    if let Some(cwd) = &launch.cwd {
+        command.current_dir(cwd);
+    }
     command
         .args(&launch.args)
         .env_clear()

@@ -31,6 +31,12 @@ mod job;
 #[cfg(any(windows, test))]
 mod lookup;
 mod pipe;
+#[cfg(unix)]
+mod places;
+#[cfg(not(unix))]
+#[path = "places_elsewhere.rs"]
+mod places;
+mod project;
 mod survey;
 #[cfg(target_os = "linux")]
 mod tree;
@@ -50,6 +56,7 @@ pub use child::Child;
 pub use environment::Environment;
 pub use http::{Farewell, Remote};
 pub use pipe::Pipe;
+pub use places::Places;
 pub use survey::{Means, SurveyError, survey};
 pub use words::Words;
 
@@ -99,6 +106,8 @@ pub struct Launch {
     pub scrubber: Scrubber,
     /// The allowlisted part of our own environment.
     pub environment: Environment,
+    /// Where it starts, as the registry writes it until [`Launch::place`]; where we run when `None`.
+    pub cwd: Option<PathBuf>,
     /// Where its standard error is kept, bounded; nowhere when `None`.
     pub log: Option<PathBuf>,
 }
@@ -112,6 +121,12 @@ pub enum SpawnError {
     /// Its credential cannot be used. A phrase that follows `the credential`.
     #[error("cannot be reached: its credential {0}")]
     Credential(&'static str),
+    /// Its program is not here. What is missing, and where it was looked for.
+    #[error("could not be started: {0}")]
+    Program(String),
+    /// It is to run in a project or a directory that is not here. A phrase that follows its key.
+    #[error("{0}")]
+    Project(String),
     /// Its transport is another one.
     #[error("has another transport")]
     Transport,
@@ -150,7 +165,11 @@ impl Launch {
         match &server.transport {
             Transport::Http { .. } => Err(SpawnError::Transport),
             Transport::Stdio {
-                command, args, env, ..
+                command,
+                args,
+                cwd,
+                env,
+                ..
             } => Ok(Self {
                 key: server.key.clone(),
                 command: command.clone(),
@@ -159,6 +178,7 @@ impl Launch {
                 secrets: BTreeMap::new(),
                 scrubber: Scrubber::new(),
                 environment: environment.clone(),
+                cwd: cwd.as_ref().map(PathBuf::from),
                 log,
             }),
         }
@@ -193,6 +213,24 @@ impl Launch {
         self.scrubber.add(secret);
         self.secrets.insert(name.clone(), secret.clone());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Launch {
+    /// Nothing but a command in an environment.
+    fn new(key: ServerKey, command: &str, environment: Environment) -> Self {
+        Self {
+            key,
+            command: command.to_owned(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            scrubber: Scrubber::new(),
+            environment,
+            cwd: None,
+            log: None,
+        }
     }
 }
 

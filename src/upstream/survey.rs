@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Child, Environment, Launch, Pipe, PipeEvent, Remote, SpawnError};
+use super::{Child, Environment, Launch, Pipe, PipeEvent, Places, Remote, SpawnError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::LinkId;
 use crate::registry::doc::{ServerDoc, Surface, Transport};
@@ -74,6 +74,10 @@ impl Means<'_> {
             (Transport::Http { .. }, None) => Err(SpawnError::Transport),
             (Transport::Stdio { .. }, _) => {
                 let mut launch = Launch::of(server, self.environment, None)?;
+                // whoever pins stands in for a client that works here
+                let here = std::env::current_dir().ok();
+                launch.place(here.as_deref())?;
+                Places::default().find(&mut launch)?;
                 if let Some((doc, secret)) = server.credential.as_ref().zip(self.secret) {
                     launch.inject(doc, secret)?;
                 }
@@ -155,6 +159,9 @@ fn give(link: &mut Link, line: &[u8], clock: &SystemClock) {
         Err(_) => link.handle(LinkInput::Fault(None), &now),
         Ok(Message::Request(request)) if request.method == "ping" => {
             link.handle(LinkInput::Ping(request.id.raw()), &now);
+        }
+        Ok(Message::Request(request)) if request.method == "roots/list" && link.server().roots => {
+            link.handle(LinkInput::Roots(request.id.raw()), &now);
         }
         Ok(Message::Notification(note)) if note.method.ends_with("/list_changed") => {
             link.handle(LinkInput::Changed, &now);

@@ -11,6 +11,7 @@ use mcpshim::audit::decode::{Said, decode};
 use mcpshim::audit::{frames, verify_chain};
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::spool::Backlog;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{Collector, Grant, Org, Server, Shim};
@@ -79,8 +80,36 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// A way to end a shim.
+#[derive(Clone, Copy)]
+struct End {
+    how: fn(&mut Shim),
+    /// It is left to live until it has answered this often.
+    answers: usize,
+}
+
+const KILLED: End = End {
+    how: |shim| shim.process.kill(),
+    answers: 0,
+};
+
+/// As a client ends its servers: asked, asked again after 0.1 s, killed after 0.5 s; the standard
+/// input stays open.
+const AS_CLIENTS_DO: End = End {
+    how: end_as_clients_do,
+    answers: 2,
+};
+
+fn end_as_clients_do(shim: &mut Shim) {
+    for (signal, pause_ms) in [(Signal::INT, 100), (Signal::TERM, 400)] {
+        shim.process.signal(signal);
+        std::thread::sleep(Duration::from_millis(pause_ms));
+    }
+    shim.process.kill();
+}
+
 /// Keeps calls in flight until the shim is killed; gives the ids that were answered.
-fn session(org: &Org, round: u64, after: Duration) -> Vec<String> {
+fn session(org: &Org, round: u64, after: Duration, end: End) -> Vec<String> {
     // both eras of the client with both of the upstream
     let modern = round % 2 == 1;
     let tool = if round % 4 < 2 {
@@ -115,7 +144,10 @@ fn session(org: &Org, round: u64, after: Duration) -> Vec<String> {
         post(&mut shim, &mut sent);
     }
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let mut left = deadline.saturating_duration_since(Instant::now());
+        if answered.len() < end.answers {
+            left += Duration::from_secs(10);
+        }
         let Some(message) = shim.next(left) else {
             break;
         };
@@ -125,7 +157,7 @@ fn session(org: &Org, round: u64, after: Duration) -> Vec<String> {
             post(&mut shim, &mut sent);
         }
     }
-    shim.process.kill();
+    (end.how)(&mut shim);
     // what it had written before it died counts as acknowledged
     while let Some(message) = shim.next(Duration::from_secs(5)) {
         answered.extend(message["id"].as_str().map(str::to_owned));
@@ -163,7 +195,7 @@ impl Campaign {
     }
 
     /// Starts shims and kills them, so many times.
-    fn run(org: Org, log: &Path, kills: u64) -> Self {
+    fn run(org: Org, log: &Path, kills: u64, end: End) -> Self {
         let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us);
         let mut dice = Dice(seed | 1);
         org.mcpshim("ci", ["registry", "refresh"]).ok();
@@ -171,7 +203,7 @@ impl Campaign {
         let mut slowest = Duration::ZERO;
         for round in 0..kills {
             let after = Duration::from_micros(dice.below(LATEST_US));
-            answered.extend(session(&org, round, after));
+            answered.extend(session(&org, round, after, end));
             let start = Instant::now();
             while !left(&org).is_empty() {
                 let waited = start.elapsed();
@@ -242,7 +274,16 @@ impl Campaign {
 #[test]
 fn the_spool_accounts_for_every_call_after_kills() {
     let (org, log) = Campaign::organisation();
-    let campaign = Campaign::run(org, &log, number("MCPSHIM_KILLS").unwrap_or(100) / 4);
+    let rounds = number("MCPSHIM_KILLS").unwrap_or(100) / 4;
+    let campaign = Campaign::run(org, &log, rounds, KILLED);
+    campaign.account(&read_spool(&campaign.org.state().join("spool")));
+}
+
+#[test]
+fn the_spool_accounts_for_every_call_after_a_client_ended_its_server() {
+    let (org, log) = Campaign::organisation();
+    let rounds = number("MCPSHIM_KILLS").unwrap_or(100) / 8;
+    let campaign = Campaign::run(org, &log, rounds, AS_CLIENTS_DO);
     campaign.account(&read_spool(&campaign.org.state().join("spool")));
 }
 
@@ -256,7 +297,7 @@ fn the_collector_accounts_for_every_call_after_kills() {
         &format!("{yaml}collector:\n  url: {}\n", collector.url),
     );
     org.republish();
-    let campaign = Campaign::run(org, &log, number("MCPSHIM_KILLS").unwrap_or(100));
+    let campaign = Campaign::run(org, &log, number("MCPSHIM_KILLS").unwrap_or(100), KILLED);
     campaign.org.mcpshim("ci", ["audit", "flush"]).ok();
     campaign.account(&read_collector(&collector));
 }

@@ -26,5 +26,6 @@ mod peers;
 mod registry;
 mod review;
 mod serve;
+mod session;
 mod spool;
 mod tidy;

@@ -59,7 +59,7 @@ fn client(name: &str) -> Command {
 }
 
 /// The servers: the command that starts one, given a directory it may use.
-fn server(name: &str, sandbox: &Path) -> (PathBuf, Vec<String>) {
+pub(crate) fn server(name: &str, sandbox: &Path) -> (PathBuf, Vec<String>) {
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let npm = |package: &str| {
         let path = format!("npm/node_modules/@modelcontextprotocol/{package}/dist/index.js");

@@ -19,6 +19,7 @@ mod calls;
 mod eras;
 mod laws;
 mod renew;
+mod roots;
 mod subscriptions;
 
 use std::collections::BTreeMap;

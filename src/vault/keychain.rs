@@ -76,8 +76,8 @@ impl KeychainError {
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> String {
-        let elsewhere = "or, where a machine cannot have one, ask for `secret_stores` in the registry \
-                         (docs/configuration.md)";
+        let elsewhere =
+            "or, where a machine cannot have one, ask for `secret_stores` in the registry";
         match self {
             Self::NoBus => format!(
                 "run it inside a desktop session, or start one with `dbus-run-session` and a keychain, {elsewhere}"

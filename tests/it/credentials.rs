@@ -532,6 +532,48 @@ fn the_commands_never_show_a_value() {
     assert_eq!(again["serial"], 2);
 }
 
+/// What a person at a terminal types and sees.
+const TERMINAL: &str = r#"
+import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], [sys.argv[1], "credential", "set", "needy"])
+seen = b""
+typed = False
+while True:
+    try:
+        part = os.read(fd, 4096)
+    except OSError:
+        break
+    if not part:
+        break
+    seen += part
+    if not typed and b"(not shown): " in seen:
+        os.write(fd, b"ghp_typed_by_hand\n")
+        typed = True
+sys.stdout.write(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn a_typed_credential_is_not_shown() {
+    let org = organisation(KEY_FILE);
+    let mut command = Command::new("python3");
+    org.environment_as(&mut command, "ci");
+    command.args(["-c", TERMINAL]).arg(program("mcpshim"));
+    let ended = run(&mut command).ok();
+    assert!(ended.stdout.contains("ask the tests"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("needy-token is set"),
+        "{}",
+        ended.stdout
+    );
+    assert!(!ended.stdout.contains("ghp_typed"), "{}", ended.stdout);
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    assert!(seen(&mut shim).is_some());
+}
+
 #[test]
 fn a_missing_credential_is_refused_with_its_remedy_and_works_once_it_is_set() {
     let org = organisation(KEY_FILE);

@@ -34,49 +34,61 @@ pub async fn sign_out(
         out.left.push(error);
     }
     let Some(vault) = vault else { return out };
-    let issuers: Vec<String> = match vault.list() {
-        Ok(items) => items
-            .into_keys()
-            .filter_map(|id| match id {
-                ItemId::Tokens(issuer) => Some(issuer),
-                ItemId::Credential(_) | ItemId::InstallationKey => None,
-            })
-            .collect(),
+    let issuers = match signed_in(vault) {
+        Ok(issuers) => issuers,
         Err(error) => {
-            out.left.push(error.into());
+            out.left.push(error);
             return out;
         }
     };
     for issuer in issuers {
         out.was_in = true;
-        // a renewal under way would put a new token in the place of the one that goes
-        let held = kept::lock(state_dir, &issuer).await;
-        let found = kept::tokens(vault, &issuer);
-        let serial = match &found {
-            Ok((_, serial)) => *serial,
-            Err(_) => 0,
-        };
-        match found {
-            Ok((Some(tokens), _)) => match revoke(client, &tokens).await {
-                Ok(()) => out.revoked.push(issuer.clone()),
-                Err(error) => out.not_revoked.push((issuer.clone(), error)),
-            },
-            Ok((None, _)) => {}
+        match end(state_dir, client, vault, &issuer).await {
+            Ok(None) => {}
+            Ok(Some(Ok(()))) => out.revoked.push(issuer),
+            Ok(Some(Err(error))) => out.not_revoked.push((issuer, error)),
             Err(error) => out.left.push(error),
         }
-        match vault.remove(&ItemId::Tokens(issuer.clone()), serial) {
-            Ok(true) => {}
-            // whoever was faster removed it, or signed in again: that is theirs
-            Ok(false) => {}
-            Err(error) => out.left.push(error.into()),
-        }
-        drop(held);
     }
     // a renewal that held the lock while we began may have written it once more
     if let Err(error) = kept::forget_claims(state_dir) {
         out.left.push(error);
     }
     out
+}
+
+/// The issuers whose tokens the vault holds.
+pub(super) fn signed_in(vault: &mut dyn Vault) -> Result<Vec<String>, LoginError> {
+    let items = vault.list()?;
+    Ok(items
+        .into_keys()
+        .filter_map(|id| match id {
+            ItemId::Tokens(issuer) => Some(issuer),
+            ItemId::Credential(_) | ItemId::InstallationKey => None,
+        })
+        .collect())
+}
+
+/// Ends one sign-in: revokes what can be revoked, then wipes it in any case. Says how the
+/// revocation went, where there was something to revoke.
+pub(super) async fn end(
+    state_dir: &std::path::Path,
+    client: &reqwest::Client,
+    vault: &mut dyn Vault,
+    issuer: &str,
+) -> Result<Option<Result<(), LoginError>>, LoginError> {
+    // a renewal under way would put a new token in the place of the one that goes; one that
+    // hangs for longer than the lock is waited for finds another serial and gives up
+    let held = kept::lock(state_dir, issuer).await;
+    let (found, serial) = kept::tokens(vault, issuer)?;
+    let revoked = match &found {
+        Some(tokens) => Some(revoke(client, tokens).await),
+        None => None,
+    };
+    // false: whoever was faster removed it, or signed in again, which is theirs
+    let _gone: bool = vault.remove(&ItemId::Tokens(issuer.to_owned()), serial)?;
+    drop(held);
+    Ok(revoked)
 }
 
 /// Revokes both tokens. The refresh token first: with it goes everything it could bring.

@@ -541,11 +541,32 @@ impl Keeper<'_> {
         {
             tracing::info!(%error, "The tokens of the person before were not revoked.");
         }
+        self.end_others().await;
         Ok(SignedIn {
             caller,
             renews,
             replaced: before,
         })
+    }
+
+    /// Ends sign-ins at other providers, which nobody needs any more. What fails is left for
+    /// `mcpshim logout`: the new sign-in holds.
+    async fn end_others(self) {
+        let seat = self.seat;
+        let others = logout::signed_in(self.vault).unwrap_or_default();
+        for issuer in others {
+            if issuer == self.issuer.issuer {
+                continue;
+            }
+            let patience = Duration::from_millis(limits::LOGIN_REQUEST_MS / 3);
+            let end = logout::end(seat.state_dir, seat.client, self.vault, &issuer);
+            let error = match tokio::time::timeout(patience, end).await {
+                Ok(Ok(None | Some(Ok(())))) => continue,
+                Ok(Ok(Some(Err(error))) | Err(error)) => error.to_string(),
+                Err(_elapsed) => "no answer in time".to_owned(),
+            };
+            tracing::info!(issuer, error, "The sign-in before was not revoked.");
+        }
     }
 
     /// The name of another person who is signed in here, as their token says.

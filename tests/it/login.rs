@@ -615,6 +615,44 @@ fn signing_in_as_somebody_else_replaces_and_says_so() {
 }
 
 #[test]
+fn signing_in_at_another_provider_ends_the_first_sign_in() {
+    let (Some(one), Some(two)) = (Provider::start(), Provider::start()) else {
+        return;
+    };
+    let org = Org::new();
+    org.issuers(&[&one, &two].map(|provider| Issuer {
+        url: &provider.issuer,
+        client_id: "mcpshim",
+        groups_claim: "groups",
+        jwks: &provider.jwks,
+        more: &["scopes: [profile, groups]"],
+    }));
+    org.settings("secret_stores: {key_file: true}");
+    org.republish();
+    let sign_in = |provider: &Provider| {
+        let mut command = org.laptop();
+        command.args(["login", "--no-browser", "--issuer", &provider.issuer]);
+        let login = Login::start(&mut command);
+        browse(&login.url, "ann", &[]);
+        login.ended().ok();
+    };
+    sign_in(&one);
+    let first = one.told()["last"]["refresh_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    sign_in(&two);
+    assert!(!one.takes(&first), "revoked");
+    let out = run(org.laptop().args(["logout", "--json"])).ok();
+    let told: Value = serde_json::from_str(&out.stdout).unwrap();
+    assert_eq!(
+        told["revoked"],
+        json!([two.issuer]),
+        "nothing of the first is left"
+    );
+}
+
+#[test]
 fn logout_revokes_and_wipes_and_wipes_even_when_the_provider_is_away() {
     let Some(site) = Site::new() else { return };
     site.sign_in("ann").0.ok();

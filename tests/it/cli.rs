@@ -278,7 +278,8 @@ fn settings_say_where_they_come_from() {
     let one = org.mcpshim("ci", ["config", "org"]).ok();
     assert_eq!(one.stdout, "it.example\n");
     let all = json(&org.mcpshim("ci", ["config", "--json"]).ok());
-    assert_eq!(all["settings"].as_array().unwrap().len(), 9);
+    let keys = mcpshim::config::KEYS.len();
+    assert_eq!(all["settings"].as_array().unwrap().len(), keys);
     assert_eq!(all["warnings"].as_array().unwrap().len(), 2);
     let level = json(&org.mcpshim("ci", ["config", "log_level", "--json"]).ok());
     assert_eq!(level["security"], false);

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 pub(super) struct Account {
     pub(super) name: String,
     pub(super) home: PathBuf,
-    #[cfg_attr(not(unix), expect(dead_code, reason = "there is none"))]
     pub(super) shell: PathBuf,
 }
 

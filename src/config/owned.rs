@@ -7,6 +7,10 @@
 use std::path::{Path, PathBuf};
 
 /// Why a managed file is not used. It is an error, not an absence.
+#[cfg_attr(
+    not(unix),
+    expect(dead_code, reason = "files have no owner rules there")
+)]
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Untrusted {
     #[error("{path} belongs to user {owner}, not to root")]

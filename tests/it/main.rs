@@ -29,3 +29,4 @@ mod serve;
 mod session;
 mod spool;
 mod tidy;
+mod wine;

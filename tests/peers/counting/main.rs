@@ -13,6 +13,7 @@
 //!   --other-id             answers each call with an id nobody asked with
 //!   --never-read           reads nothing after its first call
 //!   --slow MS              sleeps before each answer
+//!   --linger               does nothing, for ever
 //!   --grandchild           starts a child of its own that ignores SIGTERM and closed pipes
 //!   --drift-if FILE        its tool has another schema while this file exists
 //!   --leak VARIABLE        shows this variable on standard error, at the start and in each call, and
@@ -96,6 +97,9 @@ fn main() -> ExitCode {
             "--never-read" => faults.never_read = true,
             "--slow" => faults.slow_ms = value().parse().expect("milliseconds"),
             "--grandchild" => grandchild(),
+            "--linger" => loop {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            },
             "--drift-if" => faults.drift = std::path::Path::new(&value()).exists(),
             "--change" => faults.change = true,
             "--leak" => {
@@ -114,8 +118,13 @@ fn main() -> ExitCode {
 
 /// Outlives its parent, its terminal and every polite request.
 fn grandchild() {
-    Command::new("sh")
-        .args(["-c", "trap '' TERM HUP INT; while :; do sleep 1; done"])
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' TERM HUP INT; while :; do sleep 1; done"]);
+    if cfg!(windows) {
+        command = Command::new(std::env::current_exe().expect("it has a path"));
+        command.arg("--linger");
+    }
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

@@ -82,7 +82,9 @@ impl Scratch {
         let mut name = [0; 8];
         entropy.fill(&mut name);
         let name = data_encoding::HEXLOWER.encode(&name);
-        let path = std::env::temp_dir().join(format!("mcpshim-diff-{name}"));
+        let path = crate::config::places()
+            .temporary
+            .join(format!("mcpshim-diff-{name}"));
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
         {

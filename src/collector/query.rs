@@ -32,6 +32,9 @@ pub struct Filter {
     /// Calls of this tool, as `server/tool`, or `tool` on any server.
     #[arg(long, value_name = "SERVER/TOOL")]
     pub tool: Option<String>,
+    /// Calls with this credential, by the id the registry gives it.
+    #[arg(long, value_name = "ID")]
+    pub credential: Option<String>,
     /// Calls with this decision: `allow` or `deny`.
     #[arg(long, value_name = "DECISION")]
     pub decision: Option<String>,
@@ -274,6 +277,7 @@ impl Compiled<'_> {
             && tool
             && equal(&filter.agent, &["agent"])
             && equal(&filter.server, &["server", "server_id"])
+            && equal(&filter.credential, &["credential"])
             && equal(&filter.decision, &["decision"])
             && equal(&filter.tool_use_id, &["tool_use_id"])
             && equal(&filter.call_id, &["call_id"])

@@ -3,7 +3,7 @@
 //! Segments are the truth: every answer is made from them by this one function. An index that
 //! gives the same answers faster comes on top, and can be thrown away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::ledger::{Ledger, Run};
@@ -11,10 +11,11 @@ use super::store::{self, InstallationDoc, StoreError, Who};
 use super::stream::{self, Stored, Trouble};
 use crate::audit::decode::Said;
 use crate::audit::entry::{CallerContext, Context};
+use crate::audit::frame::Blob;
 use crate::audit::{self, ContextTable, Decoded, Frame};
 use crate::batch;
 use crate::batch::protocol::{Lane, Standing};
-use crate::ids::{KeyId, StreamId};
+use crate::ids::{Digest, KeyId, StreamId};
 
 /// One stored record, with what is known around it.
 #[derive(Debug)]
@@ -93,6 +94,9 @@ pub struct Gap {
     pub first_seq: u64,
     /// The last one known to be missing.
     pub last_seq: u64,
+    /// Known because a later stream of the machine names them, not by what is stored around them.
+    #[serde(default)]
+    pub named: bool,
 }
 
 /// What is known of one installation.
@@ -125,6 +129,13 @@ pub struct Device {
     pub quarantined: u64,
     /// Places where the stored bytes are not as they were written.
     pub damaged: u64,
+    /// Sealed payloads that were taken out of records before they were delivered.
+    #[serde(default)]
+    pub taken_away: u64,
+    /// Records that are not the ones a later stream of the machine saw, as `stream/seq`: the
+    /// stream was written anew before it was delivered.
+    #[serde(default)]
+    pub rewritten: Vec<String>,
 }
 
 /// Which streams to read.
@@ -148,8 +159,9 @@ pub fn scan(
     each: &mut dyn FnMut(&Record<'_>),
 ) -> Result<Vec<Device>, StoreError> {
     let mut devices = Vec::new();
-    let mut held: BTreeMap<StreamId, u64> = BTreeMap::new();
-    let mut named: BTreeMap<(usize, StreamId), u64> = BTreeMap::new();
+    // every chained lane of a stream, of whichever installation
+    let mut held: BTreeMap<StreamId, Vec<(Lane, Vec<Stored>)>> = BTreeMap::new();
+    let mut named: BTreeMap<(usize, StreamId), BTreeSet<Mark>> = BTreeMap::new();
     for (id, doc) in store::installation_docs(root)? {
         let mut device = Device {
             installation: id.clone(),
@@ -174,6 +186,8 @@ pub fn scan(
             forks: 0,
             quarantined: 0,
             damaged: 0,
+            taken_away: 0,
+            rewritten: Vec::new(),
         };
         for (stream, dir) in store::streams(root, &id)? {
             device.streams += 1;
@@ -191,25 +205,30 @@ pub fn scan(
                             stream: stream.to_string(),
                             first_seq,
                             last_seq,
+                            named: false,
                         }));
-                    let last = ledger.last().map_or(0, |run| run.last_seq);
-                    let held = held.entry(stream).or_default();
-                    *held = last.max(*held);
                 }
                 if lane == Lane::Quarantine {
                     continue;
                 }
                 let shown = only.stream.is_none_or(|wanted| wanted == stream);
                 let number = devices.len();
+                let mut taken_away = 0;
                 device.damaged += records(
                     &index.batches,
                     stream,
                     &mut |frame, decoded, table, segment, stored| {
                         if let Said::Stream(header) = &decoded.said {
                             for previous in header.previous.iter().take(audit::encode::PREVIOUS) {
-                                let known = named.entry((number, previous.stream)).or_default();
-                                *known = previous.at_least.max(*known);
+                                let marks = named.entry((number, previous.stream)).or_default();
+                                // a machine has few heirs of one stream; a forger may say many
+                                if marks.len() < MARKS {
+                                    marks.insert((previous.at_least, previous.hash));
+                                }
                             }
+                        }
+                        if matches!(frame.blob, Blob::Detached(_)) {
+                            taken_away += 1;
                         }
                         let early = only
                             .received_before_us
@@ -229,33 +248,64 @@ pub fn scan(
                         }
                     },
                 );
+                device.taken_away += taken_away;
+                held.entry(stream).or_default().push((lane, index.batches));
             }
         }
         devices.push(device);
     }
-    // a stream that a later one of the same machine names, and that is not here
-    for ((number, stream), at_least) in named {
-        let held = held.get(&stream).copied().unwrap_or(0);
-        if let Some(device) = devices.get_mut(number)
-            && held < at_least
-            && device.behind == 0
-        {
-            let gap = Gap {
-                stream: stream.to_string(),
-                first_seq: held + 1,
-                last_seq: at_least,
-            };
-            if !device.gaps.contains(&gap) {
-                device.gaps.push(gap);
-            }
+    for ((number, stream), marks) in named {
+        if let Some(device) = devices.get_mut(number) {
+            inherited(device, stream, &marks, held.get(&stream));
         }
     }
     for device in &mut devices {
-        if !device.gaps.is_empty() || device.damaged > 0 || device.quarantined > 0 {
+        let lacks = !(device.gaps.is_empty() && device.rewritten.is_empty());
+        let bad = device.damaged > 0 || device.quarantined > 0 || device.taken_away > 0;
+        if lacks || bad {
             device.complete_us = None;
         }
     }
     Ok(devices)
+}
+
+/// What a later stream of the machine saw of an earlier one: a record and the chain there.
+type Mark = (u64, Digest);
+/// Different ones of one stream that are looked at.
+const MARKS: usize = 64;
+
+/// Compares what is stored of a stream with what later streams of its machine saw of it: missing
+/// records, unless the device says that it still holds some, and records that are others now.
+fn inherited(
+    device: &mut Device,
+    stream: StreamId,
+    marks: &BTreeSet<Mark>,
+    held: Option<&Vec<(Lane, Vec<Stored>)>>,
+) {
+    let lanes = held.map(Vec::as_slice).unwrap_or_default();
+    let main = lanes.iter().filter(|(lane, _)| *lane == Lane::Main);
+    let last = main.flat_map(|(_, batches)| batches);
+    let last = last.map(|stored| stored.header.last_seq).max().unwrap_or(0);
+    let at_least = marks.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
+    if last < at_least && device.behind == 0 {
+        let gap = Gap {
+            stream: stream.to_string(),
+            first_seq: last + 1,
+            last_seq: at_least,
+            named: true,
+        };
+        if !device.gaps.contains(&gap) {
+            device.gaps.push(gap);
+        }
+    }
+    for (seq, hash) in marks {
+        let stored = lanes.iter();
+        let stored = stored.filter_map(|(_, batches)| stream::hash_in(batches, *seq));
+        let stored: Vec<Digest> = stored.collect();
+        if !stored.is_empty() && !stored.contains(hash) {
+            device.rewritten.push(format!("{stream}/{seq}"));
+        }
+    }
 }
 
 /// The runs that a lane's batches make.
@@ -417,7 +467,41 @@ pub fn check(root: &Path) -> Result<(u64, Vec<Finding>), StoreError> {
             }
         }
     }
+    findings.extend(across(root)?);
     Ok((records, findings))
+}
+
+/// What no single stream shows: streams that later ones of the machine name and that are not
+/// here or are others, and records without their payloads.
+fn across(root: &Path) -> Result<Vec<Finding>, StoreError> {
+    let bad = |event: String, sentence: &str| Finding {
+        event,
+        sentence: sentence.to_owned(),
+        harmless: false,
+    };
+    let mut findings = Vec::new();
+    let devices = scan(root, Only::default(), &mut |record| {
+        if matches!(record.frame.blob, Blob::Detached(_)) {
+            let event = format!("{}/{}", record.stream, record.frame.seq);
+            let sentence = "its sealed payload was taken out before it was delivered";
+            findings.push(bad(event, sentence));
+        }
+    })?;
+    for device in devices {
+        for event in device.rewritten {
+            let sentence = "a later stream of the machine saw another record there";
+            findings.push(bad(event, sentence));
+        }
+        for gap in device.gaps.into_iter().filter(|gap| gap.named) {
+            let event = format!("{}/{}", gap.stream, gap.first_seq);
+            let sentence = format!(
+                "records {} to {} are missing: a later stream of the machine saw them",
+                gap.first_seq, gap.last_seq
+            );
+            findings.push(bad(event, &sentence));
+        }
+    }
+    Ok(findings)
 }
 
 fn trouble(trouble: &Trouble, stream: StreamId, batches: &[Stored]) -> Finding {

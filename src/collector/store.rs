@@ -29,6 +29,7 @@ use super::files;
 use super::ledger::Place;
 use super::stream::Stream;
 use crate::audit::decode::Said;
+use crate::audit::frame::Blob;
 use crate::audit::{self, ChainError};
 use crate::batch::protocol::{Lane, Refused, Rewind, Standing, Stored};
 use crate::batch::{self, Batch, BatchError, Header, Installation, Kind};
@@ -450,7 +451,7 @@ impl Store {
         };
         // put back only when it went well: after an error the disk is asked again
         let open = slot.insert(open);
-        let result = self.place(open, &id, header, chained.as_ref(), standing, bytes, now);
+        let result = self.place(open, &id, &batch, chained.as_ref(), standing, bytes, now);
         if result.is_err() {
             *slot = None;
         }
@@ -462,12 +463,13 @@ impl Store {
         &self,
         open: &mut Stream,
         id: &KeyId,
-        header: &Header,
+        batch: &Batch<'_>,
         chained: Option<&Chained>,
         standing: Standing,
         bytes: &[u8],
         now: &Now,
     ) -> Result<Answer, StoreError> {
+        let header = &batch.header;
         let acked = |acked_seq, lane| {
             Answer::Stored(Stored {
                 acked_seq,
@@ -495,7 +497,15 @@ impl Store {
                 }
             },
         };
-        if open.has_aside(lane, header) {
+        let aside = lane != Lane::Main
+            && match chained {
+                Some(chained) => open.has_aside(lane, header, &chained.frames),
+                // what cannot be decompressed was refused before
+                None => batch
+                    .frames()
+                    .is_ok_and(|frames| open.has_aside(lane, header, &frames)),
+            };
+        if aside {
             return Ok(acked(header.last_seq, lane));
         }
         // the alert goes first: a crash between the two tells once too often, never too seldom
@@ -512,6 +522,7 @@ impl Store {
         }
         if let Some(chained) = chained {
             self.check_claims(id, header, &chained.frames, now)?;
+            self.check_whole(id, header, &chained.frames, now)?;
         }
         let gaps = open.ledger().gaps().count();
         open.append(&self.root, lane, header, now.wall_us, standing, bytes)
@@ -671,6 +682,26 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Reports sealed payloads that were taken out of records before they came: nothing of ours
+    /// does that on a device.
+    fn check_whole(
+        &self,
+        id: &KeyId,
+        header: &Header,
+        frames: &[u8],
+        now: &Now,
+    ) -> Result<(), StoreError> {
+        let frames = audit::frames(frames).map_while(Result::ok);
+        let mut taken = frames.filter(|frame| matches!(frame.blob, Blob::Detached(_)));
+        let Some(first) = taken.next() else {
+            return Ok(());
+        };
+        let count = 1 + taken.count();
+        let detail = format!("{count} sealed payloads were taken out before delivery");
+        let event = Some((header.stream, first.seq));
+        self.alert("taken-away", id, event, &detail, now)
     }
 
     /// Writes a line for the people who watch the collector.

@@ -161,6 +161,23 @@ impl Stored {
     }
 }
 
+/// The chain of a lane at a record; nothing where it is not stored or cannot be read.
+#[must_use]
+pub fn hash_in(batches: &[Stored], seq: u64) -> Option<Digest> {
+    let stored = batches
+        .iter()
+        .find(|stored| (stored.header.first_seq..=stored.header.last_seq).contains(&seq))?;
+    if stored.header.last_seq == seq {
+        return Some(stored.header.last_hash);
+    }
+    let entry = stored.read().ok()?;
+    let frames = batch::open(&entry.batch).ok()?.frames().ok()?;
+    audit::frames(&frames)
+        .map_while(Result::ok)
+        .find(|frame| frame.seq == seq)
+        .map(|frame| frame.hash)
+}
+
 /// One lane open for writing.
 #[derive(Debug)]
 struct LaneWriter {
@@ -283,19 +300,25 @@ impl Stream {
             .flat_map(|lane| &lane.index.troubles)
     }
 
-    /// Says whether this very batch lies in a lane beside the main one.
+    /// Says whether this very batch lies in a lane beside the main one: the same range with the
+    /// same frames. A quarantined frame is held together by no chain, so the range says little.
     #[must_use]
-    pub fn has_aside(&self, lane: Lane, header: &Header) -> bool {
+    pub fn has_aside(&self, lane: Lane, header: &Header, frames: &[u8]) -> bool {
         let lane = match lane {
             Lane::Fork => &self.fork,
             Lane::Main => return false,
             Lane::Quarantine => &self.quarantine,
         };
         let run = Run::of(header);
-        lane.index
-            .batches
-            .iter()
-            .any(|stored| Run::of(&stored.header) == run)
+        let same = |stored: &Stored| {
+            let entry = stored.read().ok();
+            entry.is_some_and(|entry| {
+                let batch = batch::open(&entry.batch);
+                batch.is_ok_and(|batch| batch.frames().is_ok_and(|held| held == frames))
+            })
+        };
+        let mut held = lane.index.batches.iter();
+        held.any(|stored| Run::of(&stored.header) == run && same(stored))
     }
 
     /// The stored chain at a record of the main lane; nothing where it cannot be read.
@@ -304,21 +327,7 @@ impl Stream {
         if let Some(run) = self.ledger.runs().iter().find(|run| run.last_seq == seq) {
             return Some(run.last_hash);
         }
-        let stored = self
-            .main
-            .index
-            .batches
-            .iter()
-            .find(|stored| (stored.header.first_seq..=stored.header.last_seq).contains(&seq))?;
-        if stored.header.last_seq == seq {
-            return Some(stored.header.last_hash);
-        }
-        let entry = stored.read().ok()?;
-        let frames = batch::open(&entry.batch).ok()?.frames().ok()?;
-        audit::frames(&frames)
-            .map_while(Result::ok)
-            .find(|frame| frame.seq == seq)
-            .map(|frame| frame.hash)
+        hash_in(&self.main.index.batches, seq)
     }
 
     /// Appends a batch to a lane and returns once it is durable.

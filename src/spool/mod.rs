@@ -44,6 +44,8 @@ const QUARANTINE: &str = "quarantine";
 const ACK: &str = "ack";
 /// A buffer that grew beyond this for one large record is given back, in bytes.
 const BUFFER_BYTES: usize = 2 << 20;
+/// What a new stream reads of each earlier one, to name how far that had come.
+const HEIR_BYTES: usize = 64 << 10;
 /// The size of the whole spool is looked up at most this often, in microseconds.
 const LOOK_US: u64 = 1_000_000;
 /// Segments whose sync is put off until somebody asks for one.
@@ -801,24 +803,27 @@ fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<(u64, Vec<(StreamId, u64)>)
     Ok((total, last))
 }
 
-/// How far the newest of the other streams had come, at least: the first frame of each one's last
-/// segment. One small read each; the whole length would mean reading it all.
+/// How far the newest of the other streams had come, at least: the last whole frame in the first
+/// [`HEIR_BYTES`] of each one's last segment. One small read each; the whole length would mean
+/// reading it all.
 fn previous(disk: &dyn Disk, dir: &Path, others: &[(StreamId, u64)]) -> Vec<Previous> {
-    let first = |(stream, first_seq): &(StreamId, u64)| {
+    let seen = |(stream, first_seq): &(StreamId, u64)| {
         let path = dir.join(stream.to_string()).join(segment_name(*first_seq));
-        let bytes = disk.read(&path, 0, 4096).ok()?;
-        let frame = frames(&bytes).next()?.ok()?;
-        let of_stream = match decode(&frame).ok()?.said {
+        let bytes = disk.read(&path, 0, HEIR_BYTES).ok()?;
+        let mut whole = frames(&bytes).map_while(Result::ok);
+        let first = whole.next()?;
+        let of_stream = match decode(&first).ok()?.said {
             Said::Segment(segment) => segment.stream == *stream,
             _ => false,
         };
+        let last = whole.last().unwrap_or(first);
         of_stream.then_some(Previous {
             stream: *stream,
-            at_least: frame.seq,
-            hash: frame.hash,
+            at_least: last.seq,
+            hash: last.hash,
         })
     };
-    others.iter().take(PREVIOUS).filter_map(first).collect()
+    others.iter().take(PREVIOUS).filter_map(seen).collect()
 }
 
 /// Replaces a file so that at every moment, loss of power included, it is the old or the new one.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mcpshim::audit::StreamHeader;
 use mcpshim::audit::entry::{
     Body, CallFacts, CallerContext, Context, ContextId, Correlation, End, Entry, TargetKind,
 };
+use mcpshim::audit::{self, StreamHeader};
 use mcpshim::batch::{self, Header, InstallationKey, Kind};
 use mcpshim::clock::{Clock as _, Now, SystemClock, SystemEntropy};
 use mcpshim::ids::{CallId, StreamId};
@@ -447,7 +447,7 @@ fn bad_batches_are_refused_with_their_reason_and_nothing_is_stored() {
 
     // the frames of the middle changed, and the batch signed anew: the chain tells where
     let mut cut = whole.clone();
-    let middle = mcpshim::audit::frames(&whole.frames)
+    let middle = audit::frames(&whole.frames)
         .map(Result::unwrap)
         .nth(8)
         .unwrap();
@@ -635,6 +635,100 @@ fn changed_record_is_found_and_named() {
 
     std::fs::write(&path, &whole).unwrap();
     read(&data, "verify", &[]).ok();
+}
+
+/// Two streams of one machine, the second of which names the first: each whole, as one slice.
+fn heir(site: &Site) -> [(StreamId, Slice); 2] {
+    let dir = tempfile::tempdir_in(site.org.path()).unwrap();
+    let mut streams = Vec::new();
+    for calls in [3, 5] {
+        let mut spool = site.spool(dir.path().to_owned());
+        append(&mut spool, 1, calls);
+        let stream = spool.stream().unwrap();
+        spool.close(&SystemClock::new().now()).unwrap();
+        streams.push(stream);
+    }
+    let mut backlog = Backlog::open(dir.path().to_owned());
+    let mut whole = |stream| {
+        let slice = backlog.read(stream, 1, 10_000, 16 << 20).unwrap();
+        (stream, slice.unwrap())
+    };
+    [whole(streams[0]), whole(streams[1])]
+}
+
+fn devices(data: &Path) -> Value {
+    let lines = read(data, "devices", &["--json"]).ok().json_lines();
+    lines[0].clone()
+}
+
+#[test]
+fn stream_is_held_against_what_a_later_one_saw_of_it() {
+    let site = Site::new();
+    let [(first, one), (second, two)] = heir(&site);
+    let server = site.collector();
+    assert_eq!(server.deliver(&site, second, &two).0, 200);
+    // the later one came, the earlier one is nowhere
+    let missing = format!("{first}/1");
+    let ended = read(&server.data, "verify", &[]).refused(1, &missing);
+    assert!(ended.stderr.contains("a later stream"), "{ended:?}");
+    assert_eq!(devices(&server.data)["gaps"][0]["last_seq"], one.last_seq);
+    assert_eq!(server.deliver(&site, first, &one).0, 200);
+    read(&server.data, "verify", &[]).ok();
+    assert_eq!(devices(&server.data)["rewritten"], json!([]));
+
+    // another machine's collector is given other records under the first one's name
+    let server = Server::start(&site.org, "rewritten", &[]);
+    let (_, other) = site.calls(7, 12, 10_000);
+    assert!(other[0].last_seq >= one.last_seq);
+    assert_eq!(server.deliver(&site, first, &other[0]).0, 200);
+    assert_eq!(server.deliver(&site, second, &two).0, 200);
+    let event = format!("{first}/{}", one.last_seq);
+    let told = devices(&server.data);
+    assert_eq!(told["rewritten"], json!([event]));
+    assert_eq!(told["complete_us"], Value::Null);
+    read(&server.data, "verify", &[]).refused(1, &event);
+    let text = read(&server.data, "devices", &[]).ok().stdout;
+    assert!(text.contains("rewritten: "), "{text}");
+}
+
+#[test]
+fn payloads_taken_out_before_delivery_are_told() {
+    let site = Site::new();
+    let (stream, mut slices) = site.slices(4, 10_000);
+    let mut stripped = Vec::new();
+    for frame in audit::frames(&slices[0].frames) {
+        frame.unwrap().detach(&mut stripped);
+    }
+    assert!(stripped.len() < slices[0].frames.len());
+    slices[0].frames = stripped;
+    let server = site.collector();
+    assert_eq!(server.deliver(&site, stream, &slices[0]).0, 200);
+    let alerts = std::fs::read_to_string(server.data.join("log/alerts.jsonl")).unwrap();
+    assert!(alerts.contains("\"taken-away\""), "{alerts}");
+    let told = devices(&server.data);
+    assert!(told["taken_away"].as_u64() > Some(0), "{told}");
+    read(&server.data, "verify", &[]).refused(1, "the record is not intact");
+}
+
+#[test]
+fn every_unreadable_record_is_kept_once() {
+    let site = Site::new();
+    let (stream, slices) = site.slices(4, 1);
+    let server = site.collector();
+    let send = |content: &[u8]| {
+        let mut slice = slices[0].clone();
+        slice.frames = content.to_vec();
+        server.send(
+            stream,
+            slice.first_seq,
+            &seal(&site.key, stream, &slice, Kind::Quarantine),
+        )
+    };
+    for content in [&b"nobody reads this"[..], b"nor that", b"nobody reads this"] {
+        let (status, body) = send(content);
+        assert_eq!(status, 200, "{body}");
+    }
+    assert_eq!(devices(&server.data)["quarantined"], 2);
 }
 
 fn entry_length(journal: &[u8], number: usize) -> usize {

@@ -69,6 +69,15 @@ fn paragraph(device: &Device) -> Vec<String> {
     trouble(device.forks, "batches contradict what was stored before");
     trouble(device.quarantined, "records that nobody could read");
     trouble(device.damaged, "places where the stored bytes are damaged");
+    trouble(
+        device.taken_away,
+        "sealed payloads were taken out before delivery",
+    );
+    for event in &device.rewritten {
+        lines.push(format!(
+            "  rewritten: {event} is not what a later stream saw there"
+        ));
+    }
     for gap in &device.gaps {
         lines.push(format!(
             "  missing: {}/{} to {}",

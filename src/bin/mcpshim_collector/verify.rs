@@ -11,7 +11,10 @@ use super::source::{object, print};
 /// Hash everything stored again: signatures, chains, and that nothing is missing between.
 ///
 /// Exits with 1 and names the first bad record when something does not hold. A record missing in
-/// the middle of a stream counts as bad. Removed newest records are not seen by this alone.
+/// the middle of a stream counts as bad; so do streams that a later one of the same machine names
+/// and that are not here, or are others, unless the device said that it still holds records; and
+/// sealed payloads that were taken out before delivery. The newest records of a machine's newest
+/// stream can be removed unseen by this alone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  mcpshim-collector verify --data /srv/mcpshim")]
 pub(crate) struct Args {

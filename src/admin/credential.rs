@@ -7,6 +7,7 @@ use super::source::{Server, Sources};
 use super::yaml::{self, Fields, Node, Value};
 use crate::ids::CredentialId;
 use crate::registry::doc::{CredentialDoc, Inject, Transport};
+use crate::upstream::Environment;
 
 /// Where the parts of a credential stand.
 #[derive(Debug, Default, Clone, Copy)]
@@ -18,8 +19,8 @@ pub(super) struct CredentialSpots {
 /// Longest name of a header or variable.
 const NAME_BYTES: usize = 128;
 
-/// Variables that programs act on, or that every server gets from the machine: compared without
-/// case, since Windows does not know it.
+/// Variables that programs act on, beside those that every server gets from the machine: compared
+/// without case, since Windows does not know it.
 const VARIABLES: &[&str] = &[
     "_java_options",
     "all_proxy",
@@ -201,7 +202,8 @@ fn variable(node: &Node, sink: &mut Sink<'_>) -> Option<String> {
         sink.error(node.at, "inject", message, fix);
         return None;
     }
-    if reserved(name, VARIABLES, VARIABLE_PREFIXES) {
+    let inherited = Environment::names().any(|other| other.eq_ignore_ascii_case(name));
+    if inherited || reserved(name, VARIABLES, VARIABLE_PREFIXES) {
         let message = format!("the variable `{name}` is reserved: programs act on it");
         sink.error(node.at, "reserved-name", message, fix);
         return None;

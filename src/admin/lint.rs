@@ -301,9 +301,26 @@ fn expands(text: &str) -> bool {
     text.split('$').skip(1).any(|rest| rest.starts_with(name))
 }
 
-/// `{project_dir}` stands for the project in arguments and `cwd` only, and must be spelled so.
+/// `{project_dir}` stands for the project in arguments and `cwd` only, must be spelled so, and be
+/// the whole first part of a path: the argument's own, or that behind its first `=`.
 fn placeholders(server: &Server, sink: &mut Sink<'_>) {
     let spots = &server.transport;
+    let begins = |path: &str| {
+        let rest = path.strip_prefix(PROJECT_DIR);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    for arg in spots
+        .args
+        .iter()
+        .filter(|arg| arg.value.contains(PROJECT_DIR))
+    {
+        let value = arg.value.split_once('=').map(|(_, value)| value);
+        if !(begins(&arg.value) || value.is_some_and(begins)) {
+            let message = format!("`{}` is passed as it stands", arg.value);
+            let fix = "write `{project_dir}` or `{project_dir}/…` alone, or behind `--option=`";
+            sink.warning(arg.at, "not-expanded", message, fix);
+        }
+    }
     for arg in &spots.args {
         for word in braced(&arg.value).filter(|word| format!("{{{word}}}") != PROJECT_DIR) {
             if nearest(word, ["project_dir"]).is_some() {

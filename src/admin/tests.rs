@@ -558,6 +558,10 @@ fn the_project_stands_where_it_is_put_in() {
 servers/github.yaml:13:42: warning: `{projectdir}` is passed as it stands [not-expanded]
   fix: did you mean `{project_dir}`?
 "#);
+    assert_snapshot!(line("--read-only", "'--roots=/a:{project_dir}/b'"), @r#"
+servers/github.yaml:13:42: warning: `--roots=/a:{project_dir}/b` is passed as it stands [not-expanded]
+  fix: write `{project_dir}` or `{project_dir}/…` alone, or behind `--option=`
+"#);
     assert_snapshot!(line("LOG_LEVEL: info", "ROOT: '{project_dir}'"), @r#"
 servers/github.yaml:15:11: warning: `{project_dir}` is passed as it stands here [not-expanded]
   fix: use it in `args` or `cwd`

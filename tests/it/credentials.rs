@@ -51,7 +51,7 @@ fn seen(shim: &mut Shim) -> Option<String> {
 }
 
 /// Runs `credential set SERVER` with the value on standard input.
-fn set(command: &mut Command, server: &str, value: &[u8]) -> Output {
+pub(crate) fn set(command: &mut Command, server: &str, value: &[u8]) -> Output {
     let mut child = start_set(command, server, value);
     let deadline = Instant::now() + Duration::from_secs(90);
     while child.try_wait().unwrap().is_none() {
@@ -95,17 +95,17 @@ fn json(ended: &Ended) -> Value {
 // ---- keychains
 
 /// A throw-away session bus, with or without a keychain on it.
-struct Bus {
+pub(crate) struct Bus {
     dir: tempfile::TempDir,
     address: String,
     /// Ended when this is dropped.
     _bus: Running,
-    keychain: Option<Running>,
+    pub(crate) keychain: Option<Running>,
 }
 
 impl Bus {
     /// `None`, loudly, where the programs are not installed.
-    fn start(services: bool) -> Option<Self> {
+    pub(crate) fn start(services: bool) -> Option<Self> {
         let found = |name: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();
             std::env::split_paths(&path).any(|dir| dir.join(name).exists())
@@ -159,7 +159,7 @@ impl Bus {
     }
 
     /// Starts gnome-keyring; without a password it comes up locked.
-    fn keychain(&mut self, password: Option<&str>) {
+    pub(crate) fn keychain(&mut self, password: Option<&str>) {
         self.keychain = None;
         let mut command = Command::new("gnome-keyring-daemon");
         command
@@ -198,7 +198,7 @@ impl Bus {
     }
 
     /// Gives a command this bus and the keychain's own directories.
-    fn give<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    pub(crate) fn give<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command
             .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
             .env("XDG_RUNTIME_DIR", self.dir.path().join("run"))

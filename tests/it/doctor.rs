@@ -14,6 +14,7 @@ use mcpshim::vault::{self, ItemId};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
+use crate::credentials::{Bus, set};
 use crate::hostile::skipped;
 use crate::support::{Ended, Org, Server, run, wait_for};
 
@@ -413,6 +414,10 @@ fn sealed(dir: &Path) -> Option<PathBuf> {
 
 /// An organisation whose server needs a credential, pinned before it did.
 fn with_credential(settings: &str) -> Bed {
+    Bed::keep(needing(settings))
+}
+
+fn needing(settings: &str) -> Org {
     let org = Org::with(counting());
     let credential = "credential: {id: up-token, inject: {env: UP_TOKEN}, obtain: 'ask the tests', \
                       rotate_days: 30}";
@@ -421,7 +426,7 @@ fn with_credential(settings: &str) -> Bed {
         org.settings(settings);
     }
     org.republish();
-    Bed::keep(org)
+    org
 }
 
 #[test]
@@ -444,6 +449,31 @@ fn faults_of_credentials_are_named_first() {
     bed.healthy(bed.doctor().arg("up"));
     std::fs::write(sealed(&bed.org.state()).unwrap(), "x").unwrap();
     bed.names(&mut bed.doctor(), "vault-unusable", 1);
+}
+
+#[test]
+fn faults_of_keychains_are_named_first() {
+    let Some(mut bus) = Bus::start(false) else {
+        return;
+    };
+    bus.keychain(Some("test-password"));
+    let org = needing("");
+    run(org.laptop().args(["registry", "refresh"])).ok();
+    let given = set(
+        bus.give(&mut org.laptop_as("ci")),
+        "up",
+        b"s3cret-value-of-a-token",
+    );
+    assert!(given.status.success(), "{given:?}");
+    let bed = Bed::keep(org);
+    bed.healthy(bus.give(&mut bed.doctor()));
+    bed.healthy(bus.give(bed.doctor().arg("up")));
+    bus.keychain(None);
+    bed.names(bus.give(&mut bed.doctor()), "keychain-locked", 1);
+    bus.keychain(Some("test-password"));
+    let keychain = bus.keychain.as_ref().unwrap();
+    keychain.signal(rustix::process::Signal::STOP);
+    bed.names(bus.give(&mut bed.doctor()), "keychain-silent", 1);
 }
 
 #[test]

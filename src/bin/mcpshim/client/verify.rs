@@ -91,7 +91,9 @@ fn text(seen: &Seen) -> String {
     for note in &seen.notes {
         text.push_str(&format!("  note: {}\n", note.sentence));
     }
-    text
+    // entries of others have names of others
+    let lines = text.lines().map(|line| format!("{}\n", out::visible(line)));
+    lines.collect()
 }
 
 /// Looks at clients; changes nothing.

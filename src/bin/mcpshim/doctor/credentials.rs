@@ -130,7 +130,14 @@ fn closed(error: &VaultError) -> Finding {
         // the vault says that it cannot, the keychain why
         failure.sentence = failure.causes.remove(0);
     }
-    let mut finding = found(code, failure.sentence).fix(error.hint());
+    let fix = match error {
+        // its hint leads here
+        VaultError::Keychain(KeychainError::Failed(_)) => {
+            "check the keychain with its own program".to_owned()
+        }
+        _ => error.hint(),
+    };
+    let mut finding = found(code, failure.sentence).fix(fix);
     finding.details = failure.causes;
     finding
 }

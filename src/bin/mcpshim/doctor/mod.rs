@@ -203,9 +203,17 @@ fn examine(args: &Args, about: &About) -> Result<(Report, Option<Arc<Context>>),
         }
     };
     let now = crate::now();
-    let loaded = fetch::load(&config, &now).map(Arc::new);
-    report.findings.extend(registry::here(&loaded));
-    let loaded = loaded.ok();
+    let loaded = match load(&config, now) {
+        None => {
+            let sentence = "looking at the registry on this machine did not end in time";
+            report.findings.push(found("no-answer", sentence));
+            None
+        }
+        Some(loaded) => {
+            report.findings.extend(registry::here(&loaded));
+            loaded.ok()
+        }
+    };
     let mut open = Vec::new();
     if let Some(loaded) = &loaded {
         let keys = loaded.registry.servers.keys();
@@ -244,6 +252,14 @@ fn examine(args: &Args, about: &About) -> Result<(Report, Option<Arc<Context>>),
     examine_at_once(&context, &mut report);
     finding::order(&mut report.findings);
     Ok((report, Some(context)))
+}
+
+/// Verifies what is on the disk, which may be one that hangs.
+fn load(config: &Config, now: Now) -> Option<Result<Arc<Loaded>, fetch::FetchError>> {
+    let (tell, told) = mpsc::channel();
+    let config = config.clone();
+    std::thread::spawn(move || drop(tell.send(fetch::load(&config, &now).map(Arc::new))));
+    told.recv_timeout(Duration::from_secs(20)).ok()
 }
 
 type Check = Box<dyn FnOnce(&Context) -> Vec<Finding> + Send>;
@@ -352,11 +368,13 @@ fn text(findings: &[&Finding], checks: usize) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&format!("{word} {} [{}]\n", finding.sentence, finding.code));
-        text.push_str(&format!("fix:     {}\n", finding.fix));
+        // servers and files of others speak here, too
+        let sentence = out::visible(&finding.sentence);
+        text.push_str(&format!("{word} {sentence} [{}]\n", finding.code));
+        text.push_str(&format!("fix:     {}\n", out::visible(&finding.fix)));
         text.push_str(&format!("  {}\n", finding.meaning));
         for detail in &finding.details {
-            text.push_str(&format!("  {detail}\n"));
+            text.push_str(&format!("  {}\n", out::visible(detail)));
         }
         let after = findings.iter().filter(|other| {
             other.follows == Some(finding.code)
@@ -365,7 +383,8 @@ fn text(findings: &[&Finding], checks: usize) -> String {
         for other in after {
             text.push_str(&format!(
                 "  from this follows: {} [{}]\n",
-                other.sentence, other.code
+                out::visible(&other.sentence),
+                other.code
             ));
         }
     }
@@ -373,7 +392,11 @@ fn text(findings: &[&Finding], checks: usize) -> String {
         text = format!("nothing is wrong: {checks} checks\n");
     }
     for note in own.filter(|finding| finding.level == Level::Note) {
-        text.push_str(&format!("note:    {} [{}]\n", note.sentence, note.code));
+        text.push_str(&format!(
+            "note:    {} [{}]\n",
+            out::visible(&note.sentence),
+            note.code
+        ));
     }
     text
 }

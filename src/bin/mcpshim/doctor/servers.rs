@@ -96,7 +96,6 @@ fn program(server: &ServerDoc, context: &Context) -> Option<Finding> {
 }
 
 /// Opens one server as a session would, and compares it with what was reviewed.
-#[cfg(unix)]
 pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
     use mcpshim::registry::doc::PinMode;
     use mcpshim::upstream::{Environment, Means, survey};
@@ -173,11 +172,6 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
             }
         }
     }
-}
-
-#[cfg(not(unix))]
-pub(super) fn open(_: &Context, _: &ServerDoc) -> Vec<Finding> {
-    Vec::new()
 }
 
 /// What a phrase about a server tells, under its code. By its words: it crosses processes as text.

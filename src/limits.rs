@@ -16,6 +16,8 @@ pub const METHOD_BYTES: usize = 128;
 pub const TOOL_NAME_BYTES: usize = 128;
 /// Longest exposed name: 64 less `mcp__mcpshim__`.
 pub const EXPOSED_NAME_BYTES: usize = 50;
+/// Characters of a name or URI of the client's that an error gives back.
+pub const ECHOED_CHARS: usize = 2_048;
 /// Longest resource URI that is routed, in bytes.
 pub const URI_BYTES: usize = 8 << 10;
 /// Calls one session may have in flight.

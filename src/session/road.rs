@@ -5,6 +5,7 @@
 //! from the start, so a decision is never older than the step that sends.
 //! Down: inspect → outcome appended → client.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -115,6 +116,7 @@ impl Machine {
             _ => Method::Tool,
         };
         let Some(params) = &request.params else {
+            self.outbox.count("unreadable-params", now);
             return self.error(&request.id, -32602, "params are missing", None);
         };
         // the name may lie one level down, in `ref`
@@ -123,6 +125,7 @@ impl Machine {
             (Method::Complete, _) => {
                 let text = "params.ref must be an object of type ref/prompt or ref/resource, and \
                             without duplicate keys in any case";
+                self.outbox.count("unreadable-params", now);
                 return self.error(&request.id, -32602, text, None);
             }
             _ => None,
@@ -136,6 +139,7 @@ impl Machine {
         let member = if uses_uri { "uri" } else { "name" };
         let (Some(name), Some(span)) = (holder.text(member), holder.value_span(member)) else {
             let text = format!("params.{member} must be a string");
+            self.outbox.count("unreadable-params", now);
             return self.error(&request.id, -32602, &text, None);
         };
         if Self::is_status(method, &name) {
@@ -719,13 +723,19 @@ impl Machine {
             // the acknowledgement of the listen said so
             (_, Method::Listen) => {}
             (Some(name), Method::Tool) => {
-                self.error(id, -32602, &format!("Unknown tool: {name}"), None);
+                self.error(id, -32602, &format!("Unknown tool: {}", echoed(name)), None);
             }
             (Some(name), Method::Prompt | Method::Complete) => {
-                self.error(id, -32602, &format!("Unknown prompt: {name}"), None);
+                self.error(
+                    id,
+                    -32602,
+                    &format!("Unknown prompt: {}", echoed(name)),
+                    None,
+                );
             }
             (Some(uri), Method::Read | Method::Subscribe | Method::Unsubscribe) => {
-                let data = format!("{{\"uri\":{}}}", raw::quoted(uri));
+                let uri = echoed(uri);
+                let data = format!("{{\"uri\":{}}}", raw::quoted(&uri));
                 let text = format!("Resource not found: {uri}");
                 self.error(id, era::not_found(era), &text, Some(&data));
             }
@@ -1042,6 +1052,14 @@ fn is_reference(reference: &Object<'_>) -> bool {
         Some("ref/prompt" | "ref/resource")
     );
     known && reference.misspelt(&["name", "type", "uri"]).is_none()
+}
+
+/// A name of the client's own, given back: one that nobody would use is cut.
+fn echoed(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(limits::ECHOED_CHARS) {
+        None => Cow::Borrowed(name),
+        Some((end, _)) => Cow::Owned(format!("{}…", name.get(..end).unwrap_or_default())),
+    }
 }
 
 /// What the client gets for an answer.

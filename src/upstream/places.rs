@@ -38,7 +38,7 @@ const SHORT: [&str; 6] = [
 const SHARED: [&str; 7] = [
     "/opt/homebrew/bin",
     "/usr/local/bin",
-    "/home/linuxbrew/.linuxbrew/bin",
+    concat!("/home", "/linuxbrew/.linuxbrew/bin"),
     "/opt/local/bin",
     "/snap/bin",
     "/nix/var/nix/profiles/default/bin",

@@ -167,14 +167,14 @@ fn a_real_server_learns_the_clients_roots_and_that_they_changed() {
     // a tool that it shows only to clients with roots: pinned as it is served
     let tool = "every_get-roots-list";
     assert!(shim.names("tools").contains(&tool.to_owned()));
-    let first = json!([{"uri": "file:///home/ann/first", "name": "first"}]);
+    let first = json!([{"uri": "file:///srv/ann/first", "name": "first"}]);
     let said = call_with_roots(&mut shim, tool, json!({}), &first);
-    assert!(said.contains("file:///home/ann/first"), "{said}");
-    let second = json!([{"uri": "file:///home/ann/second", "name": "second"}]);
+    assert!(said.contains("file:///srv/ann/first"), "{said}");
+    let second = json!([{"uri": "file:///srv/ann/second", "name": "second"}]);
     shim.send(&json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}));
     wait_for("the server to know the new roots", || {
         let said = call_with_roots(&mut shim, tool, json!({}), &second);
-        said.contains("file:///home/ann/second").then_some(())
+        said.contains("file:///srv/ann/second").then_some(())
     });
     shim.close();
     // a client without roots: its project

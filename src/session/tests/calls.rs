@@ -686,3 +686,29 @@ fn a_call_that_waits_for_its_record_is_decided_again_when_the_rules_change() {
     »alpha {"jsonrpc":"2.0","id":8,"method":"prompts/get","params":{"name":"greet"}}
     "#);
 }
+
+#[test]
+fn what_nobody_would_ask_for_is_cut_in_the_answer_and_counted_where_it_cannot_be_read() {
+    let mut rig = Rig::handshake();
+    let long = "x".repeat(1 << 20);
+    let answer = rig.play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{long}"}}}}"#
+    ));
+    let answer = answer.lines().find(|line| line.starts_with('<')).unwrap();
+    assert!(answer.len() < 3_000, "{}", answer.len());
+    let answer = rig.play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":2,"method":"resources/read","params":{{"uri":"{long}"}}}}"#
+    ));
+    let answer = answer.lines().find(|line| line.starts_with('<')).unwrap();
+    assert!(answer.len() < 6_000, "{}", answer.len());
+    let counted = rig.play(
+        r#"> {"jsonrpc":"2.0","id":3,"method":"tools/call"}
+        > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":1}}
+        > {"jsonrpc":"2.0","id":5,"method":"completion/complete","params":{"ref":1}}
+        +3000"#,
+    );
+    assert!(
+        counted.contains("! counted unreadable-params 3"),
+        "{counted}"
+    );
+}

@@ -216,6 +216,7 @@ fn bad_lines_get_an_error_and_lose_nothing() {
     ! counted unknown-method 1
     ! counted unknown-notification 1
     ! counted client-answer 1
+    ! counted unreadable-params 2
     "#);
     rig.handle(Input::ClientFault(LineFault::TooLong {
         bytes: 100_000_000,

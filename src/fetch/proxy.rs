@@ -42,7 +42,7 @@ fn system() -> Option<System> {
 /// (PAC) is not run.
 #[cfg(target_os = "macos")]
 fn system() -> Option<System> {
-    use system_configuration::core_foundation::base::{CFType, TCFType as _};
+    use system_configuration::core_foundation::base::CFType;
     use system_configuration::core_foundation::dictionary::CFDictionary;
     use system_configuration::core_foundation::number::CFNumber;
     use system_configuration::core_foundation::string::CFString;

@@ -291,7 +291,7 @@ fn settings_say_where_they_come_from() {
     );
     org.write_config("min_root_version = \"x\"");
     org.mcpshim("ci", ["tools"])
-        .refused(5, "`min_root_version` is text");
+        .refused(5, "`min_root_version` is \"x\", expected a number");
 }
 
 #[test]

@@ -321,6 +321,7 @@ fn poll(config: &Config, clock: &SystemClock, tell: &Sender<Note>, ended: &Recei
     };
     let mut poller = Poller::new();
     let mut renewer = Renewer::default();
+    let mut tried = false;
     loop {
         match runtime.block_on(poller.poll(config, clock)) {
             Ok(Refreshed::Unchanged) => {}
@@ -329,8 +330,10 @@ fn poll(config: &Config, clock: &SystemClock, tell: &Sender<Note>, ended: &Recei
             }
             Err(error) => tracing::warn!(%error, "The registry was not renewed."),
         }
-        // only a session that waits for its first registry listens
-        tell.send(Note::Tried).unwrap_or_default();
+        // a session may wait for its first registry; nobody is woken for a later one that is not new
+        if !std::mem::replace(&mut tried, true) {
+            tell.send(Note::Tried).unwrap_or_default();
+        }
         renewer.renew(config, clock, &runtime);
         match ended.recv_timeout(Duration::from_secs(limits::POLL_S)) {
             Err(RecvTimeoutError::Timeout) => {}

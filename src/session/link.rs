@@ -86,6 +86,8 @@ pub struct Link {
     /// `subscriptions/listen` broke: when it is asked for again, and how often it broke.
     relisten_at_us: Option<u64>,
     relistens: u32,
+    /// Since when it is listened to.
+    listened_us: u64,
     live: Option<Surface>,
     out: VecDeque<LinkOutput>,
 }
@@ -310,6 +312,7 @@ impl Link {
             pause: None,
             relisten_at_us: None,
             relistens: 0,
+            listened_us: 0,
             live: None,
             out: VecDeque::new(),
         }
@@ -768,6 +771,7 @@ impl Link {
         let listening = !self.asks.is_empty();
         if era == Era::Stateless && offer.changes.any() && !listening {
             self.listen(offer.changes);
+            self.listened_us = now.mono_us;
         }
         let lists = offer.lists();
         let about = Surface {
@@ -989,21 +993,35 @@ impl Link {
                 | Phase::Surveying { .. } => {}
             },
             Ask::List(_) => {
-                if let Phase::Surveying { era, .. } = self.phase {
+                if !matches!(self.phase, Phase::Surveying { .. }) {
+                    return;
+                }
+                let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+                if let Phase::Surveying { era, survey, .. } = phase {
+                    // what the server said of itself still holds
+                    self.live = Some(without_lists(survey.into_surface()));
                     self.drain(era, loss, now);
                 }
             }
             // refused: it has no news to give
             Ask::Listen if matches!(loss.reach, Reach::Refused(_)) => {}
-            Ask::Listen => {
-                let (first_ms, longest_ms) = limits::RELISTEN_MS;
-                let pause_ms = first_ms
-                    .saturating_mul(1 << self.relistens.min(16))
-                    .min(longest_ms);
-                self.relistens = self.relistens.saturating_add(1);
-                self.relisten_at_us = Some(now.mono_us + pause_ms * 1000);
-            }
+            Ask::Listen => self.listen_again(now),
         }
+    }
+
+    /// A stream of news broke: after a pause the lists are read again, and it is listened to. The
+    /// pause grows while streams do not last.
+    pub fn listen_again(&mut self, now: &Now) {
+        let (first_ms, longest_ms) = limits::RELISTEN_MS;
+        if now.mono_us.saturating_sub(self.listened_us) > longest_ms * 1000 {
+            self.relistens = 0;
+        }
+        let pause_ms = first_ms
+            .saturating_mul(1 << self.relistens.min(16))
+            .min(longest_ms);
+        self.relistens = self.relistens.saturating_add(1);
+        let at_us = now.mono_us + pause_ms * 1000;
+        self.relisten_at_us = Some(self.relisten_at_us.map_or(at_us, |at| at.min(at_us)));
     }
 
     /// A call was lost. After several in a row no more are sent until a pause is over and the

@@ -428,9 +428,10 @@ impl Machine {
         if slot.link.owns(number) {
             return self.link_input(id, LinkInput::Lost { id: number, loss }, now);
         }
-        if self.calls.get(key).is_none() {
+        let Some(call) = self.calls.get(key) else {
             return;
-        }
+        };
+        let stood = matches!(call.origin, Origin::Standing);
         let (server, _) = self.links.describe(id);
         let reason = &loss.reason;
         let (end, text) = match loss.reach {
@@ -445,6 +446,10 @@ impl Machine {
             ),
         };
         self.fail(key, Outcome::bare(end), &text, now);
+        if let Some(slot) = self.links.slot(id).filter(|_| stood) {
+            // what is watched is subscribed to again once the link is ready again
+            slot.link.listen_again(now);
+        }
         self.link_input(id, LinkInput::Strained(loss), now);
     }
 

@@ -303,8 +303,8 @@ impl Mirror {
             if !token.starts_with('{') {
                 return Ok(None);
             }
-            let object = Object::parse(token).map_err(|_| ambiguous())?;
-            object.unique().map_err(|_| ambiguous())?;
+            let object = Object::parse(token).ok().ok_or_else(ambiguous)?;
+            object.unique().ok().ok_or_else(ambiguous)?;
             match object.get(name) {
                 Some(value) => token = value,
                 None => return Ok(None),

@@ -6,6 +6,8 @@
 //! opened | closed REASON        the transport's life
 //! « 1 result {…}                an answer     « 1 error -32601 words {data}
 //! « changed | « ping 7 | « fault
+//! lost 1 HOW WORDS              an exchange of the link's own failed
+//! strained HOW WORDS | heard    one of a call failed; something came
 //! busy N | +3000                open calls; milliseconds passing, then a wake
 //! ```
 
@@ -85,6 +87,14 @@ fn input(link: &mut Link, line: &str, now: &mut Now) {
         "closed" => link.handle(LinkInput::Closed(rest), now),
         "busy" => link.set_busy(rest.parse().unwrap(), now),
         "stop" => link.stop(),
+        "heard" => link.heard(),
+        "lost" => {
+            let (id, rest) = rest.split_once(' ').unwrap();
+            let (id, loss) = (id.parse().unwrap(), &loss(rest));
+            assert!(link.owns(id), "{line}");
+            link.handle(LinkInput::Lost { id, loss }, now);
+        }
+        "strained" => link.handle(LinkInput::Strained(&loss(rest)), now),
         "«" => upstream(link, rest, now),
         _ => {
             let ms: u64 = word.strip_prefix('+').expect(line).parse().unwrap();
@@ -92,6 +102,29 @@ fn input(link: &mut Link, line: &str, now: &mut Now) {
             link.handle(LinkInput::Wake, now);
         }
     }
+}
+
+fn loss(text: &str) -> Loss {
+    let (how, reason) = text.split_once(' ').unwrap();
+    Loss {
+        reach: match how {
+            "refused" => Reach::Refused(403),
+            _ => Reach::Unknown,
+        },
+        reason: reason.to_owned(),
+        pause_ms: how.strip_prefix("pause-").map(|ms| ms.parse().unwrap()),
+        broken: how == "broken",
+    }
+}
+
+/// The same server behind an address.
+fn remote(pin: &str, protocol: &str) -> Link {
+    let mut doc = (*doc(pin, protocol, "")).clone();
+    doc.transport = Transport::Http {
+        url: "https://s.example/mcp".to_owned(),
+        ca_pem: None,
+    };
+    Link::new(LinkId(1), Arc::new(doc), false)
 }
 
 fn upstream(link: &mut Link, line: &str, now: &Now) {
@@ -813,4 +846,122 @@ fn unusable_lists_are_named() {
             "{failed:?}"
         );
     }
+}
+
+#[test]
+fn over_http_neither_silence_nor_a_broken_network_tells_of_an_era() {
+    const PROBED: &str = "want\n! open\nopened\n» 1 server/discover\n";
+    check(
+        remote("off", ""),
+        &format!(
+            "{PROBED}+29999\n+1\n! note down\n\
+             ! failed: did not answer server/discover in time\n! close"
+        ),
+    );
+    for how in ["broken", "refused"] {
+        check(
+            remote("off", ""),
+            &format!(
+                "{PROBED}lost 1 {how} it went wrong\n! note down\n! failed: it went wrong\n! close"
+            ),
+        );
+    }
+    // a refusal by the newer era's own words is no reason to try the older one
+    check(
+        remote("off", ""),
+        &format!(
+            "{PROBED}« 1 error -32020 headers\n! note down\n\
+             ! failed: refused server/discover as a server of 2026-07-28\n! close"
+        ),
+    );
+    check(
+        remote("off", ""),
+        &format!("{PROBED}« 1 error -32601 404\n» 2 initialize 2025-11-25"),
+    );
+}
+
+#[test]
+fn exchanges_that_fail_in_a_row_pause_the_link_and_leave_calls_in_flight() {
+    let mut now = Now::default();
+    let mut link = remote("strict", "2025-11-25");
+    play(&mut link, &mut now, READY);
+    play(
+        &mut link,
+        &mut now,
+        r#"
+        busy 2
+        strained broken fails
+        strained broken fails
+        heard
+        strained broken fails
+        strained refused by a rule
+        strained broken fails
+        strained broken fails
+        ! note down
+        ! failed: fails
+        want
+        » 3 tools/list
+        lost 3 broken still fails
+        ! note down
+        ! failed: still fails
+        want
+        ! failed: still fails (it is tried again in 1 s)
+        +500
+        want
+        » 4 tools/list
+        « 4 result $TOOLS
+        ! ready 2025-11-25
+    "#,
+    );
+    assert!(matches!(link.state(), LinkState::Ready(_)));
+}
+
+#[test]
+fn a_pause_the_server_asks_for_is_kept() {
+    let mut now = Now::default();
+    let mut link = remote("strict", "2025-11-25");
+    play(&mut link, &mut now, READY);
+    play(&mut link, &mut now, "strained pause-2000 asks for a pause");
+    assert_eq!(link.pause(&now), Some(("asks for a pause", 2)));
+    now.mono_us += 1_999_999;
+    assert_eq!(link.pause(&now), Some(("asks for a pause", 1)));
+    now.mono_us += 1;
+    assert_eq!(link.pause(&now), None);
+}
+
+#[test]
+fn a_stream_of_news_that_breaks_is_asked_for_again_after_growing_pauses() {
+    check(
+        remote("off", ""),
+        r#"
+        want
+        ! open
+        opened
+        » 1 server/discover
+        « 1 result {"supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}}}
+        » 2 subscriptions/listen
+        » 3 tools/list
+        « 3 result $TOOLS
+        ! surface 2026-07-28 [add|||]
+        ! ready 2026-07-28
+        lost 2 broken off
+        +999
+        +1
+        » 4 subscriptions/listen
+        » 5 tools/list
+        « 5 result $TOOLS
+        ! surface 2026-07-28 [add|||]
+        ! ready 2026-07-28
+        lost 4 broken off
+        +1000
+        +1000
+        » 6 subscriptions/listen
+        » 7 tools/list
+        « 7 result $TOOLS
+        ! surface 2026-07-28 [add|||]
+        ! ready 2026-07-28
+        lost 6 refused for good
+        +60000
+    "#,
+    );
 }

@@ -63,7 +63,7 @@ pub(super) struct Note {
 pub(super) enum What {
     /// The answer begins, with this session.
     Head(Option<HeaderValue>),
-    Line(Bytes),
+    Line(Bytes, Weight),
     /// Nothing more comes.
     Over(Over),
 }
@@ -78,16 +78,41 @@ pub(super) enum Over {
     SessionGone,
 }
 
+/// A line that nobody has taken yet: it counts with what is held.
+#[derive(Debug)]
+pub(super) struct Weight {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Where an exchange's notes go.
 #[derive(Debug)]
 pub(super) struct Tell {
     serial: u64,
     sender: mpsc::Sender<Note>,
+    shared: Arc<Shared>,
 }
 
 impl Tell {
-    pub(super) fn new(serial: u64, sender: mpsc::Sender<Note>) -> Self {
-        Self { serial, sender }
+    pub(super) fn new(serial: u64, sender: mpsc::Sender<Note>, shared: &Arc<Shared>) -> Self {
+        Self {
+            serial,
+            sender,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    async fn line(&self, line: Bytes) {
+        let (shared, bytes) = (Arc::clone(&self.shared), line.len());
+        shared.held.fetch_add(bytes, Ordering::Relaxed);
+        let weight = Weight { shared, bytes };
+        self.tell(What::Line(line, weight)).await;
     }
 
     async fn tell(&self, what: What) {
@@ -279,12 +304,12 @@ async fn json(mut text: Vec<u8>, tell: &Tell) -> Over {
             .flatten()
         {
             let message = Bytes::copy_from_slice(message.as_bytes());
-            tell.tell(What::Line(message)).await;
+            tell.line(message).await;
         }
     } else if !line.is_empty() {
         let text = Bytes::from(text);
         let line = text.slice_ref(text.trim_ascii());
-        tell.tell(What::Line(line)).await;
+        tell.line(line).await;
     }
     Over::Lost(Loss {
         reach: Reach::Unknown,
@@ -318,9 +343,6 @@ async fn events(
                 broken: true,
             })
         };
-        if std::mem::take(&mut place.moved) {
-            failures = 0;
-        }
         response = loop {
             let Some(last) = place.last_id.clone().filter(|_| post.resumable) else {
                 return lost(reason);
@@ -331,7 +353,11 @@ async fn events(
             failures += 1;
             pause(&place, 1).await;
             match resume(shared, &post.stamp, Some(last)).await {
-                Ok(response) => break response,
+                // servers may close a stream on purpose and be polled (2025-11-25, SSE polling)
+                Ok(response) => {
+                    failures = 0;
+                    break response;
+                }
                 Err(Over::Lost(loss)) if loss.broken => {}
                 Err(Over::SessionGone) => return Over::SessionGone,
                 Err(Over::Answered | Over::Lost(_)) => return lost(reason),
@@ -427,7 +453,7 @@ async fn read(
                     }
                     answered |= wanted.is_some_and(|id| answers(&line, id));
                     place.moved = true;
-                    tell.tell(What::Line(line)).await;
+                    tell.line(line).await;
                 }
                 Piece::Other => {}
                 Piece::Retry(ms) => place.retry_ms = Some(ms),
@@ -532,6 +558,9 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
         flatten(&mut text);
         refusal(text.trim_ascii(), id)
     });
+    if in_session && status == StatusCode::BAD_REQUEST && error.as_deref().is_some_and(no_session) {
+        return Over::SessionGone;
+    }
     let told = match (error, status.is_server_error()) {
         // MCP 2026-07-28, backward compatibility: a refusal tells of the era, a failure does not
         (Some(error), false) => Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
@@ -545,7 +574,7 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
         (Some(_) | None, _) => None,
     };
     if let Some(line) = told {
-        tell.tell(What::Line(Bytes::from(line))).await;
+        tell.line(Bytes::from(line)).await;
         return Over::Answered;
     }
     if status.is_server_error() {
@@ -566,6 +595,19 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
 /// Whether a refused probe means that the server does not know it.
 fn era_evidence(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED
+}
+
+/// Whether a refusal says that the session is not known. The specification wants 404; the servers
+/// that were written after the SDK's own example answer 400 and this error.
+fn no_session(error: &str) -> bool {
+    let Ok(error) = raw::Object::parse(error) else {
+        return false;
+    };
+    let message = error
+        .text("message")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    matches!(error.get("code"), Some("-32000" | "-32001")) && message.contains("session")
 }
 
 /// RFC 9110, 10.2.3, in seconds; a date is taken for the shortest pause.

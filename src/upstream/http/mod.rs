@@ -240,7 +240,7 @@ impl Remote {
         let task = exchange::post(
             Arc::clone(&self.shared),
             post,
-            exchange::Tell::new(serial, self.sender.clone()),
+            exchange::Tell::new(serial, self.sender.clone(), &self.shared),
         );
         self.start(task, kind, id, stateless, bytes);
     }
@@ -314,7 +314,7 @@ impl Remote {
                     open.bytes = 0;
                 }
             }
-            What::Line(line) => {
+            What::Line(line, _weight) => {
                 match kind {
                     Kind::Initialize => self.learn_version(&line),
                     Kind::ToolsList if stateless => self.learn_headers(&line),
@@ -348,7 +348,7 @@ impl Remote {
                 }
                 if gone {
                     self.stamp.clear();
-                    let reason = "ended the session (404 Not Found)".to_owned();
+                    let reason = "does not know the session any more".to_owned();
                     self.events.push_back(PipeEvent::Ended(reason));
                 }
             }
@@ -363,7 +363,7 @@ impl Remote {
         let stream = exchange::stream(
             Arc::clone(&self.shared),
             self.stamp.clone(),
-            exchange::Tell::new(self.next, self.sender.clone()),
+            exchange::Tell::new(self.next, self.sender.clone(), &self.shared),
         );
         self.start(stream, Kind::Stream, None, false, 0);
     }
@@ -445,7 +445,9 @@ fn line_has_cursor(message: &Message<'_>) -> bool {
 
 /// Where the server is.
 fn address(url: &str) -> Result<Url, SpawnError> {
-    let url = Url::parse(url).map_err(|_| SpawnError::Address("is not a URL"))?;
+    let url = Url::parse(url)
+        .ok()
+        .ok_or(SpawnError::Address("is not a URL"))?;
     let loopback = match url.host_str() {
         Some("localhost" | "[::1]") => true,
         Some(host) => host
@@ -473,13 +475,16 @@ fn injected(inject: &Inject, secret: &Secret) -> Result<(HeaderName, HeaderValue
             text.extend_from_slice(secret.expose());
             (
                 AUTHORIZATION,
-                HeaderValue::from_bytes(&text).map_err(|_| unfit())?,
+                HeaderValue::from_bytes(&text).ok().ok_or_else(unfit)?,
             )
         }
         Inject::Header { name } => {
             let name = HeaderName::try_from(name.as_str())
-                .map_err(|_| SpawnError::Credential("is to go into what is no header"))?;
-            let value = HeaderValue::from_bytes(secret.expose()).map_err(|_| unfit())?;
+                .ok()
+                .ok_or(SpawnError::Credential("is to go into what is no header"))?;
+            let value = HeaderValue::from_bytes(secret.expose())
+                .ok()
+                .ok_or_else(unfit)?;
             (name, value)
         }
         Inject::Env { .. } => {

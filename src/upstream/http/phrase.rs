@@ -51,14 +51,21 @@ pub(super) fn network(error: &reqwest::Error, url: &Url) -> String {
 
 /// The connection broke after something was sent.
 pub(super) fn cut_off(error: &reqwest::Error) -> String {
+    let closed = || "closed the connection before its answer was complete".to_owned();
     match find::<io::Error>(error).map(io::Error::kind) {
         Some(
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof,
-        ) => "closed the connection before its answer was complete".to_owned(),
-        _ => format!("broke off its answer: {}", last(error)),
+        ) => closed(),
+        _ => match last(error) {
+            // the words of the HTTP library for the same
+            why if why.starts_with("connection closed") || why.starts_with("end of file") => {
+                closed()
+            }
+            why => format!("broke off its answer: {why}"),
+        },
     }
 }
 
@@ -203,5 +210,42 @@ fn named(status: StatusCode) -> String {
     match status.canonical_reason() {
         Some(reason) => format!("{} {reason}", status.as_u16()),
         None => status.as_u16().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_of_a_certificate_has_its_own_words() {
+        for (why, says) in [
+            (CertificateError::Expired, "has expired"),
+            (CertificateError::NotValidYet, "is not valid yet"),
+            (CertificateError::NotValidForName, "is for another name"),
+            (CertificateError::UnknownIssuer, "does not know"),
+            (CertificateError::Revoked, "is not valid"),
+        ] {
+            let said = certificate(&TlsError::InvalidCertificate(why), "api.example:443");
+            assert!(
+                said.contains(says) && said.contains("api.example:443"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_found_inside_another() {
+        let inner = io::Error::other(TlsError::InvalidCertificate(CertificateError::Expired));
+        let outer = io::Error::other(inner);
+        assert!(find::<TlsError>(&outer).is_some());
+    }
+
+    #[test]
+    fn of_a_redirect_only_the_place_is_told() {
+        let to = Url::parse("https://u:p@login.example/a?token=b").unwrap();
+        let said = redirect(StatusCode::FOUND, Some(&to));
+        assert!(said.contains("login.example:443 (302 Found)"), "{said}");
+        assert!(!said.contains("token") && !said.contains("u:p"), "{said}");
     }
 }

@@ -24,6 +24,7 @@ mod login;
 mod managed;
 mod peers;
 mod registry;
+mod remote;
 mod review;
 mod serve;
 mod session;

@@ -2,12 +2,13 @@
 //! after the edits of `docs/formats/edits.md`.
 
 use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Org, Server, program, run};
+use crate::support::{Grant, Org, Running, Server, program, run, wait_for};
 
 /// Where `scripts/peers` installed them.
 fn installed(path: &str) -> PathBuf {
@@ -182,6 +183,42 @@ fn unknown(script: &Value) -> bool {
             .is_some_and(|uri| uri.starts_with("elsewhere:"))
 }
 
+/// Step by step, what was seen through mcpshim is what was seen direct.
+fn compare(
+    client_name: &str,
+    script: &[Value],
+    (direct, through): (&[Value], &[Value]),
+    prefix: &str,
+) {
+    assert_eq!(direct.len(), script.len(), "a step is missing, direct");
+    assert_eq!(
+        through.len(),
+        script.len(),
+        "a step is missing, through mcpshim"
+    );
+    let mut differ = BTreeMap::new();
+    for (at, step) in script.iter().enumerate() {
+        let mut seen = (
+            plain(&direct[at], step, ""),
+            plain(&through[at], step, prefix),
+        );
+        if client_name.starts_with("typescript") {
+            without_the_last_progress(&mut seen.0, &mut seen.1);
+        }
+        if seen.0 != seen.1 {
+            differ.insert(
+                at,
+                format!("{step}\n  direct:  {}\n  through: {}", seen.0, seen.1),
+            );
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "{}",
+        differ.into_values().collect::<Vec<_>>().join("\n")
+    );
+}
+
 fn same_direct_and_through(client_name: &str, server_name: &str) {
     let org = Org::new();
     let sandbox = org.path().join("sandbox");
@@ -191,11 +228,7 @@ fn same_direct_and_through(client_name: &str, server_name: &str) {
         let entry = Server::new(server_name, &command).args(&args);
         org.server(&entry);
         org.agent("ci");
-        org.role(
-            "tester",
-            &["ci"],
-            &[(server_name, crate::support::Grant::ALL)],
-        );
+        org.role("tester", &["ci"], &[(server_name, Grant::ALL)]);
         org.publish();
         org
     };
@@ -221,41 +254,243 @@ fn same_direct_and_through(client_name: &str, server_name: &str) {
         &["serve".to_owned()],
     );
 
-    assert_eq!(direct.len(), script.len(), "a step is missing, direct");
-    assert_eq!(
-        through.len(),
-        script.len(),
-        "a step is missing, through mcpshim"
-    );
-    let mut differ = BTreeMap::new();
-    for (at, step) in script.iter().enumerate() {
-        let mut seen = (
-            plain(&direct[at], step, ""),
-            plain(&through[at], step, &prefix),
-        );
-        if client_name.starts_with("typescript") {
-            without_the_last_progress(&mut seen.0, &mut seen.1);
-        }
-        if seen.0 != seen.1 {
-            differ.insert(
-                at,
-                format!("{step}\n  direct:  {}\n  through: {}", seen.0, seen.1),
-            );
-        }
-    }
-    assert!(
-        differ.is_empty(),
-        "{}",
-        differ.into_values().collect::<Vec<_>>().join("\n")
-    );
+    compare(client_name, &script, (&direct, &through), &prefix);
     // the client is gone: nothing of the shim's may be left but the shipper, which lingers
-    crate::support::wait_for("the upstream to be gone", || {
+    wait_for("the upstream to be gone", || {
         let left = org.processes().into_iter().filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             !line.is_empty() && !line.windows(6).any(|w| w == b"__ship")
         });
         (left.count() == 0).then_some(())
     });
+}
+
+/// A free port on loopback. Somebody else may take it before it is used; then the test fails.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// One of the servers, over HTTP on loopback.
+struct Listening {
+    _process: Running,
+    port: u16,
+}
+
+impl Listening {
+    fn start(org: &Org, name: &str) -> Self {
+        let port = free_port();
+        let text = port.to_string();
+        let (program, mut args) = match name {
+            "stateless" => (on_path("node"), vec![installed_text("npm/upstream.mjs")]),
+            name => server(name, org.path()),
+        };
+        match name {
+            "everything" => args.push("streamableHttp".to_owned()),
+            "stateless" => args.extend(["stateless".to_owned(), text.clone()]),
+            _ => args.extend(["http".to_owned(), text.clone()]),
+        }
+        let mut command = Command::new(program);
+        org.environment(&mut command);
+        command
+            .args(args)
+            .env("PORT", &text)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let process = Running::start(&mut command);
+        wait_for("the server to listen", || {
+            TcpStream::connect(("127.0.0.1", port)).ok().map(drop)
+        });
+        Self {
+            _process: process,
+            port,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/mcp", self.port)
+    }
+}
+
+fn installed_text(path: &str) -> String {
+    installed(path).to_str().unwrap().to_owned()
+}
+
+/// The same over HTTP: a client that speaks to the server's address itself, and one that speaks
+/// to it through mcpshim.
+fn same_direct_and_through_http(client_name: &str, direct_name: &str, server_name: &str) {
+    let org = Org::new();
+    let script_name = match server_name {
+        "stateless" => "typescript",
+        name => name,
+    };
+    let script: Vec<Value> = serde_json::from_slice(
+        &std::fs::read(source(&format!("scripts/{script_name}.json"))).unwrap(),
+    )
+    .unwrap();
+    let direct = {
+        let listening = Listening::start(&org, server_name);
+        let mut direct = client(direct_name);
+        org.environment(&mut direct);
+        walk(direct, script_name, "", Path::new(&listening.url()), &[])
+    };
+    // another one: it counts what was taken back
+    let listening = Listening::start(&org, server_name);
+    org.server(&Server::http("remote", &listening.url()));
+    org.agent("ci");
+    org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
+    org.publish();
+    let mut through = client(client_name);
+    org.environment_as(&mut through, "ci");
+    let through = walk(
+        through,
+        script_name,
+        "remote_",
+        program("mcpshim"),
+        &["serve".to_owned()],
+    );
+    compare(client_name, &script, (&direct, &through), "remote_");
+}
+
+macro_rules! remote_pairs {
+    ($($name:ident: $client:literal, $direct:literal, $server:literal;)*) => {
+        mod http {
+            $(#[test]
+            fn $name() {
+                super::same_direct_and_through_http($client, $direct, $server);
+            })*
+        }
+    };
+}
+
+// Without a session a server cannot tell which call of the handshake era is taken back, so where
+// that is so the client of the newer era is the measure.
+remote_pairs! {
+    everything_python_auto: "python-auto", "python-auto", "everything";
+    everything_typescript_legacy: "typescript-legacy", "typescript-legacy", "everything";
+    python_python_auto: "python-auto", "python-auto", "python";
+    python_python_legacy: "python-legacy", "python-auto", "python";
+    python_typescript_legacy: "typescript-legacy", "typescript-auto", "python";
+    stateless_python_legacy: "python-legacy", "python-auto", "stateless";
+    stateless_typescript_auto: "typescript-auto", "typescript-auto", "stateless";
+    typescript_typescript_auto: "typescript-auto", "typescript-auto", "typescript";
+    typescript_typescript_legacy: "typescript-legacy", "typescript-auto", "typescript";
+}
+
+/// A CA of the organisation's own, and a certificate by it for 127.0.0.1 only.
+fn certificates(dir: &Path) {
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        run(command.args(arguments.split(' ')).current_dir(dir)).ok();
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!(
+        "req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=Peers -days 2"
+    ));
+    openssl(&format!(
+        "req {key} -keyout leaf.key -out leaf.csr -subj /CN=peer"
+    ));
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 \
+         -extfile names",
+    );
+}
+
+/// nginx before a server, with TLS; it lets in who has the token.
+fn nginx(dir: &Path, upstream: u16) -> (Running, u16) {
+    let port = free_port();
+    std::fs::write(
+        dir.join("nginx.conf"),
+        format!(
+            "daemon off; master_process off; pid nginx.pid; error_log stderr;\n\
+             events {{}}\n\
+             http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy;\n\
+             fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
+             server {{ listen 127.0.0.1:{port} ssl; ssl_certificate leaf.pem;\n\
+             ssl_certificate_key leaf.key;\n\
+             location /mcp {{ if ($http_authorization != 'Bearer letmein-please') {{ return 401; }}\n\
+             proxy_http_version 1.1; proxy_set_header Connection '';\n\
+             proxy_pass http://127.0.0.1:{upstream}; }} }} }}\n"
+        ),
+    )
+    .unwrap();
+    let mut command = Command::new("/usr/sbin/nginx");
+    command
+        .arg("-p")
+        .arg(dir)
+        .args(["-c", "nginx.conf", "-e", "stderr"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let process = Running::start(&mut command);
+    wait_for("nginx to listen", || {
+        TcpStream::connect(("127.0.0.1", port)).ok().map(drop)
+    });
+    (process, port)
+}
+
+#[test]
+fn a_server_behind_nginx_with_tls_by_a_private_authority() {
+    if !Path::new("/usr/sbin/nginx").exists() {
+        return crate::hostile::skipped("nginx is not installed (apt-get install nginx-light)");
+    }
+    let org = Org::new();
+    let dir = org.path().join("nginx");
+    std::fs::create_dir(&dir).unwrap();
+    certificates(&dir);
+    let listening = Listening::start(&org, "python");
+    let (_nginx, port) = nginx(&dir, listening.port);
+    org.settings("secret_stores: {key_file: true}");
+    org.write(
+        "trust/ca.pem",
+        &std::fs::read_to_string(dir.join("ca.pem")).unwrap(),
+    );
+    let entry = |host: &str| {
+        Server::http("remote", &format!("https://{host}:{port}/mcp"))
+            .credential("front-door", "bearer")
+    };
+    let pin = || {
+        let mut command = Command::new(program("mcpshim-admin"));
+        command.arg("pin").arg(org.sources());
+        crate::support::run_with(
+            command.args(["remote", "--credential-stdin"]),
+            "letmein-please\n",
+        )
+    };
+    org.agent("ci");
+    org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
+    for (server, says) in [
+        (
+            entry("127.0.0.1"),
+            "signed by an authority that this machine does not know",
+        ),
+        (entry("localhost").ca("trust/ca.pem"), "is for another name"),
+    ] {
+        org.server(&server);
+        let ended = pin();
+        assert!(ended.stdout.contains(says), "{says}: {ended:#?}");
+    }
+    org.server(&entry("127.0.0.1").ca("trust/ca.pem"));
+    pin().ok();
+    org.republish();
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+    let mut set = org.laptop_as("ci");
+    set.args(["credential", "set", "remote"]);
+    crate::support::run_with(&mut set, "letmein-please\n").ok();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let answer = shim.call("remote_echo", json!({"message": "through TLS"}));
+    assert_eq!(answer.text(), "through TLS");
+    // progress comes while the call runs, not when it is over
+    let params = json!({"name": "remote_slow", "arguments": {"steps": 3},
+        "_meta": {"progressToken": 7}});
+    assert_eq!(shim.request("tools/call", params).text(), "done");
+    let progressed = shim
+        .others
+        .iter()
+        .filter(|m| m["method"] == "notifications/progress");
+    assert_eq!(progressed.count(), 3);
+    shim.close();
 }
 
 macro_rules! pairs {

@@ -1,10 +1,11 @@
 // Runs a script of MCP requests through the TypeScript SDK and prints one JSON line a step.
 //
 //   node client.mjs auto|legacy SCRIPT PREFIX -- COMMAND ARGS…
+//   node client.mjs auto|legacy SCRIPT PREFIX -- http://ADDRESS
 //
 // What is printed and how is in README.md; client.py and rmcp/src/main.rs do the same.
 import { readFileSync } from 'node:fs';
-import { Client } from '@modelcontextprotocol/client';
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 
 const [mode, scriptPath, prefix, dashes, command, ...args] = process.argv.slice(2);
@@ -12,7 +13,10 @@ if (dashes !== '--') throw new Error('usage: client.mjs auto|legacy SCRIPT PREFI
 const script = JSON.parse(readFileSync(scriptPath, 'utf8'));
 
 const client = new Client({ name: 'peer-typescript', version: '1' }, { capabilities: {}, versionNegotiation: { mode } });
-await client.connect(new StdioClientTransport({ command, args, env: process.env, stderr: 'inherit' }));
+const transport = command.startsWith('http://')
+    ? new StreamableHTTPClientTransport(new URL(command))
+    : new StdioClientTransport({ command, args, env: process.env, stderr: 'inherit' });
+await client.connect(transport);
 
 const timeout = 60_000;
 const lists = {

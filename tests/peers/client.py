@@ -1,6 +1,7 @@
 """Runs a script of MCP requests through the Python SDK and prints one JSON line a step.
 
     python client.py auto|legacy SCRIPT PREFIX -- COMMAND ARGS…
+    python client.py auto|legacy SCRIPT PREFIX -- http://ADDRESS
 
 What is printed and how is in README.md; client.mjs and rmcp/src/main.rs do the same.
 """
@@ -101,7 +102,10 @@ async def main():
     with open(script, encoding="utf-8") as file:
         script = json.load(file)
     failed = False
-    server = StdioServerParameters(command=command, args=args, env=dict(os.environ))
+    if command.startswith("http://"):
+        server = command
+    else:
+        server = StdioServerParameters(command=command, args=args, env=dict(os.environ))
     info = Implementation(name="peer-python", version="1")
     async with Client(server, mode=mode, client_info=info, read_timeout_seconds=60) as client:
         steps = Steps(client, prefix)

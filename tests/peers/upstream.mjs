@@ -1,11 +1,17 @@
 // A server of the TypeScript SDK v2: speaks both eras, whichever the client opens with.
-import { McpServer, ResourceTemplate, completable } from '@modelcontextprotocol/server';
+//
+//   node upstream.mjs                 on its standard streams
+//   node upstream.mjs http PORT       over HTTP on loopback, the handshake era without sessions
+//   node upstream.mjs stateless PORT  the same, the newer era only
+import { createServer } from 'node:http';
+import { Readable } from 'node:stream';
+import { createMcpHandler, McpServer, ResourceTemplate, completable } from '@modelcontextprotocol/server';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { z } from 'zod';
 
 let cancelled = 0;
 
-serveStdio(() => {
+function make() {
     const server = new McpServer(
         { name: 'peer-typescript', version: '1.0.0', title: 'A TypeScript peer' },
         { instructions: 'Use echo to hear yourself.' }
@@ -67,4 +73,31 @@ serveStdio(() => {
         async (uri, { id }) => ({ contents: [{ uri: uri.href, mimeType: 'application/json', text: JSON.stringify({ id }) }] })
     );
     return server;
-});
+}
+
+// the SDK's handler speaks fetch; Node does not
+async function answer(handler, request, response) {
+    const gone = new AbortController();
+    response.on('close', () => gone.abort());
+    const body = request.method === 'POST' ? Readable.toWeb(request) : undefined;
+    const { method, headers } = request;
+    const asked = new Request(`http://127.0.0.1${request.url}`, { method, headers, body, duplex: 'half', signal: gone.signal });
+    const answered = await handler.fetch(asked);
+    response.writeHead(answered.status, Object.fromEntries(answered.headers));
+    if (answered.body === null) return response.end();
+    const reader = answered.body.getReader();
+    response.on('close', () => reader.cancel().catch(() => {}));
+    for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return response.end();
+        response.write(value);
+    }
+}
+
+const [how, port] = process.argv.slice(2);
+if (how === undefined) {
+    serveStdio(make);
+} else {
+    const handler = createMcpHandler(make, { legacy: how === 'stateless' ? 'reject' : 'stateless' });
+    createServer((request, response) => answer(handler, request, response).catch(() => response.destroy())).listen(Number(port), '127.0.0.1');
+}

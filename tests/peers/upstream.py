@@ -1,4 +1,10 @@
-"""A server of the Python SDK: speaks both eras, whichever the client opens with."""
+"""A server of the Python SDK: speaks both eras, whichever the client opens with.
+
+    python upstream.py             on its standard streams
+    python upstream.py http PORT   over HTTP on loopback, the handshake era with sessions
+"""
+
+import sys
 
 from typing import TypedDict
 
@@ -85,4 +91,7 @@ async def completion(ref, argument, context):
     return Completion(values=[v for v in values if v.startswith(argument.value)])
 
 
-server.run()
+if sys.argv[1:2] == ["http"]:
+    server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
+else:
+    server.run()

@@ -6,6 +6,7 @@
 
 mod org;
 mod process;
+pub(crate) mod web;
 
 pub(crate) use org::{Collector, Grant, Issuer, Org, Server};
-pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, wait_for};
+pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, run_with, wait_for};

@@ -92,13 +92,27 @@ impl Ended {
 /// Runs a command to its end, with a deadline.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Ended {
+    run_with(command, "")
+}
+
+/// The same, with this on its standard input.
+#[track_caller]
+pub(crate) fn run_with(command: &mut Command, input: &str) -> Ended {
     let shown = format!("{command:?}");
+    let stdin = match input {
+        "" => Stdio::null(),
+        _ => Stdio::piped(),
+    };
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("{shown}: {e}"));
+    if let Some(mut stdin) = child.stdin.take() {
+        // one that does not read it says so itself
+        drop(stdin.write_all(input.as_bytes()));
+    }
     let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
         let mut stream = stream.expect("piped");
         std::thread::spawn(move || {

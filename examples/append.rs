@@ -29,7 +29,7 @@ use mcpshim::spool::{Caps, RealDisk, Spool};
 fn main() {
     let dir = std::env::args_os()
         .nth(1)
-        .map_or_else(std::env::temp_dir, PathBuf::from);
+        .map_or_else(|| PathBuf::from("."), PathBuf::from);
     let dir = dir.join(format!("mcpshim-append-{}", std::process::id()));
     let clock = SystemClock::new();
     let (_, key) = generate_audit_key(&mut SystemEntropy, 0, u64::MAX).expect("a key");

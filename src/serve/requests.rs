@@ -138,7 +138,10 @@ mod tests {
         let key = ServerKey::parse("up").unwrap();
         let mut entropy = CountingEntropy(1);
         let asked = ask(state.path(), Some(key), true, &at(1000), &mut entropy).unwrap();
-        assert_eq!(pending(state.path(), &at(1030)), [asked.request.clone()]);
+        assert_eq!(
+            pending(state.path(), &at(1030)),
+            std::slice::from_ref(&asked.request)
+        );
         drop(asked);
         assert_eq!(pending(state.path(), &at(1000)), []);
         let asked = ask(state.path(), None, true, &at(1000), &mut entropy).unwrap();

@@ -191,7 +191,7 @@ impl Watch {
     fn run(mut self, notes: &Receiver<Note>) {
         while !self.outbox.is_closed() {
             let note = match self.pause() {
-                None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                None => notes.recv().map_err(RecvTimeoutError::from),
                 Some(pause) => notes.recv_timeout(pause),
             };
             let mut looks = self.notices.is_polled();

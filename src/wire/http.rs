@@ -342,11 +342,9 @@ pub fn encoded(value: &str) -> String {
     const MARKS: (&str, &str) = ("=?base64?", "?=");
     let visible = |c: u8| matches!(c, b'\t' | b' '..=b'~');
     let blank = |c: char| matches!(c, ' ' | '\t');
-    let plain = value.bytes().all(visible)
-        && !value.starts_with(blank)
-        && !value.ends_with(blank)
-        && !(value.starts_with(MARKS.0) && value.ends_with(MARKS.1));
-    if plain {
+    let marked = value.starts_with(MARKS.0) && value.ends_with(MARKS.1);
+    let blanks = value.starts_with(blank) || value.ends_with(blank);
+    if value.bytes().all(visible) && !marked && !blanks {
         return value.to_owned();
     }
     let body = BASE64.encode(value.as_bytes());

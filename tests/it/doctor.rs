@@ -183,7 +183,7 @@ fn faults_of_settings_and_state_are_named_first() {
         copy(&Path::new("/etc").join(name), &etc);
     }
     let managed = etc.join("mcpshim/managed.toml");
-    let within = || inside(&format!("mount --bind {:?} /etc", etc));
+    let within = || inside(&format!("mount --bind {etc:?} /etc"));
     std::fs::write(&managed, "org = \"it.example\"\n").unwrap();
     mode(&managed, 0o666);
     bed.names(&mut within(), "managed-untrusted", 5);
@@ -488,7 +488,7 @@ fn faults_of_servers_are_named_first() {
         std::fs::write(&wrapper, format!("#!/bin/sh\n{text}\n")).unwrap();
         mode(&wrapper, 0o755);
     };
-    let works = format!("exec {:?} --drift-if {:?}", real, flag);
+    let works = format!("exec {real:?} --drift-if {flag:?}");
     script(&works);
     org.server(&Server::new("up", &wrapper));
     org.agent("ci");

@@ -496,7 +496,7 @@ fn an_expired_registry_narrows_and_then_refuses() {
     // not say that it only reads
     let cases = [
         ("+6d", None),
-        ("+7d 12h", Some("only reading is allowed")),
+        ("+180h", Some("only reading is allowed")),
         ("+9d", Some("expired")),
     ];
     for (by, refusal) in cases {

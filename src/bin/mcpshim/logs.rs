@@ -60,14 +60,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if !screen.show(&last.unwrap_or_default())? {
         return Ok(());
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::park_timeout(LOOK);
         let news = log.more().map_err(unreadable)?;
         if !news.is_empty() && !screen.show(&news)? {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// A file that grows, and is replaced now and then.

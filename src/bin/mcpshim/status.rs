@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let status = policy::status(&snapshot, &now);
     let settings = config.as_ref().ok();
-    let machine = settings.map(|config| Machine::of(config));
+    let machine = settings.map(Machine::of);
     if args.json {
         out::print_json(&json!({
             "status": status,

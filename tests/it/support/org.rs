@@ -76,7 +76,7 @@ impl Server {
     pub(crate) fn args<S: AsRef<str>>(mut self, more: impl IntoIterator<Item = S>) -> Self {
         match &mut self.reach {
             Reach::Stdio { args, .. } => {
-                args.extend(more.into_iter().map(|a| a.as_ref().to_owned()))
+                args.extend(more.into_iter().map(|a| a.as_ref().to_owned()));
             }
             Reach::Http { .. } => panic!("a remote server has no arguments"),
         }

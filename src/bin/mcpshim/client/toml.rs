@@ -8,9 +8,9 @@
 //! args = ["serve"]
 //! ```
 //!
-//! `args` before `command` means that the file was made for it, and goes with it. An editor of
-//! documents (`toml_edit`) was tried: it ends every line in `\n` and adds a last line end, so a
-//! parser says where things are and text is cut and inserted, as for JSON.
+//! `args` before `command` means that the file was made for it, and goes with it. A parser
+//! says where things are, and text is cut and inserted, as for JSON: what lies around keeps its
+//! bytes by construction, line ends and spaces included.
 
 use std::ops::Range;
 

@@ -228,7 +228,7 @@ fn messages(turn: &Turn, number: usize) -> String {
     ])
 }
 
-/// The stream of the Responses API.
+/// The stream of the Responses API that Codex speaks.
 fn responses(turn: &Turn, number: usize) -> String {
     let item = match turn {
         Turn::Call { name, input } => json!({"type": "function_call", "id": format!("fc_{number}"),

@@ -216,9 +216,19 @@ pub(super) struct Held(#[expect(dead_code, reason = "held, not used")] File);
 
 /// Takes that right; waits while another process has it, at most [`limits::LOGIN_LOCK_MS`].
 pub(super) async fn lock(state_dir: &Path, issuer: &str) -> Result<Held, LoginError> {
-    let dir = state_dir.join("login");
     let name = Digest::of(issuer.as_bytes()).to_string();
-    let path = dir.join(format!("{name:.16}.lock"));
+    locked(state_dir, &format!("{name:.16}.lock")).await
+}
+
+/// The right to say who is signed in, at whichever issuer; taken after the one of the issuer.
+/// Without it a renewal at one issuer could write over a sign-in that was just made at another.
+pub(super) async fn lock_claims(state_dir: &Path) -> Result<Held, LoginError> {
+    locked(state_dir, "claims.lock").await
+}
+
+async fn locked(state_dir: &Path, name: &str) -> Result<Held, LoginError> {
+    let dir = state_dir.join("login");
+    let path = dir.join(name);
     let failed = |source| LoginError::Disk {
         path: path.clone(),
         source,

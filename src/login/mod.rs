@@ -531,9 +531,10 @@ impl Keeper<'_> {
         // From here on the sign-in is the new one. A crash between these files leaves the person
         // of before with tokens of the new one: a renewal then refuses them, and asks for a
         // sign-in.
+        let said = kept::lock_claims(self.seat.state_dir).await?;
         kept::write_enrolment(self.seat.state_dir, id_token, salt, entropy)?;
         kept::write_claims(self.seat.state_dir, id_token, entropy)?;
-        drop(held);
+        drop((said, held));
         // the tokens of somebody else who was signed in here are theirs to lose; those of the
         // same person may belong to one session at the provider, which would end with them
         if let Some(old) = old.filter(|old| old.subject != *subject)

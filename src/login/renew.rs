@@ -201,6 +201,11 @@ async fn due(
         });
     };
     let expires_s = judge(seat, &tokens, id_token, clock)?;
+    // whoever signed in at another issuer meanwhile, or signed out, is not written over
+    let _said = kept::lock_claims(seat.state_dir).await?;
+    if !is_still(seat.state_dir, &tokens) {
+        return Ok(as_it_is(seat));
+    }
     kept::write_claims(seat.state_dir, id_token, entropy)?;
     drop(held);
     Ok(Renewal::Renewed { expires_s })
@@ -210,6 +215,21 @@ async fn due(
 fn as_it_is(seat: &Seat<'_>) -> Renewal {
     life(seat.state_dir).map_or(Renewal::Nobody, |life| Renewal::Current {
         expires_s: life.expires_s,
+    })
+}
+
+/// Whether the person these tokens are of is the one who is signed in.
+fn is_still(state_dir: &Path, tokens: &Kept) -> bool {
+    let claims = kept::claims(state_dir).ok().flatten();
+    let claims = claims.as_ref().and_then(|token| {
+        let text = std::str::from_utf8(token.expose()).ok()?;
+        identity::unverified(text)
+    });
+    claims.is_some_and(|claims| {
+        let is = |name: &str, text: &str| {
+            claims.get(name).and_then(serde_json::Value::as_str) == Some(text)
+        };
+        is("iss", &tokens.issuer) && is("sub", &tokens.subject)
     })
 }
 
@@ -261,6 +281,32 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::CountingEntropy;
+
+    #[test]
+    fn renewed_is_only_who_is_signed_in_still() {
+        let state = tempfile::tempdir().unwrap();
+        let state = state.path();
+        let tokens = Kept::new("https://one.example", "c", "ann", None);
+        assert!(!is_still(state, &tokens), "signed out");
+        let sign_in = |iss: &str, sub: &str| {
+            let part = |value: serde_json::Value| {
+                data_encoding::BASE64URL_NOPAD.encode(value.to_string().as_bytes())
+            };
+            let header = part(serde_json::json!({"alg": "EdDSA"}));
+            let claims = part(serde_json::json!({"iss": iss, "sub": sub}));
+            let token = format!("{header}.{claims}.eA");
+            kept::write_claims(state, &token, &mut CountingEntropy(7)).unwrap();
+        };
+        for (iss, sub, still) in [
+            ("https://one.example", "ann", true),
+            ("https://one.example", "bea", false),
+            ("https://two.example", "ann", false),
+        ] {
+            sign_in(iss, sub);
+            assert_eq!(is_still(state, &tokens), still, "{iss} {sub}");
+        }
+    }
 
     #[test]
     fn renewal_is_due_before_the_warning_and_not_at_once() {

@@ -67,6 +67,8 @@ pub const RESUME_TRIES: u32 = 5;
 /// How long the end of an answer is waited for once everything in it has come, in milliseconds:
 /// its connection can be used again then.
 pub const ANSWER_END_MS: u64 = 1_000;
+/// How long a remote server may take to take a notification, in milliseconds.
+pub const HTTP_NOTE_MS: u64 = 30_000;
 /// How long a remote session's end may take to be said, in milliseconds.
 pub const FAREWELL_MS: u64 = 2_000;
 /// First and longest pause before a broken `subscriptions/listen` is asked for again, in

@@ -202,7 +202,16 @@ impl Shared {
 
 /// Sends a line and gives what comes back.
 pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
-    let over = exchange(&shared, &post, &tell).await;
+    let exchanged = exchange(&shared, &post, &tell);
+    let over = match post.id {
+        Some(_) => exchanged.await,
+        // nobody waits for the answer to a notification, and so nobody would ever end this
+        None => {
+            let patience = Duration::from_millis(limits::HTTP_NOTE_MS);
+            let over = tokio::time::timeout(patience, exchanged).await;
+            over.unwrap_or(Over::Answered)
+        }
+    };
     tell.tell(What::Over(over)).await;
 }
 
@@ -419,14 +428,17 @@ async fn read(
     let mut holding = shared.holding();
     let mut parser = Parser::new(limits::LINE_BYTES);
     let mut answered = false;
+    // set with the answer: a server that goes on afterwards must not keep its connection for ever
+    let mut end = None;
     let mut pieces = Vec::new();
     loop {
         let chunk = response.chunk();
         let chunk = if answered {
-            let patience = Duration::from_millis(limits::ANSWER_END_MS);
-            match tokio::time::timeout(patience, chunk).await {
-                Ok(chunk) => chunk,
-                Err(_) => return Ended::Answered,
+            let now = tokio::time::Instant::now();
+            let end = *end.get_or_insert(now + Duration::from_millis(limits::ANSWER_END_MS));
+            match tokio::time::timeout_at(end, chunk).await {
+                Ok(chunk) if now < end => chunk,
+                Ok(_) | Err(_) => return Ended::Answered,
             }
         } else {
             chunk.await

@@ -41,6 +41,8 @@ use crate::session::Loss;
 use crate::wire::http::{AnnotationError, Mirrored, Parcel, headers};
 use crate::wire::msg::Message;
 
+/// Exchanges of the link's own at once: lists, the stream of news, notifications.
+const OWN: usize = 16;
 /// Lines taken from the tasks at once.
 const LINES: usize = 32;
 /// Longest session id and version that are sent back, in bytes.
@@ -56,6 +58,9 @@ pub struct Remote {
     notes: mpsc::Receiver<Note>,
     sender: mpsc::Sender<Note>,
     open: BTreeMap<u64, Open>,
+    /// As many exchanges at once: each may hold a connection, and a server can leave them open
+    /// that are settled.
+    most: usize,
     next: u64,
     /// What a server of the handshake era gets with every request after `initialize`.
     stamp: HeaderMap,
@@ -135,6 +140,10 @@ impl Remote {
             notes,
             sender,
             open: BTreeMap::new(),
+            most: usize::try_from(server.limits.in_flight)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(2)
+                .saturating_add(limits::SUBSCRIPTIONS + OWN),
             next: 0,
             stamp: HeaderMap::new(),
             mirrored: BTreeMap::new(),
@@ -204,6 +213,16 @@ impl Remote {
                 Some((serial, true)) => return drop(self.open.remove(&serial)),
                 Some((serial, false)) => kind = Kind::Cancel(serial),
             }
+        }
+        if self.open.len() >= self.most {
+            if let Kind::Cancel(other) = kind {
+                self.open.remove(&other);
+            }
+            let why = format!(
+                "does not end {} of its answers; wait for it",
+                self.open.len()
+            );
+            return self.refuse(parcel.id, &why);
         }
         let waiting: usize = self.open.values().map(|open| open.bytes).sum();
         if waiting + line.len() > limits::LINK_QUEUE_BYTES && waiting > 0 {

@@ -335,8 +335,16 @@ impl Link {
     /// one: then a new link is needed, and this one is stopped when its calls have ended.
     #[must_use]
     pub fn set_server(&mut self, server: Arc<ServerDoc>, now: &Now) -> bool {
-        // what was declared when it was opened cannot be taken back
-        if server.transport != self.server.transport || server.roots != self.server.roots {
+        let given = |server: &ServerDoc| {
+            let credential = server.credential.as_ref();
+            credential.map(|credential| (credential.id.clone(), credential.inject.clone()))
+        };
+        // what was declared or given when it was opened cannot be taken back
+        if server.id != self.server.id
+            || server.transport != self.server.transport
+            || given(&server) != given(&self.server)
+            || server.roots != self.server.roots
+        {
             return false;
         }
         let same_pin = server.pin == self.server.pin

@@ -780,6 +780,15 @@ fn a_new_pin_is_compared_before_the_next_call_and_a_new_transport_needs_a_new_li
         ca_pem: None,
     };
     assert!(!link.set_server(Arc::new(other), &now));
+    // nor is one that was opened without a credential, or with one that is not named any more
+    let mut other = ServerDoc::clone(&doc("strict", "2025-11-25", ""));
+    other.credential = Some(crate::registry::doc::CredentialDoc {
+        id: "token".parse().unwrap(),
+        inject: crate::registry::doc::Inject::Bearer,
+        obtain: String::new(),
+        rotate_days: None,
+    });
+    assert!(!link.set_server(Arc::new(other), &now));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::limits;
 
 /// `<state_dir>/trust/registry.state`: replaced whole, read without a lock.
@@ -157,10 +157,8 @@ fn make_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(file) = config::open_regular(path)? else {
+        return Ok(None);
     };
     let most = limits::REGISTRY_BYTES as u64 * 2;
     let size = file.metadata()?.len();

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Entropy, Now};
+use crate::config;
 use crate::ids::ServerKey;
 use crate::vault::{create_private, create_private_dir};
 
@@ -90,9 +91,9 @@ pub(super) fn pending(state_dir: &Path, now: &Now) -> Vec<Request> {
         return Vec::new();
     };
     let read = |path: &Path| -> Option<Request> {
-        let meta = std::fs::metadata(path).ok()?;
-        let text = (meta.len() <= FILE_BYTES).then(|| std::fs::read(path))?;
-        serde_json::from_slice(&text.ok()?).ok()
+        // what is cut is no JSON any more, and a pipe holds nobody up
+        let text = config::read_regular(path, FILE_BYTES).ok()??;
+        serde_json::from_slice(&text).ok()
     };
     entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -147,6 +148,21 @@ mod tests {
         let asked = ask(state.path(), None, true, &at(1000), &mut entropy).unwrap();
         assert_eq!(pending(state.path(), &at(1031)), [], "old");
         assert!(!asked.path.exists(), "and gone");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_holds_nobody_up() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let state = tempfile::tempdir().unwrap();
+        let dir = dir(state.path());
+        std::fs::create_dir(&dir).unwrap();
+        let mode = Mode::from_raw_mode(0o600);
+        for path in [dir.join("a.json"), state.path().join("session.claims")] {
+            mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
+        }
+        assert_eq!(pending(state.path(), &at(1000)), []);
+        assert!(crate::login::claims(state.path()).is_err());
     }
 
     #[test]

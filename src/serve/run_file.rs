@@ -99,11 +99,7 @@ fn abandoned(path: &Path) -> io::Result<Option<File>> {
 }
 
 fn read(path: &Path) -> Option<Running> {
-    let meta = std::fs::metadata(path).ok()?;
-    if meta.len() > FILE_BYTES {
-        return None;
-    }
-    let text = std::fs::read(path).ok()?;
+    let text = crate::config::read_regular(path, FILE_BYTES).ok()??;
     serde_json::from_slice(&text)
         .inspect_err(|error| tracing::debug!(%error, "A run file is not understood."))
         .ok()

@@ -346,10 +346,10 @@ fn read_credential(path: &Path) -> Result<Option<Secret>, VaultError> {
 
 /// [`read_private`] for files of another size.
 fn read_private_up_to(path: &Path, limit: u64) -> Result<Option<Secret>, VaultError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("read", path)(error)),
+    // a pipe in its place would hold up whoever follows the sign-in for ever
+    let file = crate::config::open_regular(path).map_err(failed("read", path))?;
+    let Some(file) = file else {
+        return Ok(None);
     };
     #[cfg(unix)]
     {

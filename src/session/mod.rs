@@ -256,7 +256,7 @@ impl Machine {
             // the records of the end are still to be confirmed; nothing else counts any more
             return match input {
                 Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
-                Input::Recorded { upto } => self.recorded(upto),
+                Input::Recorded { upto } => self.recorded(upto, now),
                 Input::ClientClosed
                 | Input::ClientFault(_)
                 | Input::ClientLine(_)
@@ -286,7 +286,7 @@ impl Machine {
                 self.link_opened(link, credential, now);
             }
             Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
-            Input::Recorded { upto } => self.recorded(upto),
+            Input::Recorded { upto } => self.recorded(upto, now),
             Input::Renew { server, at_once } => self.renew(&server, at_once, now),
             Input::Snapshot(snapshot) => {
                 self.take_snapshot(snapshot, now);
@@ -315,7 +315,7 @@ impl Machine {
         self.moved = true;
         self.routes.clear();
         self.links_follow(now);
-        self.decide_held(now);
+        self.decide_held(&old, now);
         self.lists_changed(&old, &new);
         self.warn(now);
     }

@@ -26,7 +26,7 @@ use crate::identity::Caller;
 use crate::ids::{Digest, ExposedName, LinkId, RoleName, ServerKey};
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::policy::{Access, Decision, Denial, DenialCode, Started, decide};
+use crate::policy::{Access, Decision, Denial, DenialCode, Snapshot, Started, allows, decide};
 use crate::registry::doc::{AuditRule, FailMode, ServerDoc};
 use crate::secret::Content;
 use crate::wire::era::{self, Era, ErrorAs};
@@ -935,15 +935,11 @@ impl Machine {
     }
 
     /// Sends what waited for the record.
-    pub(super) fn recorded(&mut self, upto: super::Ticket) {
+    pub(super) fn recorded(&mut self, upto: super::Ticket, now: &Now) {
         while let Some(held) = self.outbox.release(upto) {
             match held {
                 Held::Answer { line, .. } => self.outbox.send_client(line),
-                Held::Call(key) => {
-                    if let Some(line) = self.calls.send(key) {
-                        self.outbox.send_link(key.link, Upstream::Call(line));
-                    }
-                }
+                Held::Call(key) => self.let_go(key, now),
                 Held::Done => self.outbox.push(super::Output::Done),
                 Held::Told { to, line, .. } => self.tell_upstream(&to, line),
             }
@@ -973,9 +969,7 @@ impl Machine {
                 Held::Call(key) => match self.calls.fail_mode(key) {
                     Some(FailMode::Open) => {
                         self.outbox.count("unrecorded", now);
-                        if let Some(line) = self.calls.send(key) {
-                            self.outbox.send_link(key.link, Upstream::Call(line));
-                        }
+                        self.let_go(key, now);
                     }
                     Some(FailMode::Closed) => {
                         let text = format!("the call could not be recorded ({reason})");
@@ -1011,27 +1005,63 @@ impl Machine {
         instead
     }
 
-    /// The snapshot moved: calls whose intent is still on its way into the record are decided
-    /// again, because that may take as long as a collector does.
-    pub(super) fn decide_held(&mut self, now: &Now) {
+    /// Sends a held call, if it is still allowed: the record may have taken as long as a collector
+    /// does, and time alone ends sign-ins, agents, rules and registries.
+    fn let_go(&mut self, key: Key, now: &Now) {
         let snapshot = Arc::clone(&self.snapshot);
+        let held = self.calls.get(key).map(|call| &call.access);
+        if let Some(access) = held.filter(|access| !allows(&snapshot, access, now)) {
+            let denial = match decide(&snapshot, access, now) {
+                Decision::Ask(question) => question.absurd(),
+                Decision::Deny(denial) => denial,
+                // one function judges both; a difference must not become a call
+                Decision::Allow(_) => Denial::new(
+                    DenialCode::StaleSnapshot,
+                    format!("the rules changed while {access} was waiting; call it again"),
+                ),
+            };
+            return self.take_back_for(key, &denial, now);
+        }
+        if let Some(line) = self.calls.send(key) {
+            self.outbox.send_link(key.link, Upstream::Call(line));
+        }
+    }
+
+    /// The snapshot moved: calls whose intent is still on its way into the record are decided
+    /// again, because that may take as long as a collector does. Where somebody else calls now,
+    /// none of them is sent: their intents name the caller of before.
+    pub(super) fn decide_held(&mut self, before: &Snapshot, now: &Now) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let same = match (before.caller(), snapshot.caller()) {
+            (Some(before), Some(now)) => before.is_same(now),
+            // nobody is refused everything
+            (None, _) | (_, None) => true,
+        };
         let held = self
             .calls
             .select(|_, call| matches!(call.stage, Stage::Held(_)));
         for key in held {
-            let decision = self
-                .calls
-                .get(key)
-                .map(|call| decide(&snapshot, &call.access, now));
-            let denial = match decision {
-                None | Some(Decision::Allow(_)) => continue,
-                Some(Decision::Ask(question)) => question.absurd(),
-                Some(Decision::Deny(denial)) => denial,
+            let Some(access) = self.calls.get(key).map(|call| &call.access) else {
+                continue;
             };
-            if let Some(Instead { id, tool, era }) = self.take_back(key, now) {
-                let (code, text) = (denial.code.as_str(), denial.client_text());
-                self.outbox.send_client(denied(&id, era, tool, code, &text));
-            }
+            let denial = match decide(&snapshot, access, now) {
+                Decision::Allow(_) if same => continue,
+                Decision::Allow(_) => Denial::new(
+                    DenialCode::StaleSnapshot,
+                    format!("somebody else signed in while {access} was waiting; call it again"),
+                ),
+                Decision::Ask(question) => question.absurd(),
+                Decision::Deny(denial) => denial,
+            };
+            self.take_back_for(key, &denial, now);
+        }
+    }
+
+    /// Ends a call that is not sent, and tells the client why.
+    fn take_back_for(&mut self, key: Key, denial: &Denial, now: &Now) {
+        if let Some(Instead { id, tool, era }) = self.take_back(key, now) {
+            let (code, text) = (denial.code.as_str(), denial.client_text());
+            self.outbox.send_client(denied(&id, era, tool, code, &text));
         }
     }
 

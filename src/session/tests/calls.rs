@@ -687,6 +687,52 @@ fn a_call_that_waits_for_its_record_is_decided_again_when_the_rules_change() {
     "#);
 }
 
+/// A call whose record is withheld, of a session past its first call.
+fn withheld() -> Rig {
+    let mut rig = Rig::handshake();
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}"#,
+    );
+    rig.recording = Recording::Withheld;
+    rig.play(r#"> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    rig
+}
+
+#[test]
+fn a_call_that_waits_for_its_record_is_not_sent_after_the_end_of_the_sign_in() {
+    let mut rig = withheld();
+    let leeway_s = crate::limits::TOKEN_LEEWAY_S;
+    rig.now.wall_us = fixture::at(fixture::NOW + 3600 + leeway_s).wall_us;
+    let transcript = rig.play("recorded");
+    assert!(!transcript.contains("»alpha"), "{transcript}");
+    assert!(transcript.contains("! outcome 2 NotSent"), "{transcript}");
+    assert!(transcript.contains(r#""code":"no-caller""#), "{transcript}");
+}
+
+#[test]
+fn a_call_that_waits_for_its_record_is_not_sent_in_the_name_of_somebody_else() {
+    let mut rig = withheld();
+    let mut bea = ann(&["eng"]);
+    if let Caller::Person { subject, .. } = &mut bea {
+        *subject = "bea".to_owned();
+    }
+    rig.handle(Input::Snapshot(snapshot_of(2, &registry(), Some(bea))));
+    let transcript = rig.play("recorded");
+    assert!(!transcript.contains("»alpha"), "{transcript}");
+    assert!(transcript.contains("! outcome 2 NotSent"), "{transcript}");
+    assert!(
+        transcript.contains("somebody else signed in while alpha/echo was waiting"),
+        "{transcript}"
+    );
+    // a renewed sign-in is the same person's
+    let mut rig = withheld();
+    let renewed = snapshot_of(2, &registry(), Some(ann(&["eng"])));
+    rig.handle(Input::Snapshot(renewed));
+    let transcript = rig.play("recorded");
+    assert!(transcript.contains("»alpha"), "{transcript}");
+}
+
 #[test]
 fn what_nobody_would_ask_for_is_cut_in_the_answer_and_counted_where_it_cannot_be_read() {
     let mut rig = Rig::handshake();

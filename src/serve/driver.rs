@@ -108,6 +108,8 @@ struct Driver {
     stillborn: VecDeque<Stillborn>,
     /// The link that is looked at first, so that a busy one does not starve the others.
     turn: u32,
+    /// A link was heard last, so the client is asked first.
+    links_last: bool,
     /// Rings when a signal asks us to end.
     signals: oneshot::Receiver<()>,
     watcher: Option<Watcher>,
@@ -192,6 +194,7 @@ impl Driver {
             farewells: JoinSet::new(),
             stillborn: VecDeque::new(),
             turn: 0,
+            links_last: false,
             signals: signals()?,
             watcher: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -257,20 +260,33 @@ impl Driver {
         if let Poll::Ready(news) = self.keeper.poll_news(cx) {
             return Poll::Ready(Event::Credential(news));
         }
-        let held = self.client_out.queued_bytes();
-        if let Poll::Ready(event) = self.poll_links(cx, held < CLIENT_QUEUE_BYTES) {
-            return Poll::Ready(event);
+        if self.armed_us.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Timer);
         }
-        if let Some(source) = self.client_in.as_mut().filter(|_| held < CLIENT_FULL_BYTES)
+        // a server that never stops writing must not keep us from the client, nor the client us
+        // from servers: whoever was heard last is asked last
+        let held = self.client_out.queued_bytes();
+        for links in [!self.links_last, self.links_last] {
+            let event = match links {
+                true => self.poll_links(cx, held < CLIENT_QUEUE_BYTES),
+                false => self.poll_client(cx, held < CLIENT_FULL_BYTES),
+            };
+            if event.is_ready() {
+                self.links_last = links;
+                return event;
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_client(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Event> {
+        if let Some(source) = self.client_in.as_mut().filter(|_| read)
             && let Poll::Ready(read) = source.poll_fill(cx, &mut self.client_buffer)
         {
             return Poll::Ready(match read {
                 Ok(len) => Event::ClientRead(len),
                 Err(error) => Event::ClientBroke(error),
             });
-        }
-        if self.armed_us.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Timer);
         }
         Poll::Pending
     }

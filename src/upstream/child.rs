@@ -10,6 +10,9 @@ use super::streams::{Sink, Source};
 use super::{Launch, PipeEvent, Report, SpawnError, Started, Words};
 use crate::wire::line::LineBuffer;
 
+/// Reads of standard error in one turn: a server that floods it must not hold up the session.
+const ERRORS: usize = 4;
+
 /// A server that was started. Dropping it ends the server and everything below it.
 #[derive(Debug)]
 pub struct Child {
@@ -104,7 +107,10 @@ impl Child {
     }
 
     fn poll_errors(&mut self, cx: &mut Context<'_>) {
-        while let Some(errors) = &mut self.errors {
+        for _ in 0..ERRORS {
+            let Some(errors) = &mut self.errors else {
+                return;
+            };
             match errors.poll_fill(cx, &mut self.heard) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(len)) if len > 0 => {
@@ -120,6 +126,8 @@ impl Child {
                 }
             }
         }
+        // there is more: first the client, the clock and other servers have their turn
+        cx.waker().wake_by_ref();
     }
 
     /// Hears how it is. Returns whether the program has just been started.

@@ -354,8 +354,8 @@ pub enum Transport {
         /// Its arguments; never a secret. `{project_dir}` stands for the client's project.
         #[serde(default)]
         args: Vec<String>,
-        /// Where it runs: an absolute path, or one that starts with `{project_dir}`. Absent: where
-        /// the client started mcpshim.
+        /// Where it runs: an absolute path, or one that starts with `{project_dir}`. Absent: the
+        /// user's home, so that files of a project decide nothing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cwd: Option<String>,
         /// Variables set for it, beside the allowlist; never a secret.

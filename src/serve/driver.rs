@@ -254,7 +254,10 @@ impl Driver {
             match watcher.poll_news(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Some(news)) => return Poll::Ready(Event::News(news)),
-                Poll::Ready(None) => self.watcher = None,
+                Poll::Ready(None) => {
+                    tracing::error!("The watcher ended: restart the client to follow changes.");
+                    self.watcher = None;
+                }
             }
         }
         if let Poll::Ready(news) = self.keeper.poll_news(cx) {

@@ -106,7 +106,7 @@ pub struct Launch {
     pub scrubber: Scrubber,
     /// The allowlisted part of our own environment.
     pub environment: Environment,
-    /// Where it starts, as the registry writes it until [`Launch::place`]; where we run when `None`.
+    /// Where it starts, as the registry writes it until [`Launch::place`], which says the home for `None`.
     pub cwd: Option<PathBuf>,
     /// Where its standard error is kept, bounded; nowhere when `None`.
     pub log: Option<PathBuf>,

@@ -23,6 +23,7 @@ impl Launch {
             }
         }
         let Some(dir) = self.cwd.take() else {
+            self.cwd = Some(self.home());
             return Ok(());
         };
         let dir = match dir.to_str().map(|dir| placed(dir, project)).transpose()? {
@@ -37,6 +38,16 @@ impl Launch {
         }
         self.cwd = Some(dir);
         Ok(())
+    }
+
+    /// Where a server starts that says nothing of it. Never where the client works: package
+    /// runners read settings and packages there, so that a cloned project would choose the
+    /// program that gets the credential.
+    fn home(&self) -> PathBuf {
+        let named = ["HOME", "USERPROFILE"].into_iter();
+        let mut named = named.filter_map(|name| self.environment.get(name).map(PathBuf::from));
+        let home = named.find(|dir| dir.is_absolute() && dir.is_dir());
+        home.unwrap_or_else(|| PathBuf::from(std::path::MAIN_SEPARATOR_STR))
     }
 }
 
@@ -106,6 +117,30 @@ mod tests {
         }
         assert_eq!(check("{project_dir}/x", Some("/")), "/x");
         assert_eq!(check("{project_dir}", Some("/")), "/");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_starts_at_home_and_never_in_the_project() {
+        let home = tempfile::tempdir().unwrap();
+        let launch = |home: &Path| Launch {
+            key: crate::ids::ServerKey::parse("s").unwrap(),
+            command: "npx".to_owned(),
+            args: Vec::new(),
+            env: std::collections::BTreeMap::new(),
+            secrets: std::collections::BTreeMap::new(),
+            scrubber: crate::secret::Scrubber::default(),
+            environment: crate::upstream::Environment::of([("HOME".into(), home.into())]),
+            cwd: None,
+            log: None,
+        };
+        let placed = |home: &Path| {
+            let mut launch = launch(home);
+            launch.place(Some(Path::new("/srv/project"))).unwrap();
+            launch.cwd.unwrap()
+        };
+        assert_eq!(placed(home.path()), home.path());
+        assert_eq!(placed(Path::new("relative")), Path::new("/"));
+        assert_eq!(placed(Path::new("/no/such/home")), Path::new("/"));
     }
 
     #[test]

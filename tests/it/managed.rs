@@ -365,7 +365,12 @@ fn no_variable_bends_a_managed_machine() {
         assert_eq!(seen.settings, quiet.settings, "{name}");
         assert_eq!(seen.server, quiet.server, "{name}");
         assert_eq!(seen.peers, quiet.peers, "{name}");
-        let more: Vec<_> = seen.files.difference(&quiet.files).collect();
+        let mut more: BTreeSet<_> = seen.files.difference(&quiet.files).cloned().collect();
+        if !more.is_empty() {
+            // what a variable does, it does again; what comes by chance of timing does not
+            let again = traced(&machine, &traces.join(format!("{name}-again")), &given);
+            more.retain(|file| again.files.contains(file));
+        }
         assert!(more.is_empty(), "{name} makes it touch {more:#?}");
         let touched = std::fs::read_dir(&evil).unwrap().count();
         assert_eq!(touched, 0, "{name} makes it write");

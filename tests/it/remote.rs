@@ -196,7 +196,7 @@ fn a_forgotten_session(refuse: fn(&mut Line) -> bool) {
     );
     assert_eq!(text(&shim.call("web_hello", json!({}))), "s-2");
     shim.close();
-    assert_eq!(ends(&org), ["Ok", "NotSent", "Ok"]);
+    assert_eq!(ends(&org), ["Ok", "Error(404)", "Ok"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ use super::{PipeEvent, SpawnError};
 use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
-use crate::session::Loss;
+use crate::session::{Loss, Reach};
 use crate::wire::http::{AnnotationError, Mirrored, Parcel, headers};
 use crate::wire::msg::Message;
 
@@ -357,10 +357,14 @@ impl Remote {
                     Over::Answered => None,
                     Over::Lost(loss) => Some(loss),
                     // MCP 2025-11-25, session management: it was not executed
-                    Over::SessionGone => Some(Loss::not_sent(
-                        "does not know this session any more, so it did not take the call; call \
-                         again",
-                    )),
+                    Over::SessionGone => Some(Loss {
+                        reach: Reach::Refused(404),
+                        reason: "does not know this session any more, so it did not take the \
+                                 call; call again"
+                            .to_owned(),
+                        pause_ms: None,
+                        broken: false,
+                    }),
                 };
                 if let (Some(id), Some(loss)) = (id, loss) {
                     self.events.push_back(PipeEvent::Lost { id, loss });

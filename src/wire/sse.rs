@@ -99,7 +99,13 @@ impl Parser {
             self.after_return = ending == b"\r";
             bytes = rest;
             if self.line.is_empty() {
-                self.line_of(line, give);
+                // the same bound as for a line that comes in pieces
+                let held = self.data.len() + line.len();
+                if self.over.is_none() && held > self.bound + FIELD_BYTES {
+                    self.pass_over(held);
+                } else {
+                    self.line_of(line, give);
+                }
             } else {
                 self.hold(line);
                 let mut line = std::mem::take(&mut self.line);
@@ -131,6 +137,7 @@ impl Parser {
 
     fn pass_over(&mut self, bytes: usize) {
         self.over = Some(bytes);
+        self.first = false;
         self.line = Vec::new();
         self.data = Vec::new();
     }
@@ -355,6 +362,11 @@ mod tests {
 
     #[test]
     fn events_do_not_depend_on_how_the_bytes_were_cut() {
+        // a bound that is reached: whether an event is too long does not depend on it either
+        let is_long = |pieces: Vec<Piece>| -> Vec<Option<Piece>> {
+            let known = |piece| (!matches!(piece, Piece::TooLong { .. })).then_some(piece);
+            pieces.into_iter().map(known).collect()
+        };
         const WORDS: [&[u8]; 14] = [
             b"data",
             b":",
@@ -388,6 +400,7 @@ mod tests {
             }
             let expected = naive(&text);
             assert_eq!(all(&cuts, 1 << 20), expected);
+            assert_eq!(is_long(all(&cuts, 8).0), is_long(all(&[&text], 8).0));
             assert_eq!(all(&[&text], 1 << 20), expected);
             Ok(())
         });

@@ -235,7 +235,8 @@ async fn locked(state_dir: &Path, name: &str) -> Result<Held, LoginError> {
     };
     vault::create_private_dir(&dir).map_err(failed)?;
     let mut options = File::options();
-    options.write(true).create(true).truncate(false);
+    // read as well: a pipe in its place would otherwise hold up whoever opens it
+    options.read(true).write(true).create(true).truncate(false);
     let file = options.open(&path).map_err(failed)?;
     let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::LOGIN_LOCK_MS);
     loop {

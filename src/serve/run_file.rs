@@ -176,7 +176,8 @@ impl Drop for RunFile {
 
 fn private() -> std::fs::OpenOptions {
     let mut options = File::options();
-    options.write(true).create(true).truncate(false);
+    // read as well: a pipe in its place would otherwise hold up whoever opens it
+    options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options

@@ -434,7 +434,8 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 /// ends.
 fn turn(state_dir: &Path) -> std::io::Result<File> {
     let mut options = File::options();
-    options.write(true).create(true).truncate(false);
+    // read as well: a pipe in its place would otherwise hold up whoever opens it
+    options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(state_dir.join("trust").join("poll.lock"))?;

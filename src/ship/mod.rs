@@ -176,7 +176,8 @@ pub fn lock(state_dir: &Path) -> io::Result<Option<Lock>> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(&dir)?;
     let mut options = File::options();
-    options.write(true).create(true).truncate(false);
+    // read as well: a pipe in its place would otherwise hold up whoever opens it
+    options.read(true).write(true).create(true).truncate(false);
     let file = options.open(dir.join("ship.lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock(file))),

@@ -208,7 +208,8 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let mut options = OpenOptions::new();
-        let file = owner_only(options.write(true).create(true).truncate(false)).open(path)?;
+        let file =
+            owner_only(options.read(true).write(true).create(true).truncate(false)).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(RealLock(file)))),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),

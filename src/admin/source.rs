@@ -627,6 +627,13 @@ impl Reader<'_> {
             .unzip();
         let roots = fields.take("roots");
         let roots = roots.and_then(|node| yaml::flag(node, "roots", sink));
+        let mut asked = |key: &'static str| {
+            let node = fields.take(key);
+            node.and_then(|node| yaml::flag(node, key, sink))
+                .unwrap_or_default()
+        };
+        let (elicitation, sampling, apps) =
+            (asked("elicitation"), asked("sampling"), asked("apps"));
         let limits = fields
             .take("limits")
             .and_then(|node| server_limits(node, sink));
@@ -675,6 +682,9 @@ impl Reader<'_> {
                 }),
                 credential,
                 roots: roots.unwrap_or_default(),
+                elicitation,
+                sampling,
+                apps,
                 limits: limits.unwrap_or_default(),
                 audit,
                 isolation: isolation.unwrap_or_default(),

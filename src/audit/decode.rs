@@ -566,6 +566,7 @@ fn end(r: &mut Reader<'_>) -> Option<End> {
         4 => End::Cancelled,
         5 => End::Timeout,
         6 => End::NotSent,
+        7 => End::Input,
         _ => return None,
     })
 }

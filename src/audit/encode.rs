@@ -724,5 +724,6 @@ fn put_end(meta: &mut Vec<u8>, end: End) {
         End::Cancelled => meta.push(4),
         End::Timeout => meta.push(5),
         End::NotSent => meta.push(6),
+        End::Input => meta.push(7),
     }
 }

@@ -240,6 +240,9 @@ pub enum End {
     Cancelled,
     /// A JSON-RPC error came back.
     Error(i64),
+    /// It came back with a question (`input_required`), or waits for the answer to one: another
+    /// leg of the same call follows.
+    Input,
     /// It was never sent: no byte reached the upstream.
     NotSent,
     /// A result came back.

@@ -245,6 +245,19 @@ fn what_was_said_is_read_again() {
 }
 
 #[test]
+fn a_leg_that_ends_in_a_question_says_so() {
+    let mut writer = Writer::new(&[]);
+    writer.put(1, Body::Intent(facts(1, b"", Capture::None)));
+    let mut asks = outcome(1, b"", Capture::None);
+    if let Body::Outcome { end, .. } = &mut asks {
+        *end = End::Input;
+    }
+    writer.put(2, asks);
+    let lines = jsonl(&writer.out);
+    assert!(lines.contains(r#""end":"input_required""#), "{lines}");
+}
+
+#[test]
 fn a_payload_opens_with_the_right_key_in_the_right_place_only() {
     let (private, doc) = key();
     let (stranger, _) = generate_audit_key(&mut CountingEntropy(2), 0, u64::MAX).unwrap();

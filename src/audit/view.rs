@@ -578,6 +578,7 @@ fn end_text(end: End) -> (&'static str, Option<i64>) {
     match end {
         End::Cancelled => ("cancelled", None),
         End::Error(code) => ("error", Some(code)),
+        End::Input => ("input_required", None),
         End::NotSent => ("not_sent", None),
         End::Ok => ("ok", None),
         End::Timeout => ("timeout", None),

@@ -304,6 +304,16 @@ pub struct ServerDoc {
     /// capability when it is pinned, too.
     #[serde(default)]
     pub roots: bool,
+    /// Whether it may ask the person through the client (`elicitation/create`). Declared when it
+    /// is pinned, like every member here that says what may be asked of a client.
+    #[serde(default)]
+    pub elicitation: bool,
+    /// Whether it may ask the client's model (`sampling/createMessage`).
+    #[serde(default)]
+    pub sampling: bool,
+    /// Whether clients that show MCP Apps (`ui:` resources) say so to it.
+    #[serde(default)]
+    pub apps: bool,
     /// Bounds on its use.
     #[serde(default)]
     pub limits: ServerLimits,

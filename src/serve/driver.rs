@@ -429,9 +429,17 @@ impl Driver {
                             let times = *times;
                             let redacted = Input::LinkRedacted { link, times };
                             self.machine.handle(redacted, &self.now, &mut self.entropy);
-                            Input::LinkLine { link, line }
+                            Input::LinkLine {
+                                link,
+                                during: None,
+                                line,
+                            }
                         }
-                        (Ok(line), None) => Input::LinkLine { link, line },
+                        (Ok(line), None) => Input::LinkLine {
+                            link,
+                            during: None,
+                            line,
+                        },
                         (Err(fault), _) => Input::LinkFault { link, fault },
                     };
                     self.machine.handle(input, &self.now, &mut self.entropy);

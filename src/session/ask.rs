@@ -19,7 +19,14 @@ use crate::wire::msg::Request;
 const NOT_OFFERED: &str = "not-offered";
 
 impl Machine {
-    pub(super) fn upstream_asks(&mut self, link: LinkId, request: &Request<'_>, now: &Now) {
+    /// `_during` is the call it belongs to, where the transport knows.
+    pub(super) fn upstream_asks(
+        &mut self,
+        link: LinkId,
+        _during: Option<u64>,
+        request: &Request<'_>,
+        now: &Now,
+    ) {
         let Some(server) = self.server_of(link) else {
             return;
         };

@@ -22,7 +22,7 @@ use crate::catalog::STATUS_TOOL;
 use crate::clock::Now;
 use crate::limits;
 use crate::policy::{self, Snapshot};
-use crate::wire::era::{self, Claim, Era, Introduction, Revision};
+use crate::wire::era::{self, Can, Claim, Era, Introduction, Revision};
 use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
 use crate::wire::raw::{self, Object};
 
@@ -42,6 +42,10 @@ pub(super) struct Front {
     pin: Pin,
     introduction: Option<Introduction>,
     pub(super) level: Option<Level>,
+    /// What it can be asked for: by its `initialize`, or by its last request…
+    pub(super) can: Can,
+    /// …which said so in this text.
+    can_text: String,
     /// The client's own session id, claimed through the environment.
     session: Option<String>,
     /// The last client context made, and what it was made from.
@@ -113,6 +117,15 @@ impl Front {
             Pin::Opening => None,
             Pin::Handshake(revision) => Some(Era::Handshake(revision)),
             Pin::Stateless => Some(Era::Stateless),
+        }
+    }
+
+    /// Reads what a request says its sender can be asked for.
+    fn learn(&mut self, capabilities: &str) {
+        if self.can_text != capabilities {
+            let object = Object::parse(capabilities).ok();
+            self.can = object.map(|object| Can::of(&object)).unwrap_or_default();
+            capabilities.clone_into(&mut self.can_text);
         }
     }
 
@@ -237,10 +250,13 @@ impl Machine {
                 let (code, text) = (wrong.rpc_code(), wrong.to_string());
                 return self.error(&request.id, code, &text, data.as_deref());
             }
-            (_, Ok(Some(claim))) => Asker {
-                era: Era::Stateless,
-                claim: Some(claim),
-            },
+            (_, Ok(Some(claim))) => {
+                self.front.learn(claim.capabilities);
+                Asker {
+                    era: Era::Stateless,
+                    claim: Some(claim),
+                }
+            }
             (_, Ok(None)) => match self.front.pin {
                 Pin::Handshake(revision) => Asker {
                     era: Era::Handshake(revision),
@@ -329,6 +345,10 @@ impl Machine {
         self.roots
             .opened(capabilities.as_ref().is_some_and(has_roots));
         self.front.known = None;
+        self.front.can = capabilities
+            .as_ref()
+            .map(|capabilities| Can::of(capabilities).at_most(revision))
+            .unwrap_or_default();
         self.moved = true;
         self.front.introduction = Some(Introduction {
             info: params.get("clientInfo").unwrap_or("{}").to_owned(),

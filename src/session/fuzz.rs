@@ -464,7 +464,11 @@ impl World<'_> {
         };
         let line = format!(r#"{{"jsonrpc":"2.0","id":{id},{body}}}"#);
         let line = line.as_bytes();
-        self.handle(Input::LinkLine { link, line });
+        self.handle(Input::LinkLine {
+            link,
+            during: None,
+            line,
+        });
     }
 
     fn upstream(&mut self) {
@@ -493,11 +497,19 @@ impl World<'_> {
             }
             _ => {
                 let line = self.stray_line();
-                return self.handle(Input::LinkLine { link, line: &line });
+                return self.handle(Input::LinkLine {
+                    link,
+                    during: None,
+                    line: &line,
+                });
             }
         };
         let line = line.as_bytes();
-        self.handle(Input::LinkLine { link, line });
+        self.handle(Input::LinkLine {
+            link,
+            during: None,
+            line,
+        });
     }
 
     /// The id of something this upstream was asked lately.
@@ -535,7 +547,11 @@ impl World<'_> {
                     link,
                     credential: None,
                 },
-                Some(line) => Input::LinkLine { link, line },
+                Some(line) => Input::LinkLine {
+                    link,
+                    during: None,
+                    line,
+                },
             };
             self.machine.handle(input, &self.now, &mut self.entropy);
             let further = self.drain();

@@ -892,7 +892,7 @@ impl Machine {
 
     // ---- what an upstream says
 
-    pub(super) fn link_line(&mut self, id: LinkId, line: &[u8], now: &Now) {
+    pub(super) fn link_line(&mut self, id: LinkId, during: Option<u64>, line: &[u8], now: &Now) {
         let Some(slot) = self.links.slot(id) else {
             return;
         };
@@ -932,7 +932,7 @@ impl Machine {
             Ok(Message::Request(request)) if request.method == "ping" => {
                 self.link_input(id, LinkInput::Ping(request.id.raw()), now);
             }
-            Ok(Message::Request(request)) => self.upstream_asks(id, &request, now),
+            Ok(Message::Request(request)) => self.upstream_asks(id, during, &request, now),
             Err(rejected) => self.link_rejected(id, line, &rejected, now),
         }
     }

@@ -64,6 +64,8 @@ pub enum Input<'a> {
     LinkLine {
         /// Which.
         link: LinkId,
+        /// The request on whose answer's stream it came, where the transport knows (HTTP).
+        during: Option<u64>,
         /// The line.
         line: &'a [u8],
     },
@@ -278,7 +280,7 @@ impl Machine {
             Input::ClientLine(line) => self.client_line(line, now),
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
-            Input::LinkLine { link, line } => self.link_line(link, line, now),
+            Input::LinkLine { link, during, line } => self.link_line(link, during, line, now),
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkRedacted { link, times } => self.redacted(link, times, now),
             Input::LinkRefused { link, reason } => self.link_refused(link, &reason, now),

@@ -4,8 +4,11 @@
 //! The functions here say which bytes of a message differ between them; everything they change
 //! is listed in `docs/formats/edits.md`, and they change nothing else.
 
+mod can;
+
 use std::borrow::Cow;
 
+pub use self::can::{Asked, Can};
 use super::msg::{self, Notification, Params, Request};
 use super::raw::{self, Change, Edits, Object};
 

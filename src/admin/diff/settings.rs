@@ -157,11 +157,10 @@ fn servers(was: &View, is: &View) -> Vec<Change> {
             Effect::Review,
             format!("{server} of {owner} is new: {reach}"),
         );
-        if doc.roots {
-            list.add(
-                Effect::Widens,
-                format!("{server} learns the client's roots"),
-            );
+        for (what, _, on) in asks(doc, doc) {
+            if on {
+                list.add(Effect::Widens, format!("{server} {what}"));
+            }
         }
         if doc.pin == PinMode::Off {
             list.add(Effect::Review, format!("{server} is not pinned"));
@@ -185,11 +184,9 @@ fn servers(was: &View, is: &View) -> Vec<Change> {
                 format!("{server} has `pin: {new}` now, was `pin: {old}`"),
             );
         }
-        list.switched(
-            &format!("{server} learns the client's roots"),
-            old.roots,
-            new.roots,
-        );
+        for (what, old, new) in asks(old, new) {
+            list.switched(&format!("{server} {what}"), old, new);
+        }
         if (old.isolation, new.isolation) == (Isolation::Session, Isolation::User) {
             let sentence = format!("{server} may serve several sessions of a user in one process");
             list.add(Effect::Review, sentence);
@@ -677,4 +674,14 @@ fn machines(was: &View, is: &View) -> Vec<Change> {
     list.moved(Effect::Neutral, "the name", &old.name, &new.name);
     list.moved(Effect::Neutral, "the help", &old.help, &new.help);
     list.0
+}
+
+/// What a server may ask of a client, before and now.
+fn asks(old: &ServerDoc, new: &ServerDoc) -> [(&'static str, bool, bool); 4] {
+    [
+        ("learns the client's roots", old.roots, new.roots),
+        ("asks the person", old.elicitation, new.elicitation),
+        ("asks the client's model", old.sampling, new.sampling),
+        ("shows apps in the client", old.apps, new.apps),
+    ]
 }

@@ -175,7 +175,11 @@ impl Rig {
                         link,
                         credential: None,
                     },
-                    Some(line) => Input::LinkLine { link, line },
+                    Some(line) => Input::LinkLine {
+                        link,
+                        during: None,
+                        line,
+                    },
                 };
                 self.machine.handle(input, &now, &mut self.entropy);
             }
@@ -340,7 +344,11 @@ impl Rig {
                     (Some(key), _) => {
                         let link = self.link(key);
                         let line = rest.as_bytes();
-                        self.handle(Input::LinkLine { link, line });
+                        self.handle(Input::LinkLine {
+                            link,
+                            during: None,
+                            line,
+                        });
                     }
                     (_, Some(ms)) => {
                         let us = ms.parse::<u64>().unwrap() * 1000;

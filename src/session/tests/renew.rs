@@ -83,13 +83,21 @@ fn a_gentle_restart_lets_calls_in_flight_end_and_gives_new_ones_another() {
     let second = id(&rig).unwrap();
     // the old one answers the old call, and ends
     let line = r#"{"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#.as_bytes();
-    rig.handle(Input::LinkLine { link: old, line });
+    rig.handle(Input::LinkLine {
+        link: old,
+        during: None,
+        line,
+    });
     let transcript = rig.play("");
     assert!(transcript.contains("! outcome 1 Ok"), "{transcript}");
     assert!(transcript.contains("! close alpha"), "{transcript}");
     let line = format!(r#"{{"jsonrpc":"2.0","id":{second},"result":{{"content":[]}}}}"#);
     let line = line.as_bytes();
-    rig.handle(Input::LinkLine { link: new, line });
+    rig.handle(Input::LinkLine {
+        link: new,
+        during: None,
+        line,
+    });
     assert!(rig.play("").contains("! outcome 2 Ok"));
     assert_eq!(rig.alpha(), Some(("up", 1)));
     // with nothing in flight it is simply ended, and started by the next call

@@ -419,7 +419,7 @@ impl Driver {
                 };
                 // only a server that was given a credential can give it back
                 let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
-                while let Some(line) = pipe.next_line() {
+                while let Some((during, line)) = pipe.next_line() {
                     let clean = match (&line, scrubber) {
                         (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
                         (_, _) => None,
@@ -429,17 +429,9 @@ impl Driver {
                             let times = *times;
                             let redacted = Input::LinkRedacted { link, times };
                             self.machine.handle(redacted, &self.now, &mut self.entropy);
-                            Input::LinkLine {
-                                link,
-                                during: None,
-                                line,
-                            }
+                            Input::LinkLine { link, during, line }
                         }
-                        (Ok(line), None) => Input::LinkLine {
-                            link,
-                            during: None,
-                            line,
-                        },
+                        (Ok(line), None) => Input::LinkLine { link, during, line },
                         (Err(fault), _) => Input::LinkFault { link, fault },
                     };
                     self.machine.handle(input, &self.now, &mut self.entropy);
@@ -449,6 +441,10 @@ impl Driver {
                 let credential = self.credentials.get(&link);
                 let credential = credential.map(|(_, credential)| credential.clone());
                 self.handle(Input::LinkOpened { link, credential });
+            }
+            PipeEvent::Unheard(mut loss) => {
+                loss.reason = self.shown(loss.reason);
+                self.handle(Input::LinkUnheard { link, loss });
             }
         }
     }

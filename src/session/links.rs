@@ -397,6 +397,25 @@ impl Machine {
         self.link_input(id, LinkInput::Refused(reason), now);
     }
 
+    /// A server did not take an answer to a question of its own. Its call goes on: only the server
+    /// knows what it makes of that.
+    pub(super) fn link_unheard(&mut self, id: LinkId, loss: &Loss, now: &Now) {
+        if let Some(server) = self.server_of(id) {
+            if self.asks_once_more(id, false) {
+                let server = self.server_context(&server, now);
+                let record = Record::Link {
+                    server,
+                    code: "unheard",
+                    detail: format!("an answer to a question of its own: it {}", loss.reason),
+                };
+                self.outbox.append(record, now);
+            } else {
+                self.outbox.count("unheard", now);
+            }
+        }
+        self.link_input(id, LinkInput::Strained(loss), now);
+    }
+
     /// A live credential was taken out of the link's next line: the record says so.
     pub(super) fn redacted(&mut self, id: LinkId, times: u64, now: &Now) {
         let Some(server) = self

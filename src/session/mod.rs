@@ -91,6 +91,13 @@ pub enum Input<'a> {
         /// The credential it was given, for the record; `None` where its server needs none.
         credential: Option<CredentialUse>,
     },
+    /// A link's server did not take an answer to a question of its own.
+    LinkUnheard {
+        /// Which.
+        link: LinkId,
+        /// What is known of it.
+        loss: Loss,
+    },
     /// One request of a link got no answer and never will, though the link is alive: an HTTP
     /// exchange that failed.
     ExchangeLost {
@@ -269,6 +276,7 @@ impl Machine {
                 | Input::LinkOpened { .. }
                 | Input::LinkRedacted { .. }
                 | Input::LinkRefused { .. }
+                | Input::LinkUnheard { .. }
                 | Input::Renew { .. }
                 | Input::Snapshot(_)
                 | Input::Wake => {}
@@ -284,6 +292,7 @@ impl Machine {
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkRedacted { link, times } => self.redacted(link, times, now),
             Input::LinkRefused { link, reason } => self.link_refused(link, &reason, now),
+            Input::LinkUnheard { link, loss } => self.link_unheard(link, &loss, now),
             Input::LinkOpened { link, credential } => {
                 self.link_opened(link, credential, now);
             }

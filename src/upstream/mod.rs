@@ -86,6 +86,8 @@ pub enum PipeEvent {
     Read,
     /// It is there.
     Started,
+    /// It did not take an answer to a question of its own; the transport lives on.
+    Unheard(Loss),
 }
 
 /// What is needed to start a server.

@@ -63,11 +63,15 @@ impl Pipe {
         }
     }
 
-    /// The next whole line without its newline, or the fault of one that is over.
-    pub fn next_line(&mut self) -> Option<Result<&[u8], LineFault>> {
+    /// The next whole line without its newline, or the fault of one that is over; and the request
+    /// on whose answer's stream it came, where the transport knows.
+    pub fn next_line(&mut self) -> Option<(Option<u64>, Result<&[u8], LineFault>)> {
         match self {
-            Self::Child(_, buffer) => buffer.next_line(),
-            Self::Remote(remote) => remote.next_line().map(Ok),
+            Self::Child(_, buffer) => buffer.next_line().map(|line| (None, line)),
+            Self::Remote(remote) => {
+                let (during, line) = remote.next_line()?;
+                Some((during, Ok(line)))
+            }
         }
     }
 

@@ -140,7 +140,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 link.handle(LinkInput::Lost { id, loss }, &clock.now());
             }
             Ok(PipeEvent::Read) => {
-                while let Some(line) = pipe.as_mut().and_then(Pipe::next_line) {
+                while let Some((_, line)) = pipe.as_mut().and_then(Pipe::next_line) {
                     match line {
                         Ok(line) => give(&mut link, line, &clock),
                         Err(fault) => link.handle(LinkInput::Fault(Some(fault)), &clock.now()),
@@ -148,6 +148,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 }
             }
             Ok(PipeEvent::Started) => link.handle(LinkInput::Opened, &clock.now()),
+            Ok(PipeEvent::Unheard(_)) => {}
         }
     }
 }

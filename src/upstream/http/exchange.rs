@@ -46,6 +46,8 @@ pub(super) struct Post {
     /// `server/discover`: a refusal tells of the server's era.
     pub(super) probe: bool,
     pub(super) initialize: bool,
+    /// An answer to a question of the server's.
+    pub(super) answer: bool,
     /// Of the handshake era.
     pub(super) resumable: bool,
     pub(super) stamp: HeaderMap,
@@ -209,7 +211,15 @@ pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
         None => {
             let patience = Duration::from_millis(limits::HTTP_NOTE_MS);
             let over = tokio::time::timeout(patience, exchanged).await;
-            over.unwrap_or(Over::Answered)
+            over.unwrap_or_else(|_late| match post.answer {
+                true => Over::Lost(Loss {
+                    reach: Reach::Unknown,
+                    reason: "did not take it in time".to_owned(),
+                    pause_ms: None,
+                    broken: true,
+                }),
+                false => Over::Answered,
+            })
         }
     };
     tell.tell(What::Over(over)).await;
@@ -531,9 +541,20 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
     if status == StatusCode::NOT_FOUND && in_session {
         return Over::SessionGone;
     }
-    let Some(id) = post.id else {
-        tracing::debug!(server = %shared.server, %status, "A notification was refused.");
-        return Over::Answered;
+    let id = match (post.id, post.answer) {
+        (Some(id), _) => id,
+        (None, true) => {
+            return Over::Lost(Loss {
+                reach: Reach::Refused(status.as_u16()),
+                reason: phrase::status(status),
+                pause_ms: None,
+                broken: status.is_server_error(),
+            });
+        }
+        (None, false) => {
+            tracing::debug!(server = %shared.server, %status, "A notification was refused.");
+            return Over::Answered;
+        }
     };
     let refused = |reason| Loss {
         reach: Reach::Refused(status.as_u16()),

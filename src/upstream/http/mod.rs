@@ -67,9 +67,12 @@ pub struct Remote {
     /// Arguments that go into headers too, as the server's own lists say. No call is sent before
     /// they were compared with the pin.
     mirrored: BTreeMap<String, Result<Mirrored, AnnotationError>>,
+    /// `initialize` was sent: only a server of the handshake era is given answers.
+    handshake: bool,
     /// Lines that wait until `notifications/initialized` was taken.
     held: Option<VecDeque<Bytes>>,
-    lines: VecDeque<Bytes>,
+    /// Each with the request on whose answer's stream it came.
+    lines: VecDeque<(Option<u64>, Bytes)>,
     line: Bytes,
     events: VecDeque<PipeEvent>,
 }
@@ -87,6 +90,8 @@ struct Open {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Answers a question of the server's.
+    Answer,
     /// Tells of the end of another exchange, which is dropped afterwards.
     Cancel(u64),
     Initialize,
@@ -147,6 +152,7 @@ impl Remote {
             next: 0,
             stamp: HeaderMap::new(),
             mirrored: BTreeMap::new(),
+            handshake: false,
             held: None,
             lines: VecDeque::new(),
             line: Bytes::new(),
@@ -177,7 +183,7 @@ impl Remote {
                 // we wrote it ourselves
                 tracing::error!(fault = %rejected.fault, "A line was not sent.");
                 let id = rejected.id.as_deref().and_then(|id| id.parse().ok());
-                return self.refuse(id, "was not sent what cannot be read");
+                return self.refuse(Kind::Other, id, "was not sent what cannot be read");
             }
         };
         let parcel = Parcel::of(&message);
@@ -191,19 +197,25 @@ impl Remote {
             Some(Ok(mirrored)) => mirrored,
             Some(Err(error)) => {
                 let why = format!("must not be called with this tool over HTTP: {error}");
-                return self.refuse(parcel.id, &why);
+                return self.refuse(Kind::Other, parcel.id, &why);
             }
         };
         let repeated = match headers(&message, mirrored) {
             Ok(repeated) => repeated,
-            Err(error) => return self.refuse(parcel.id, &error.to_string()),
+            Err(error) => return self.refuse(Kind::Other, parcel.id, &error.to_string()),
         };
         let mut kind = match parcel.method.as_deref() {
             Some("initialize") => Kind::Initialize,
             Some("notifications/initialized") => Kind::Initialized,
             Some("tools/list") => Kind::ToolsList,
-            _ => Kind::Other,
+            Some(_) => Kind::Other,
+            None => Kind::Answer,
         };
+        if kind == Kind::Answer && !self.handshake {
+            // MCP 2026-07-28, transports: servers ask nothing there, and nobody answers
+            tracing::debug!(server = %self.shared.server, "A question out of turn is not answered.");
+            return;
+        }
         if let Some(id) = parcel.cancels {
             let taken = self.open.iter().find(|(_, open)| open.id == Some(id));
             match taken.map(|(serial, open)| (*serial, open.stateless)) {
@@ -222,12 +234,12 @@ impl Remote {
                 "does not end {} of its answers; wait for it",
                 self.open.len()
             );
-            return self.refuse(parcel.id, &why);
+            return self.refuse(kind, parcel.id, &why);
         }
         let waiting: usize = self.open.values().map(|open| open.bytes).sum();
         if waiting + line.len() > limits::LINK_QUEUE_BYTES && waiting > 0 {
             let why = format!("has not answered requests of {waiting} bytes; wait for it");
-            return self.refuse(parcel.id, &why);
+            return self.refuse(kind, parcel.id, &why);
         }
         let stateless = parcel.stateless.is_some();
         let mut stamp = match (stateless, kind) {
@@ -241,13 +253,17 @@ impl Remote {
             }
         }
         match kind {
-            Kind::Initialize => self.stamp.clear(),
+            Kind::Initialize => {
+                self.stamp.clear();
+                self.handshake = true;
+            }
             Kind::Initialized => self.held = Some(VecDeque::new()),
             Kind::ToolsList if stateless && !line_has_cursor(&message) => self.mirrored.clear(),
-            Kind::Cancel(_) | Kind::Other | Kind::Stream | Kind::ToolsList => {}
+            Kind::Answer | Kind::Cancel(_) | Kind::Other | Kind::Stream | Kind::ToolsList => {}
         }
         let post = Post {
             id: parcel.id,
+            answer: kind == Kind::Answer,
             probe: parcel.method.as_deref() == Some("server/discover"),
             initialize: kind == Kind::Initialize,
             resumable: !stateless,
@@ -284,10 +300,12 @@ impl Remote {
     }
 
     /// Does not send a line.
-    fn refuse(&mut self, id: Option<u64>, why: &str) {
+    fn refuse(&mut self, kind: Kind, id: Option<u64>, why: &str) {
+        let loss = Loss::not_sent(why);
         if let Some(id) = id {
-            let loss = Loss::not_sent(why);
             self.events.push_back(PipeEvent::Lost { id, loss });
+        } else if kind == Kind::Answer {
+            self.events.push_back(PipeEvent::Unheard(loss));
         }
     }
 
@@ -310,10 +328,12 @@ impl Remote {
         }
     }
 
-    /// The next line without its newline.
-    pub fn next_line(&mut self) -> Option<&[u8]> {
-        self.line = self.lines.pop_front()?;
-        Some(&self.line)
+    /// The next line without its newline, and the request on whose answer's stream it came: none
+    /// for the server's news.
+    pub fn next_line(&mut self) -> Option<(Option<u64>, &[u8])> {
+        let (during, line) = self.lines.pop_front()?;
+        self.line = line;
+        Some((during, &self.line))
     }
 
     fn take(&mut self, Note { serial, what }: Note) {
@@ -337,20 +357,25 @@ impl Remote {
                 match kind {
                     Kind::Initialize => self.learn_version(&line),
                     Kind::ToolsList if stateless => self.learn_headers(&line),
-                    Kind::Cancel(_)
+                    Kind::Answer
+                    | Kind::Cancel(_)
                     | Kind::Initialized
                     | Kind::Other
                     | Kind::Stream
                     | Kind::ToolsList => {}
                 }
-                self.lines.push_back(line);
+                self.lines.push_back((id, line));
             }
             What::Over(over) => {
                 self.open.remove(&serial);
                 match kind {
                     Kind::Cancel(other) => drop(self.open.remove(&other)),
                     Kind::Initialized => self.initialized(),
-                    Kind::Initialize | Kind::Other | Kind::Stream | Kind::ToolsList => {}
+                    Kind::Answer
+                    | Kind::Initialize
+                    | Kind::Other
+                    | Kind::Stream
+                    | Kind::ToolsList => {}
                 }
                 let gone = over == Over::SessionGone;
                 let loss = match over {
@@ -366,8 +391,14 @@ impl Remote {
                         broken: false,
                     }),
                 };
-                if let (Some(id), Some(loss)) = (id, loss) {
-                    self.events.push_back(PipeEvent::Lost { id, loss });
+                match (id, loss) {
+                    (Some(id), Some(loss)) => {
+                        self.events.push_back(PipeEvent::Lost { id, loss });
+                    }
+                    (None, Some(loss)) if kind == Kind::Answer => {
+                        self.events.push_back(PipeEvent::Unheard(loss));
+                    }
+                    (_, _) => {}
                 }
                 if gone {
                     self.stamp.clear();

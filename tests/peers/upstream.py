@@ -2,15 +2,23 @@
 
     python upstream.py             on its standard streams
     python upstream.py http PORT   over HTTP on loopback, the handshake era with sessions
+
+It has every feature that the SDK knows, under the names that upstream.mjs uses.
 """
 
+import json
 import sys
+import warnings
 
 from typing import TypedDict
 
 import anyio
+import mcp_types as types
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import Completion, PromptReference, ResourceTemplateReference, ToolAnnotations
+from mcp_types import Completion, InputRequiredResult, PromptReference, ResourceTemplateReference, ToolAnnotations
+
+# the newer era deprecates what the older one needs
+warnings.simplefilter("ignore")
 
 server = MCPServer(
     "peer-python",
@@ -62,6 +70,139 @@ async def slow(steps: int, ctx: Context) -> str:
 def taken_back() -> str:
     """How many calls were taken back"""
     return str(cancelled)
+
+
+# Questions: a result that asks in the newer era, requests in the older.
+NAME = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "title": "Name"}, "age": {"type": "integer", "minimum": 0}},
+    "required": ["name"],
+}
+VISIT = {"message": "Sign in there, please.", "url": "https://peer.example/visit?x=1&y=%20"}
+MODEL = {
+    "messages": [types.SamplingMessage(role="user", content=types.TextContent(type="text", text="Say something nice."))],
+    "max_tokens": 10,
+    "system_prompt": "You are nice.",
+}
+questions = {
+    "name": lambda: types.ElicitRequest(params=types.ElicitRequestFormParams(message="What is your name?", requested_schema=NAME)),
+    "visit": lambda: types.ElicitRequest(params=types.ElicitRequestURLParams(**VISIT)),
+    "model": lambda: types.CreateMessageRequest(params=types.CreateMessageRequestParams(**MODEL)),
+    "roots": lambda: types.ListRootsRequest(),
+}
+requests = {
+    "name": lambda session, id: session.elicit_form("What is your name?", NAME, related_request_id=id),
+    "visit": lambda session, id: session.elicit_url(**VISIT, elicitation_id="visit-1", related_request_id=id),
+    "model": lambda session, id: session.create_message(**MODEL, related_request_id=id),
+    "roots": lambda session, id: session.list_roots(),
+}
+
+
+def stateless(ctx):
+    return (ctx.protocol_version or "") >= "2026-07-28"
+
+
+async def ask(ctx, kind):
+    """The answer as JSON, or the result that asks for it."""
+    if not stateless(ctx):
+        answer = await requests[kind](ctx.session, ctx.request_id)
+    else:
+        answer = (ctx.input_responses or {}).get(kind)
+        if answer is None:
+            return InputRequiredResult(input_requests={kind: questions[kind]()})
+    return json.dumps(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+@server.tool(name="ask-name", structured_output=False)
+async def ask_name(ctx: Context) -> str | InputRequiredResult:
+    """Asks with a form"""
+    return await ask(ctx, "name")
+
+
+@server.tool(name="ask-visit", structured_output=False)
+async def ask_visit(ctx: Context) -> str | InputRequiredResult:
+    """Asks to open an address"""
+    return await ask(ctx, "visit")
+
+
+@server.tool(name="ask-model", structured_output=False)
+async def ask_model(ctx: Context) -> str | InputRequiredResult:
+    """Asks the model of the client"""
+    return await ask(ctx, "model")
+
+
+@server.tool(name="ask-roots", structured_output=False)
+async def ask_roots(ctx: Context) -> str | InputRequiredResult:
+    """Asks for the roots"""
+    return await ask(ctx, "roots")
+
+
+@server.tool(structured_output=False)
+async def log(ctx: Context) -> str:
+    """Logs at three levels"""
+    entries = [("debug", "a detail"), ("warning", {"what": "a warning", "n": 12345678901234567000}), ("error", ["an error", None])]
+    for level, data in entries:
+        if stateless(ctx) or LEVELS.index(level) >= LEVELS.index(wanted):
+            await ctx.log(level, data, logger_name="peer")
+    return "logged"
+
+
+@server.tool(structured_output=False)
+async def touch(uri: str, ctx: Context) -> str:
+    """Says that a resource was changed"""
+    if stateless(ctx):
+        await ctx.notify_resource_updated(uri)
+    elif uri in subscribed:
+        await ctx.session.send_resource_updated(uri)
+    return "touched"
+
+
+@server.tool(structured_output=False)
+async def grow(what: str, ctx: Context) -> str:
+    """Adds to a list"""
+    if what == "tools":
+        server.add_tool(extra, name="extra", structured_output=False)
+        await (ctx.notify_tools_changed() if stateless(ctx) else ctx.session.send_tool_list_changed())
+    elif what == "prompts":
+        server.prompt(name="extra")(extra)
+        await (ctx.notify_prompts_changed() if stateless(ctx) else ctx.session.send_prompt_list_changed())
+    else:
+        server.resource("peer://extra")(extra)
+        await (ctx.notify_resources_changed() if stateless(ctx) else ctx.session.send_resource_list_changed())
+    return "grown"
+
+
+def extra() -> str:
+    """Came later"""
+    return "extra"
+
+
+# What the SDK leaves to its lower level: subscriptions and log levels of the older era.
+LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+wanted = "debug"
+subscribed = set()
+
+
+async def subscribe(ctx, params):
+    subscribed.add(str(params.uri))
+    return types.EmptyResult()
+
+
+async def unsubscribe(ctx, params):
+    subscribed.discard(str(params.uri))
+    return types.EmptyResult()
+
+
+async def set_level(ctx, params):
+    global wanted
+    wanted = params.level
+    return types.EmptyResult()
+
+
+low = server._lowlevel_server
+low.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
+low.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
+low.add_request_handler("logging/setLevel", types.SetLevelRequestParams, set_level)
 
 
 @server.prompt(title="Greet")

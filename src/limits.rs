@@ -22,6 +22,13 @@ pub const ECHOED_CHARS: usize = 2_048;
 pub const URI_BYTES: usize = 8 << 10;
 /// Calls one session may have in flight.
 pub const CALLS_IN_FLIGHT: usize = 1024;
+/// The same call (tool and arguments) may be made so often in so many seconds, unless the registry
+/// says otherwise: a model that is stuck makes the same one for ever.
+pub const REPEAT: (u32, u32) = (20, 60);
+/// Largest such limit a registry may set, in calls and in seconds; `off` lifts it.
+pub const REPEAT_MOST: (u32, u32) = (1_000, 3_600);
+/// Calls that one session remembers to notice repeated ones; the oldest are forgotten first.
+pub const REPEAT_MARKS: usize = 16 << 10;
 /// Bytes a session may hold for a link that does not read, before new calls to it are refused.
 pub const LINK_QUEUE_BYTES: usize = 32 << 20;
 /// Servers in one registry.

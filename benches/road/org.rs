@@ -40,6 +40,7 @@ impl Org {
             let yaml = format!(
                 "id: {key}\nkey: {key}\nowner: bench\non_call: bench\npurpose: bench\nhosted: self\n\
                  environment: dev\nzone: loopback\ndata_classes: []\naudit: {audit}\n\
+                 limits: {{repeat: off}}\n\
                  transport:\n  type: stdio\n  command: {program:?}\n  args: [echo, \"{tools}\"]\n"
             );
             write(&format!("servers/{key}.yaml"), &yaml);

@@ -152,7 +152,7 @@ fn servers(sources: &Sources, problems: &mut Problems) {
         secrets(server, &mut sink);
         placeholders(server, &mut sink);
         credential::fits(server, &mut sink);
-        audit_tools(server, &mut sink);
+        named_tools(server, &mut sink);
     }
     credential::shared(sources, problems);
 }
@@ -347,12 +347,13 @@ fn braced(text: &str) -> impl Iterator<Item = &str> {
         .filter_map(move |part| part.get(..word(part)?))
 }
 
-fn audit_tools(server: &Server, sink: &mut Sink<'_>) {
+/// Tools that have settings of their own exist.
+fn named_tools(server: &Server, sink: &mut Sink<'_>) {
     let Some(pin) = &server.pin else { return };
     let quarantined = pin.surface.quarantined.keys().map(String::as_str);
     let offered = pin.surface.tools.iter().map(|tool| tool.name.as_str());
     let names: Vec<&str> = offered.chain(quarantined).collect();
-    for tool in &server.audit_tools {
+    for tool in &server.named_tools {
         if !names.contains(&tool.value.as_str()) {
             let fix = suggest(&tool.value, names.iter().copied(), "pin again if it is new");
             let (name, key) = (&tool.value, &server.doc.key);

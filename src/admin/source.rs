@@ -29,8 +29,8 @@ use crate::ids::{AgentName, BadId, OrgId, RoleName, ServerId, ServerKey};
 use crate::limits;
 use crate::registry::doc::{
     AgentDoc, AuditDoc, AuditKeyDoc, Capture, CollectorDoc, DurabilityClass, FORMAT, FailMode,
-    Hosted, Isolation, IssuerDoc, OrgDoc, PinMode, RevocationsDoc, RoleDoc, SecretStoresDoc,
-    ServerDoc, ServerLimits, ToolAuditDoc, Transport,
+    Hosted, Isolation, IssuerDoc, OrgDoc, OrgLimits, PinMode, RepeatLimit, RevocationsDoc, RoleDoc,
+    SecretStoresDoc, ServerDoc, ServerLimits, ToolAuditDoc, ToolLimits, Transport,
 };
 
 /// Everything that was read.
@@ -67,7 +67,8 @@ pub(super) struct Server {
     pub(super) credential: Option<CredentialSpots>,
     /// The transport was understood.
     pub(super) reachable: bool,
-    pub(super) audit_tools: Vec<Spot<String>>,
+    /// Tools that `audit` and `limits` name.
+    pub(super) named_tools: Vec<Spot<String>>,
     pub(super) pin: Option<PinFile>,
     /// The pin file exists but cannot be used; that is reported once.
     pub(super) pin_broken: bool,
@@ -378,6 +379,8 @@ impl Reader<'_> {
         let issuers = fields.take("issuers");
         let stores = fields.take("secret_stores");
         let stores = stores.and_then(|node| secret_stores(node, sink));
+        let limits = fields.take("limits");
+        let limits = limits.and_then(|node| org_limits(node, sink));
         fields.finish(sink);
         let collector = collector.and_then(|node| self.collector(file, node));
         let audit_keys = keys
@@ -400,6 +403,7 @@ impl Reader<'_> {
                 secret_stores: stores.unwrap_or_default(),
                 grace_hours: u32::try_from(grace.unwrap_or_default()).unwrap_or_default(),
                 min_client,
+                limits: limits.unwrap_or_default(),
             },
             groups,
         })
@@ -634,13 +638,15 @@ impl Reader<'_> {
         };
         let (elicitation, sampling, apps) =
             (asked("elicitation"), asked("sampling"), asked("apps"));
-        let limits = fields
+        let (limits, mut named_tools) = fields
             .take("limits")
-            .and_then(|node| server_limits(node, sink));
+            .and_then(|node| server_limits(node, sink))
+            .unwrap_or_default();
         let (audit, audit_tools) = fields
             .take("audit")
             .and_then(|node| audit(node, sink))
             .unwrap_or_default();
+        named_tools.extend(audit_tools);
         let isolation = fields.take("isolation");
         let isolation = isolation.and_then(|node| choice(node, "isolation", &ISOLATION, sink));
         let stateful = fields.take("stateful");
@@ -661,7 +667,7 @@ impl Reader<'_> {
             reachable: transport.is_some(),
             transport: spots,
             credential: credential_spots,
-            audit_tools,
+            named_tools,
             pin: None,
             pin_broken: false,
             doc: ServerDoc {
@@ -685,7 +691,7 @@ impl Reader<'_> {
                 elicitation,
                 sampling,
                 apps,
-                limits: limits.unwrap_or_default(),
+                limits,
                 audit,
                 isolation: isolation.unwrap_or_default(),
                 stateful: stateful.unwrap_or_default(),
@@ -1117,7 +1123,38 @@ fn reach<'n>(
     (transport, spots, ca)
 }
 
-fn server_limits(node: &Node, sink: &mut Sink<'_>) -> Option<ServerLimits> {
+/// Reads `limits` of the organisation.
+fn org_limits(node: &Node, sink: &mut Sink<'_>) -> Option<OrgLimits> {
+    let mut fields = Fields::open(node, "limits", sink)?;
+    let repeat = fields.take("repeat");
+    let repeat = repeat.and_then(|node| repeat_limit(node, sink));
+    fields.finish(sink);
+    Some(OrgLimits { repeat })
+}
+
+/// Reads `repeat: {calls: 20, seconds: 60}`, or `repeat: off`.
+fn repeat_limit(node: &Node, sink: &mut Sink<'_>) -> Option<RepeatLimit> {
+    if matches!(&node.value, Value::Text { text, plain: true } if text == "off") {
+        return Some(RepeatLimit::OFF);
+    }
+    let (calls_most, seconds_most) = limits::REPEAT_MOST;
+    let mut fields = Fields::open(node, "repeat", sink)?;
+    let calls = fields.need("calls", "write how often, such as `calls: 20`");
+    let seconds = fields.need("seconds", "write in which time, such as `seconds: 60`");
+    let mut number = |node: Option<&Node>, what, most| {
+        let number = node.and_then(|node| yaml::number(node, what, 1..=u64::from(most), sink));
+        number.and_then(|number| u32::try_from(number).ok())
+    };
+    let calls = number(calls, "calls", calls_most);
+    let seconds = number(seconds, "seconds", seconds_most);
+    fields.finish(sink);
+    Some(RepeatLimit {
+        calls: calls?,
+        seconds: seconds?,
+    })
+}
+
+fn server_limits(node: &Node, sink: &mut Sink<'_>) -> Option<(ServerLimits, Vec<Spot<String>>)> {
     let mut found = ServerLimits::default();
     let mut fields = Fields::open(node, "limits", sink)?;
     if let Some(node) = fields.take("call_seconds") {
@@ -1133,8 +1170,25 @@ fn server_limits(node: &Node, sink: &mut Sink<'_>) -> Option<ServerLimits> {
         let calls = yaml::number(node, "in_flight", 1..=most, sink);
         found.in_flight = u32::try_from(calls.unwrap_or_default()).unwrap_or_default();
     }
+    if let Some(node) = fields.take("repeat") {
+        found.repeat = repeat_limit(node, sink);
+    }
+    let tools = fields.take("tools");
     fields.finish(sink);
-    Some(found)
+    let mut spots = Vec::new();
+    let members = tools.and_then(|node| yaml::mapping(node, "limits.tools", sink));
+    for (key, node) in members.unwrap_or_default() {
+        let Some(mut fields) = Fields::open(node, "the tool", sink) else {
+            continue;
+        };
+        let repeat = fields.take("repeat");
+        let repeat = repeat.and_then(|node| repeat_limit(node, sink));
+        fields.finish(sink);
+        found.tools.insert(key.text.clone(), ToolLimits { repeat });
+        let (at, value) = (key.at, key.text.clone());
+        spots.push(Spot { at, value });
+    }
+    Some((found, spots))
 }
 
 fn audit(node: &Node, sink: &mut Sink<'_>) -> Option<(AuditDoc, Vec<Spot<String>>)> {

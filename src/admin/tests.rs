@@ -222,7 +222,7 @@ org.yaml:3:1: error: the organisation has no key `hlep` [unknown-key]
 "#);
     assert_snapshot!(after("servers/github.yaml", "  call_seconds: 60", "  call_ms: 60"), @r#"
 servers/github.yaml:18:3: error: limits has no key `call_ms` [unknown-key]
-  fix: use `call_seconds`, `idle_seconds` or `in_flight`
+  fix: use `call_seconds`, `idle_seconds`, `in_flight`, `repeat` or `tools`
 "#);
     assert_snapshot!(after("roles/eng.yaml", "    approved_by: jane\n", ""), @r#"
 roles/eng.yaml:6:5: error: the grant has no `approved_by` [missing-key]
@@ -609,6 +609,52 @@ org.yaml:16:14: warning: `openid` is asked for always [scope]
   fix: take it out
 org.yaml:16:22: error: `a b` is not one scope [scope]
   fix: write each scope as an item of its own, such as `[profile, email]`
+"#);
+}
+
+#[test]
+fn how_often_the_same_call_may_be_made_is_what_is_written() {
+    let org = Org::new();
+    let docs = |org: &Org| {
+        let set = org.compile();
+        let doc: crate::registry::doc::OrgDoc =
+            serde_json::from_slice(&set.files["org.json"]).unwrap();
+        let server: ServerDoc =
+            serde_json::from_slice(&set.files["server-github.json"]).unwrap();
+        move |tool: &str| server.limits.repeat_of(tool, &doc.limits).window()
+    };
+    let plain = docs(&org);
+    assert_eq!(plain("write"), Some((20, 60_000_000)));
+    org.edit(
+        "org.yaml",
+        "grace_hours",
+        "limits: {repeat: {calls: 5, seconds: 10}}\ngrace_hours",
+    );
+    assert_eq!(docs(&org)("write"), Some((5, 10_000_000)));
+    org.edit(
+        "servers/github.yaml",
+        "  call_seconds: 60",
+        "  call_seconds: 60\n  repeat: {calls: 7, seconds: 1}\n  tools:\n    write: {repeat: off}",
+    );
+    assert_eq!(org.check(), "");
+    let own = docs(&org);
+    assert_eq!(own("write"), None);
+    assert_eq!(own("read_file"), Some((7, 1_000_000)));
+    org.edit("servers/github.yaml", "    write:", "    wriet:");
+    org.edit(
+        "servers/github.yaml",
+        "{calls: 7, seconds: 1}",
+        "{calls: 0}",
+    );
+    assert_snapshot!(org.check(), @r#"
+servers/github.yaml:19:11: error: repeat has no `seconds` [missing-key]
+  fix: write in which time, such as `seconds: 60`
+servers/github.yaml:19:19: error: calls is `0` [wrong-type]
+  fix: write a whole number from 1 to 1000
+servers/github.yaml:21:5: error: `wriet` is not a pinned tool of `gh` [unknown-tool]
+  fix: did you mean `write`?
+servers/github.yaml:25:5: error: `wriet` is not a pinned tool of `gh` [unknown-tool]
+  fix: did you mean `write`?
 "#);
 }
 

@@ -292,6 +292,7 @@ mod tests {
                 }],
                 secret_stores: crate::registry::doc::SecretStoresDoc::default(),
                 grace_hours: 0,
+                limits: crate::registry::doc::OrgLimits::default(),
                 min_client: None,
             },
             policy: PolicyDoc {

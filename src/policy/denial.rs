@@ -37,6 +37,8 @@ pub enum DenialCode {
     NotGranted,
     /// Too much at once.
     Overloaded,
+    /// The same call was made too often.
+    Repeated,
     /// Server, tool or agent is denied everywhere.
     Revoked,
     /// The rule that gave it has ended.
@@ -62,6 +64,7 @@ impl DenialCode {
             Self::NoRegistry => "no-registry",
             Self::NotGranted => "not-granted",
             Self::Overloaded => "overloaded",
+            Self::Repeated => "repeated",
             Self::Revoked => "revoked",
             Self::RuleExpired => "rule-expired",
             Self::Stale => "stale",
@@ -74,7 +77,11 @@ impl DenialCode {
     #[must_use]
     pub fn passes(self) -> bool {
         match self {
-            Self::NoRecord | Self::Overloaded | Self::StaleSnapshot | Self::Unavailable => true,
+            Self::NoRecord
+            | Self::Overloaded
+            | Self::Repeated
+            | Self::StaleSnapshot
+            | Self::Unavailable => true,
             Self::Drift
             | Self::Hidden
             | Self::Lapsed

@@ -106,6 +106,57 @@ pub struct OrgDoc {
     /// The lowest client version that may serve calls, e.g. `0.1.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_client: Option<String>,
+    /// Bounds where a server's entry has none of its own.
+    #[serde(default, skip_serializing_if = "OrgLimits::is_default")]
+    pub limits: OrgLimits,
+}
+
+/// Bounds for all servers of an organisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OrgLimits {
+    /// How often the same call may be made; absent: [`crate::limits::REPEAT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<RepeatLimit>,
+}
+
+impl OrgLimits {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How often the same call may be made: the same tool with the same arguments, byte for byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepeatLimit {
+    /// So often…
+    pub calls: u32,
+    /// …within so many seconds. With 0 calls there is no limit.
+    pub seconds: u32,
+}
+
+impl RepeatLimit {
+    /// No limit: `off`.
+    pub const OFF: Self = Self {
+        calls: 0,
+        seconds: 0,
+    };
+
+    /// Calls and microseconds; `None` where there is no limit. What a registry says beyond
+    /// [`crate::limits::REPEAT_MOST`] counts as that: memory is ours.
+    #[must_use]
+    pub fn window(self) -> Option<(usize, u64)> {
+        let (calls, seconds) = crate::limits::REPEAT_MOST;
+        let within_us = u64::from(self.seconds.min(seconds)) * 1_000_000;
+        let calls = usize::try_from(self.calls.min(calls)).unwrap_or_default();
+        (calls > 0 && within_us > 0).then_some((calls, within_us))
+    }
+}
+
+impl Default for RepeatLimit {
+    fn default() -> Self {
+        let (calls, seconds) = crate::limits::REPEAT;
+        Self { calls, seconds }
+    }
 }
 
 /// Where audit batches go.
@@ -410,7 +461,7 @@ pub enum Inject {
 }
 
 /// Bounds on a server's use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerLimits {
     /// Longest call, in milliseconds.
     #[serde(default = "ServerLimits::call_ms")]
@@ -421,6 +472,24 @@ pub struct ServerLimits {
     /// Calls at once from one session.
     #[serde(default = "ServerLimits::in_flight")]
     pub in_flight: u32,
+    /// How often the same call may be made; absent: what the organisation says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<RepeatLimit>,
+    /// Tools with bounds of their own.
+    #[serde(
+        default,
+        deserialize_with = "unique",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub tools: BTreeMap<String, ToolLimits>,
+}
+
+/// One tool's own bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ToolLimits {
+    /// How often the same call of it may be made, e.g. of one that is there to be polled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<RepeatLimit>,
 }
 
 impl ServerLimits {
@@ -433,6 +502,14 @@ impl ServerLimits {
     fn in_flight() -> u32 {
         64
     }
+
+    /// How often the same call of one tool may be made: the tool's own limit, else the server's,
+    /// else the organisation's, else the general one.
+    #[must_use]
+    pub fn repeat_of(&self, tool: &str, org: &OrgLimits) -> RepeatLimit {
+        let own = self.tools.get(tool).and_then(|tool| tool.repeat);
+        own.or(self.repeat).or(org.repeat).unwrap_or_default()
+    }
 }
 
 impl Default for ServerLimits {
@@ -441,6 +518,8 @@ impl Default for ServerLimits {
             call_ms: Self::call_ms(),
             idle_ms: Self::idle_ms(),
             in_flight: Self::in_flight(),
+            repeat: None,
+            tools: BTreeMap::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::outbox::{Instead, Level};
+use super::repeat::Same;
 use crate::audit::entry::{Body, CallFacts, End};
 use crate::clock::Now;
 use crate::ids::{CallId, LinkId};
@@ -102,6 +103,8 @@ pub(super) struct Execution {
     pub(super) level: Option<Level>,
     /// The resource, for subscriptions.
     pub(super) uri: Option<Box<str>>,
+    /// What it counts as, where the same call may be made only so often.
+    same: Option<Same>,
     deadline_us: u64,
 }
 
@@ -143,6 +146,8 @@ pub(super) struct Closed {
     pub(super) method: Method,
     pub(super) era: Era,
     pub(super) fail_mode: FailMode,
+    /// What it counted as, if it was not sent and so counts no longer.
+    pub(super) unmade: Option<Same>,
 }
 
 impl Closed {
@@ -218,6 +223,7 @@ impl Calls {
             stage: Stage::Held(line),
             level,
             uri,
+            same: None,
             deadline_us,
         };
         let old = self.open.insert(key, execution);
@@ -235,6 +241,7 @@ impl Calls {
             self.soonest_us = None;
         }
         self.outcomes += 1;
+        let unmade = execution.same.filter(|_| outcome.end == End::NotSent);
         let OpenRecord {
             call,
             leg,
@@ -242,6 +249,7 @@ impl Calls {
             at_us,
         } = execution.record;
         Some(Closed {
+            unmade,
             body: Body::Outcome {
                 call,
                 leg,
@@ -320,6 +328,13 @@ impl Calls {
             }
             Origin::Listen => true,
             Origin::Standing => false,
+        }
+    }
+
+    /// Says what a call counts as among repeated ones.
+    pub(super) fn counts_as(&mut self, key: Key, same: Same) {
+        if let Some(execution) = self.open.get_mut(&key) {
+            execution.same = Some(same);
         }
     }
 

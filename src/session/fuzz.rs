@@ -10,7 +10,8 @@
 //! 3. what is not granted never goes up;
 //! 4. every request is answered exactly once, or, taken back, at most once;
 //! 5. what the machine says is JSON-RPC, one line each; tickets and contexts are dense;
-//! 6. what it holds is bounded, and nothing is left of it when all is settled.
+//! 6. what it holds is bounded, and nothing is left of it when all is settled;
+//! 7. the same call goes up no more often than its limit says, in any window of its length.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,11 +32,16 @@ use crate::ids::LinkId;
 use crate::limits;
 use crate::policy::fixture::{self, ann};
 use crate::policy::{Snapshot, SnapshotId};
-use crate::registry::doc::{PinMode, Registry, ServerDoc};
+use crate::registry::doc::{PinMode, Registry, RepeatLimit, ServerDoc};
 use crate::registry::{Freshness, Verified};
 use crate::wire::era::{Era, META_CAPABILITIES, META_PROTOCOL, Revision};
 use crate::wire::msg::{Message, result_line};
 
+/// How often the same call to beta may be made.
+const LIMIT: RepeatLimit = RepeatLimit {
+    calls: 2,
+    seconds: 5,
+};
 const NEW: &str = Era::Stateless.revision().as_str();
 const OLD: &str = Revision::NEWEST_HANDSHAKE.as_str();
 const TOOLS: [&str; 12] = [
@@ -87,6 +93,9 @@ fn registry() -> Registry {
         &[],
         &[],
     ));
+    let mut beta = ServerDoc::clone(&registry.servers[&fixture::key("beta")]);
+    beta.limits.repeat = Some(LIMIT);
+    registry.put(beta);
     registry.put(fixture::server("off", "off", &[], &[], &[], &[]));
     let rule = registry.rule(None);
     registry
@@ -160,6 +169,8 @@ struct World<'b> {
     intents: BTreeMap<u64, Ticket>,
     outcomes: BTreeMap<u64, Ticket>,
     open: BTreeSet<u64>,
+    /// When the one call that is made again and again went up, in monotonic microseconds.
+    repeated: Vec<u64>,
     /// What upstreams were asked: link and request id.
     up: Vec<(LinkId, String)>,
     marks: u64,
@@ -199,6 +210,7 @@ pub fn run(bytes: &[u8]) {
         intents: BTreeMap::new(),
         outcomes: BTreeMap::new(),
         open: BTreeSet::new(),
+        repeated: Vec::new(),
         up: Vec::new(),
         marks: 0,
         question: "0".to_owned(),
@@ -319,6 +331,10 @@ impl World<'_> {
                 self.handle(Input::Wake);
             }
             34 => self.say_roots(),
+            35 => {
+                let params = r#""name":"beta_echo","arguments":{"again":1}"#;
+                self.request("tools/call", params);
+            }
             32 => {
                 let server = self.pick(&["alpha", "alpha", "beta", "off", "gamma"]);
                 let at_once = self.byte().is_multiple_of(2);
@@ -679,11 +695,30 @@ impl World<'_> {
         if method == "tools/call" {
             let name = request.params.as_ref().and_then(|p| p.object.text("name"));
             assert_eq!(name.as_deref(), Some("echo"), "not granted: {text}");
+            if text.contains(r#""arguments":{"again":1}"#) {
+                self.repeats();
+                self.up.push((link, id.to_owned()));
+                return;
+            }
             let intent = mark(line).and_then(|mark| self.intents.get(&mark));
             let recorded = intent.is_some_and(|at| self.recorded.contains(&at.0));
             assert!(recorded, "a call before its record: {text}");
         }
         self.up.push((link, id.to_owned()));
+    }
+
+    /// The call that is made again and again went up once more.
+    fn repeats(&mut self) {
+        let now_us = self.now.mono_us;
+        self.repeated.push(now_us);
+        let within_us = u64::from(LIMIT.seconds) * 1_000_000;
+        let recent = self.repeated.iter().rev();
+        // counted from when it was let through, which is up to the record's delay before
+        let recent = recent.take_while(|at| **at + within_us > now_us).count();
+        assert!(
+            recent <= 2 * LIMIT.calls as usize,
+            "the same call {recent} times"
+        );
     }
 
     /// Everything ends: the driver catches up, links close, time passes, the client goes.

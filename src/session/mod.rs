@@ -13,6 +13,7 @@ pub mod link;
 mod links;
 mod listen;
 mod outbox;
+mod repeat;
 pub mod report;
 mod road;
 mod roots;
@@ -26,6 +27,7 @@ use self::front::Front;
 use self::links::Links;
 use self::listen::Listens;
 use self::outbox::Outbox;
+use self::repeat::Repeats;
 use self::road::Routes;
 use self::roots::Roots;
 use crate::audit::entry::Entry;
@@ -219,6 +221,7 @@ pub struct Machine {
     routes: Routes,
     links: Links,
     calls: Calls,
+    repeats: Repeats,
     listens: Listens,
     roots: Roots,
     outbox: Outbox,
@@ -248,6 +251,7 @@ impl Machine {
             routes: Routes::default(),
             links: Links::default(),
             calls: Calls::default(),
+            repeats: Repeats::default(),
             listens: Listens::default(),
             roots: Roots::default(),
             outbox: Outbox::default(),

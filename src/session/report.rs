@@ -20,6 +20,9 @@ pub struct Report {
     pub snapshot: u64,
     /// Every server this session has used, by key.
     pub servers: Vec<ServerReport>,
+    /// Calls that were stopped because the same one had been made too often.
+    #[serde(default)]
+    pub repeats_stopped: u64,
 }
 
 /// A client's own claims.
@@ -85,6 +88,7 @@ impl Machine {
             registry: self.snapshot.registry().map(|r| r.version.targets),
             snapshot: self.snapshot.id().0,
             servers: self.links.report(),
+            repeats_stopped: self.repeats.stopped(),
         }
     }
 

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Machine;
-use super::call::{Key, Method, Origin, Outcome, Stage, Start};
+use super::call::{Closed, Key, Method, Origin, Outcome, Stage, Start};
 use super::front::{Asker, SERVER_INFO};
 use super::link::{CLIENT_CAPABILITIES, CLIENT_INFO};
 use super::links::{Readiness, Waiting};
 use super::outbox::{Held, Housekeeping, Instead, Upstream};
+use super::repeat::Same;
 use crate::audit::entry::Body as Record;
 use crate::audit::entry::{CallFacts, CallerContext, Context, ContextId, End, TargetKind};
 use crate::catalog::STATUS_TOOL;
@@ -27,7 +28,7 @@ use crate::ids::{Digest, ExposedName, LinkId, RoleName, ServerKey};
 use crate::inspect::{self, Finding};
 use crate::limits;
 use crate::policy::{Access, Decision, Denial, DenialCode, Snapshot, Started, allows, decide};
-use crate::registry::doc::{AuditRule, FailMode, ServerDoc};
+use crate::registry::doc::{AuditRule, FailMode, RepeatLimit, ServerDoc};
 use crate::secret::Content;
 use crate::wire::era::{self, Era, ErrorAs};
 use crate::wire::meta;
@@ -371,6 +372,7 @@ impl Machine {
             | DenialCode::NoRecord
             | DenialCode::NoRegistry
             | DenialCode::Overloaded
+            | DenialCode::Repeated
             | DenialCode::Revoked
             | DenialCode::RuleExpired
             | DenialCode::Stale
@@ -410,6 +412,14 @@ impl Machine {
             let denial = Denial::new(DenialCode::Overloaded, text);
             return self.refuse_route(ask, route, &denial, now);
         }
+        let repeat = self.repeat_of(ask, route);
+        if let Some((same, limit)) = repeat
+            && let Err(seconds) = self.repeats.check(same, limit, now)
+        {
+            self.moved = true;
+            let denial = repeated(route, limit, seconds);
+            return self.refuse_route(ask, route, &denial, now);
+        }
         let link = self.link_for(&route.server);
         let era = match fate {
             Fate::Ready(ready, era) if ready == link => era,
@@ -442,9 +452,26 @@ impl Machine {
             }
         };
         match permit.start(&snapshot) {
-            Ok(started) => self.start(ask, route, rename, &started, (link, era), now),
+            Ok(started) => {
+                let key = self.start(ask, route, rename, &started, (link, era), now);
+                if let (Some(key), Some((same, limit))) = (key, repeat) {
+                    self.calls.counts_as(key, same);
+                    self.repeats.note(same, limit, now);
+                }
+            }
             Err(denial) => self.refuse_route(ask, route, &denial, now),
         }
+    }
+
+    /// What a call counts as, and how often it may be made; `None` where there is no limit.
+    fn repeat_of(&self, ask: &Ask<'_, '_>, route: &Route) -> Option<(Same, RepeatLimit)> {
+        let Access::Tool { name, .. } = &route.access else {
+            return None;
+        };
+        let org = &self.snapshot.registry()?.org.limits;
+        let limit = route.server.limits.repeat_of(name, org);
+        limit.window()?;
+        Some((Same::of(&route.access, ask.request)?, limit))
     }
 
     /// Appends the intent of a call and holds its line until that is recorded.
@@ -456,7 +483,7 @@ impl Machine {
         started: &Started<'_>,
         (link, era): (LinkId, Era),
         now: &Now,
-    ) {
+    ) -> Option<Key> {
         let request = ask.request;
         let uri = match (ask.method, &route.access) {
             (
@@ -466,11 +493,10 @@ impl Machine {
             _ => None,
         };
         if let (Method::Unsubscribe, Era::Stateless, Some(uri)) = (ask.method, era, uri) {
-            return self.unsubscribe_here(request.id.raw(), ask.asker.era, uri, now);
+            self.unsubscribe_here(request.id.raw(), ask.asker.era, uri, now);
+            return None;
         }
-        let Some(id) = self.links.next_id(link) else {
-            return;
-        };
+        let id = self.links.next_id(link)?;
         let key = Key { link, id };
         let token = id.to_string();
         let (line, content) = match (ask.method, era, uri) {
@@ -515,6 +541,7 @@ impl Machine {
         self.outbox.append(intent, now);
         self.outbox.hold(Held::Call(key));
         self.links.opened(link, now);
+        Some(key)
     }
 
     /// The client's line as this upstream gets it, and what of it the record keeps.
@@ -860,6 +887,7 @@ impl Machine {
         };
         let instead = closed.instead();
         let fail_mode = closed.fail_mode;
+        self.unmake(&closed);
         let stood = matches!(closed.origin, Origin::Standing);
         self.outbox.append(closed.body, now);
         if let (Some(line), Some(instead)) = (line, instead) {
@@ -995,10 +1023,18 @@ impl Machine {
         }
     }
 
+    /// A call that was not sent does not count among repeated ones.
+    fn unmake(&mut self, closed: &Closed) {
+        if let Some(same) = closed.unmade {
+            self.repeats.unmake(same);
+        }
+    }
+
     /// Ends a call that is not sent; gives whom to tell.
     fn take_back(&mut self, key: Key, now: &Now) -> Option<Instead> {
         let closed = self.calls.close(key, Outcome::bare(End::NotSent), now)?;
         let instead = closed.instead();
+        self.unmake(&closed);
         self.outbox.append(closed.body, now);
         self.links.closed(key.link, now);
         self.pump(key.link, now);
@@ -1090,6 +1126,21 @@ fn echoed(name: &str) -> Cow<'_, str> {
         None => Cow::Borrowed(name),
         Some((end, _)) => Cow::Owned(format!("{}…", name.get(..end).unwrap_or_default())),
     }
+}
+
+/// The same call was made too often: what is told, and when it may be made again.
+fn repeated(route: &Route, limit: RepeatLimit, seconds: u64) -> Denial {
+    let (access, owner) = (&route.access, &route.server.owner);
+    let RepeatLimit {
+        calls,
+        seconds: within,
+    } = limit;
+    let text = format!(
+        "{access} was called {calls} times within {within} s with the same arguments, which is the \
+         most, and its answers are the ones you have; call it with other arguments, or again in \
+         {seconds} s; where it is there to be polled, {owner} can give it another limit"
+    );
+    Denial::new(DenialCode::Repeated, text)
 }
 
 /// What the client gets for an answer.

@@ -252,6 +252,7 @@ mod against_the_store {
                 issuers: Vec::new(),
                 secret_stores: crate::registry::doc::SecretStoresDoc::default(),
                 grace_hours: 0,
+                limits: crate::registry::doc::OrgLimits::default(),
                 min_client: None,
             },
             policy: PolicyDoc {

@@ -10,8 +10,8 @@ use crate::clock::Utc;
 use crate::ids::{Digest, RoleName, ServerKey};
 use crate::pin::{self, Difference};
 use crate::registry::doc::{
-    AuditDoc, AuditRule, FailMode, Inject, Isolation, IssuerDoc, OrgDoc, PinMode, ServerDoc,
-    Surface, Transport,
+    AuditDoc, AuditRule, FailMode, Inject, Isolation, IssuerDoc, OrgDoc, PinMode, RepeatLimit,
+    ServerDoc, ServerLimits, Surface, Transport,
 };
 
 /// The sections that hold something.
@@ -214,11 +214,49 @@ fn servers(was: &View, is: &View) -> Vec<Change> {
         let classes = |doc: &ServerDoc| doc.data_classes.join(", ");
         let what = format!("data classes of {server}");
         list.moved(Effect::Review, &what, &classes(old), &classes(new));
-        if old.limits != new.limits || old.stateful != new.stateful {
+        repeats(&server, &old.limits, &new.limits, &mut list);
+        let others = |doc: &ServerDoc| {
+            let limits = &doc.limits;
+            (
+                limits.call_ms,
+                limits.idle_ms,
+                limits.in_flight,
+                doc.stateful,
+            )
+        };
+        if others(old) != others(new) {
             list.add(Effect::Neutral, format!("limits of {server} changed"));
         }
     }
     list.0
+}
+
+/// How often the same call may be made.
+fn repeats(server: &str, old: &ServerLimits, new: &ServerLimits, list: &mut List) {
+    let what = format!("how often the same call to {server} may be made");
+    list.moved(
+        Effect::Review,
+        &what,
+        &often(old.repeat),
+        &often(new.repeat),
+    );
+    let tools: BTreeSet<&String> = old.tools.keys().chain(new.tools.keys()).collect();
+    for tool in tools {
+        let of = |limits: &ServerLimits| often(limits.tools.get(tool).and_then(|own| own.repeat));
+        let what = format!(
+            "how often the same call to {server}/{} may be made",
+            pin::printable(tool)
+        );
+        list.moved(Effect::Review, &what, &of(old), &of(new));
+    }
+}
+
+fn often(limit: Option<RepeatLimit>) -> String {
+    match limit {
+        None => "as everywhere".to_owned(),
+        Some(limit) if limit.window().is_none() => "without limit".to_owned(),
+        Some(RepeatLimit { calls, seconds }) => format!("{calls} in {seconds} s"),
+    }
 }
 
 fn looseness(mode: PinMode) -> u8 {
@@ -668,6 +706,13 @@ fn machines(was: &View, is: &View) -> Vec<Change> {
         let (a, b) = (many(a as usize, "hour"), many(b as usize, "hour"));
         list.add(effect, format!("a stale registry is used for {b}, was {a}"));
     }
+    let (a, b) = (often(old.limits.repeat), often(new.limits.repeat));
+    list.moved(
+        Effect::Review,
+        "how often the same call may be made",
+        &a,
+        &b,
+    );
     let text = |version: &Option<String>| version.clone().unwrap_or_else(|| "any".to_owned());
     let (a, b) = (text(&old.min_client), text(&new.min_client));
     list.moved(Effect::Review, "the oldest client", &a, &b);

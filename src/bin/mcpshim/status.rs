@@ -114,6 +114,11 @@ fn describe(running: &Running, text: &mut String) {
         Utc(running.started)
     );
     push(text, &line);
+    let stopped = running.session.repeats_stopped;
+    if stopped > 0 {
+        let line = format!("              {stopped} calls stopped: the same one, too often");
+        push(text, &line);
+    }
     for server in &running.session.servers {
         let mut line = format!("              {} {}", server.key, server.state.as_str());
         if let Some(protocol) = &server.protocol {

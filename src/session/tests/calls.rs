@@ -534,6 +534,63 @@ fn more_calls_than_the_server_entry_allows_are_refused_for_now() {
     "#);
 }
 
+/// A snapshot in which the same call to alpha may be made twice in ten seconds.
+fn twice_in_ten_seconds() -> Rig {
+    let mut registry = registry();
+    let alpha = registry.servers.get_mut(&fixture::key("alpha")).unwrap();
+    Arc::make_mut(alpha).limits.repeat = Some(crate::registry::doc::RepeatLimit {
+        calls: 2,
+        seconds: 10,
+    });
+    Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))).opened()
+}
+
+#[test]
+fn the_same_call_too_often_is_stopped_and_told_when_it_may_be_made_again() {
+    let mut rig = twice_in_ten_seconds();
+    let call = |id: u32, arguments: &str| {
+        format!(
+            r#"> {{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"alpha_echo","arguments":{arguments}}}}}"#
+        )
+    };
+    rig.play(&call(1, r#"{"a":1}"#));
+    rig.play("+4000");
+    rig.play(&call(2, r#"{"a":1}"#));
+    let text = "alpha/echo was called 2 times within 10 s with the same arguments, which is the \
+                most, and its answers are the ones you have; call it with other arguments, or \
+                again in 6 s; where it is there to be polled, team-x can give it another limit.";
+    let refused = rig.play(&call(3, r#"{"a":1}"#));
+    assert!(refused.contains(text), "{refused}");
+    assert!(
+        refused.contains(r#""mcpshim/denial":{"code":"repeated"}"#),
+        "{refused}"
+    );
+    assert!(refused.contains("! denial"), "{refused}");
+    assert!(!refused.contains("»alpha"), "{refused}");
+    // other bytes are another call, and so is another server's
+    for (id, arguments) in [(4, r#"{"a":2}"#), (5, r#"{ "a":1}"#)] {
+        let passed = rig.play(&call(id, arguments));
+        assert!(passed.contains("»alpha"), "{passed}");
+    }
+    let other = call(6, r#"{"a":1}"#).replace("alpha_echo", "beta_echo");
+    assert!(rig.play(&other).contains("»beta"));
+    rig.play("+6000");
+    assert!(rig.play(&call(7, r#"{"a":1}"#)).contains("»alpha"));
+    assert!(rig.play(&call(8, r#"{"a":1}"#)).contains("again in 4 s"));
+    assert_eq!(rig.machine.report().repeats_stopped, 2);
+}
+
+#[test]
+fn a_call_that_was_not_sent_does_not_count_among_repeated_ones() {
+    let mut rig = twice_in_ten_seconds();
+    let call = r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#;
+    rig.recording = Recording::Fails;
+    for _ in 0..5 {
+        let refused = rig.play(call);
+        assert!(refused.contains("could not be recorded"), "{refused}");
+    }
+}
+
 #[test]
 fn an_end_of_the_session_settles_every_call() {
     let mut rig = Rig::handshake();

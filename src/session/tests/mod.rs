@@ -135,7 +135,12 @@ impl Rig {
 
     /// A handshake client that is past its opening.
     fn handshake() -> Self {
-        let mut rig = Self::eng();
+        Self::eng().opened()
+    }
+
+    /// The client opens the session as one of the handshake era.
+    fn opened(self) -> Self {
+        let mut rig = self;
         rig.play(r#"> {"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"old","version":"3"}}}
                     > {"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         rig.log.clear();

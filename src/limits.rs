@@ -110,6 +110,14 @@ pub const USED_NOTE_S: u64 = 3_600;
 pub const LISTENS: usize = 64;
 /// Longest `subscriptions/listen`, in bytes: it is kept while it is open.
 pub const LISTEN_BYTES: usize = 256 << 10;
+/// Legs of one execution: its first request, the questions during it, and the requests that carry
+/// what was answered.
+pub const LEGS: u16 = 128;
+/// Questions outside of calls that one transport of an upstream may ask and get answered; later
+/// ones are refused.
+pub const ASKS: u32 = 1024;
+/// Refused questions of one transport that are recorded one by one; later ones are counted.
+pub const ASKS_REFUSED: u32 = 16;
 /// Questions of upstreams for the client's roots that may wait for it.
 pub const ROOTS_WAITING: usize = 64;
 /// How long the client may take to say its roots, in milliseconds.

@@ -619,8 +619,7 @@ fn how_often_the_same_call_may_be_made_is_what_is_written() {
         let set = org.compile();
         let doc: crate::registry::doc::OrgDoc =
             serde_json::from_slice(&set.files["org.json"]).unwrap();
-        let server: ServerDoc =
-            serde_json::from_slice(&set.files["server-github.json"]).unwrap();
+        let server: ServerDoc = serde_json::from_slice(&set.files["server-github.json"]).unwrap();
         move |tool: &str| server.limits.repeat_of(tool, &doc.limits).window()
     };
     let plain = docs(&org);

@@ -429,6 +429,25 @@ impl Snapshot {
         live.any(|(glob, _)| shape.meets(glob))
     }
 
+    /// Whether the caller may use anything of a server: what a question of that server asks.
+    pub(crate) fn uses(&self, server: &ServerKey, now: &Now) -> bool {
+        let Ok((row, _)) = self.gate(server, None, now) else {
+            return false;
+        };
+        let live = |grant: &Grant| now.unix_s() < grant.until;
+        let named = row.tools.values().chain(row.prompts.values());
+        let open = row
+            .open
+            .iter()
+            .flat_map(|open| open.tools.iter().chain(&open.prompts));
+        named.flat_map(|cell| &cell.grants).any(live)
+            || row
+                .resources
+                .iter()
+                .chain(open)
+                .any(|(_, grant)| live(grant))
+    }
+
     /// Whether the surface has it, whoever may use it.
     #[must_use]
     pub fn offers(&self, access: &Access) -> bool {

@@ -1,70 +1,298 @@
-//! What an upstream asks of the client: roots, sampling, elicitation.
+//! What an upstream asks of the client: who may, of which call it is, and where it goes on.
 //!
-//! A link declares none of the client's capabilities but roots, and those only for a server whose
-//! entry says so ([`super::roots`]); so a server that keeps the protocol asks for nothing else but
-//! `ping`. What is asked all the same is refused with the JSON-RPC error for a
-//! method that is not there, and recorded. Relaying (a leg of the execution it belongs to, with
-//! its own decision) takes its place here.
+//! ```text
+//!   upstream ── request ─▶ known? ─▶ in the server's entry? ─▶ declared by the client?
+//!        ─▶ of which call? ─▶ client of the handshake era: relay (roots: roots)
+//!                             client of the stateless era: park, with the call it belongs to
+//! ```
+//!
+//! Whatever is not allowed here gets the JSON-RPC error of the protocol and a record of its own
+//! with a code that says why; after [`limits::ASKS_REFUSED`](crate::limits::ASKS_REFUSED) of one
+//! transport they are counted.
 
 use super::Machine;
+use super::call::{Key, Leg, Method, Origin, Stage};
 use super::outbox::{Housekeeping, Upstream};
 use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, TargetKind};
-use crate::clock::Now;
+use crate::clock::{Entropy, Now};
 use crate::ids::LinkId;
-use crate::registry::doc::AuditRule;
+use crate::registry::doc::{AuditRule, ServerDoc};
 use crate::secret::Content;
+use crate::wire::era::{Asked, Can, Era};
 use crate::wire::msg::Request;
 
-/// The code of an ask's refusal in the record.
-const NOT_OFFERED: &str = "not-offered";
+/// The methods an upstream may know.
+const METHODS: [&str; 3] = ["elicitation/create", "roots/list", "sampling/createMessage"];
+
+/// The members of such a question that are read here or by a client: one in another case would be
+/// read as two things by two readers.
+const MEMBERS: [&str; 11] = [
+    "_meta",
+    "elicitationId",
+    "includeContext",
+    "message",
+    "messages",
+    "mode",
+    "requestedSchema",
+    "systemPrompt",
+    "toolChoice",
+    "tools",
+    "url",
+];
+
+/// One question, for the record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) server: &'a ServerDoc,
+    /// One of the methods known here, or nothing.
+    pub(super) method: &'a str,
+    /// Its params, raw JSON.
+    pub(super) params: Option<&'a str>,
+    pub(super) audit: AuditRule,
+}
+
+/// Why a question is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The caller may not use its server (any more).
+    Caller,
+    /// It cannot be read, or two readers would read two things.
+    Malformed,
+    /// A client of the stateless era can only be asked within a call.
+    NoCall,
+    /// The client did not say that it can be asked this.
+    NotDeclared(Asked),
+    /// The server's entry does not say that it may ask this.
+    NotInEntry,
+    /// More than a limit allows, of questions or of bytes.
+    TooMany,
+    /// No protocol version knows it.
+    Unknown,
+}
+
+impl Refusal {
+    /// The code in the record.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::Caller => "ask-not-allowed",
+            Self::Malformed => "ask-malformed",
+            Self::NoCall => "ask-outside-call",
+            Self::NotDeclared(_) => "ask-not-declared",
+            Self::NotInEntry => "ask-not-in-entry",
+            Self::TooMany => "ask-limit",
+            Self::Unknown => "ask-unknown",
+        }
+    }
+
+    /// The JSON-RPC code for the upstream.
+    fn rpc_code(self) -> i64 {
+        match self {
+            // a mode or a part that was not declared (MCP 2025-11-25, elicitation, sampling)
+            Self::Malformed
+            | Self::NotDeclared(
+                Asked::Url
+                | Asked::Sampling { context: true, .. }
+                | Asked::Sampling { tools: true, .. },
+            ) => -32602,
+            Self::NotDeclared(_) | Self::NotInEntry | Self::Unknown => -32601,
+            Self::Caller | Self::NoCall | Self::TooMany => -32603,
+        }
+    }
+
+    /// One line for the upstream. It does not tell apart what the organisation forbids from what
+    /// the client lacks.
+    fn sentence(self, method: &str) -> String {
+        match self {
+            Self::Caller => "the client cannot be asked now".to_owned(),
+            Self::Malformed => {
+                "params cannot be read: a required member is missing, or there are two of one name"
+                    .to_owned()
+            }
+            Self::NoCall => format!("{method} can only be asked within a call here"),
+            Self::NotDeclared(asked) => format!("the client offers no {}", asked.name()),
+            Self::NotInEntry | Self::Unknown => {
+                format!("Method not found: {method} is not offered here")
+            }
+            Self::TooMany => "too many questions, or one that is too long".to_owned(),
+        }
+    }
+}
+
+/// What a server may ask by its entry.
+pub(super) fn may(server: &ServerDoc) -> Can {
+    Can {
+        apps: server.apps,
+        form: server.elicitation,
+        roots: server.roots,
+        sampling: server.sampling,
+        sampling_context: server.sampling,
+        sampling_tools: server.sampling,
+        url: server.elicitation,
+    }
+}
 
 impl Machine {
-    /// `_during` is the call it belongs to, where the transport knows.
+    /// Takes a request of an upstream. `during` is the call it belongs to, where the transport
+    /// knows.
     pub(super) fn upstream_asks(
         &mut self,
         link: LinkId,
-        _during: Option<u64>,
+        during: Option<u64>,
         request: &Request<'_>,
         now: &Now,
+        entropy: &mut dyn Entropy,
     ) {
         let Some(server) = self.server_of(link) else {
             return;
         };
-        if server.roots && request.method == "roots/list" && self.asks_once_more(link, true) {
-            return self.roots_asked(link, &server, request, now);
-        }
-        let known = match request.method.as_ref() {
-            "elicitation/create" | "roots/list" | "sampling/createMessage" => {
-                request.method.as_ref()
-            }
-            _ => "",
+        let asked = match self.may_ask(&server, request, now) {
+            Ok(asked) => asked,
+            Err(refusal) => return self.refuse_ask(link, request, refusal, now),
         };
-        let why = format!("Method not found: {} is not offered here", request.method);
-        let refusal = Housekeeping::Refuse(request.id.raw().into(), why);
-        self.outbox.send_link(link, Upstream::Housekeeping(refusal));
-        if !self.asks_once_more(link, false) {
+        let exact = during.and_then(|id| self.in_flight_upstream(Key { link, id }));
+        // nobody says of which call a question is on a pipe; that for roots may be of none
+        let call = match during {
+            None if asked != Asked::Roots => self.only_call(link),
+            None | Some(_) => exact,
+        };
+        let era = call
+            .and_then(|call| self.calls.get(call))
+            .map(|call| call.era);
+        if call.is_none() && !self.asks_once_more(link) {
+            return self.refuse_ask(link, request, Refusal::TooMany, now);
+        }
+        match (asked, era.or(self.front.era()), call) {
+            // clients that have none are answered for
+            (Asked::Roots, _, call) => self.roots_asked(link, &server, call, request, now),
+            (_, Some(Era::Handshake(_)), _) => {
+                self.refuse_ask(link, request, Refusal::NotDeclared(asked), now);
+            }
+            (_, Some(Era::Stateless), Some(_call)) => {
+                let _ = entropy;
+                self.refuse_ask(link, request, Refusal::NotDeclared(asked), now);
+            }
+            (_, Some(Era::Stateless) | None, _) => {
+                self.refuse_ask(link, request, Refusal::NoCall, now);
+            }
+        }
+    }
+
+    /// Whether a server may ask this of the client now.
+    fn may_ask(
+        &self,
+        server: &ServerDoc,
+        request: &Request<'_>,
+        now: &Now,
+    ) -> Result<Asked, Refusal> {
+        let params = request.params.as_ref().map(|params| &params.object);
+        let Some(asked) = Asked::of(&request.method, params) else {
+            let known = METHODS.contains(&request.method.as_ref());
+            return Err(if known {
+                Refusal::Malformed
+            } else {
+                Refusal::Unknown
+            });
+        };
+        if params.is_some_and(|params| params.misspelt(&MEMBERS).is_some()) {
+            return Err(Refusal::Malformed);
+        }
+        if !may(server).covers(asked) {
+            return Err(Refusal::NotInEntry);
+        }
+        // a client without roots of its own is answered for
+        if asked != Asked::Roots && !self.front.can.covers(asked) {
+            return Err(Refusal::NotDeclared(asked));
+        }
+        if !self.snapshot.uses(&server.key, now) {
+            return Err(Refusal::Caller);
+        }
+        Ok(asked)
+    }
+
+    /// A call that was sent and is not answered.
+    fn in_flight_upstream(&self, key: Key) -> Option<Key> {
+        let call = self.calls.get(key)?;
+        matches!(call.stage, Stage::Sent).then_some(key)
+    }
+
+    /// The only call that waits for this upstream, where there is but one.
+    fn only_call(&self, link: LinkId) -> Option<Key> {
+        let asking = |method| match method {
+            Method::Prompt | Method::Read | Method::Tool => true,
+            Method::Complete | Method::Listen | Method::Subscribe | Method::Unsubscribe => false,
+        };
+        let open = self.calls.select(|key, call| {
+            key.link == link
+                && matches!(call.stage, Stage::Sent)
+                && matches!(call.origin, Origin::Client { .. })
+                && asking(call.method)
+        });
+        match open[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Refuses a question: the upstream gets the protocol's error, the record a denial.
+    pub(super) fn refuse_ask(
+        &mut self,
+        link: LinkId,
+        request: &Request<'_>,
+        refusal: Refusal,
+        now: &Now,
+    ) {
+        let (rpc, why) = (refusal.rpc_code(), refusal.sentence(&request.method));
+        let answer = Housekeeping::Refuse(request.id.raw().into(), rpc, why);
+        self.outbox.send_link(link, Upstream::Housekeeping(answer));
+        let Some(server) = self.server_of(link) else {
+            return;
+        };
+        if !self.refuses_once_more(link) {
             return self.outbox.count("ask", now);
         }
-        let server = self.server_context(&server, now);
+        let known = METHODS.iter().find(|known| **known == request.method);
+        let ask = Question {
+            server: &server,
+            method: known.copied().unwrap_or_default(),
+            params: request.params.as_ref().map(|params| params.object.raw()),
+            audit: AuditRule::default(),
+        };
+        let (leg, code) = (self.calls.first_leg(), refusal.code());
+        let facts = self.ask_facts(&ask, leg, code, now);
+        self.outbox.append(Record::Denial { facts, code }, now);
+    }
+
+    /// How a question is recorded: like the call it belongs to.
+    pub(super) fn audit_of_ask(&self, server: &ServerDoc, call: Option<Key>) -> AuditRule {
+        let call = call.and_then(|call| self.calls.get(call));
+        call.map_or_else(|| server.audit.for_others(), |call| call.audit())
+    }
+
+    /// What is said of a question in the record, asked by this rule or refused for this reason.
+    pub(super) fn ask_facts(
+        &mut self,
+        ask: &Question<'_>,
+        leg: Leg,
+        rule: &'static str,
+        now: &Now,
+    ) -> CallFacts {
+        let server = self.server_context(ask.server, now);
         let target = Context::Target {
             kind: TargetKind::Ask,
             server: Some(server),
-            name: known.to_owned(),
+            name: ask.method.to_owned(),
             exposed: None,
             definition: None,
         };
         let rule = Context::Rule {
-            id: NOT_OFFERED.to_owned(),
+            id: rule.to_owned(),
             source: String::new(),
             role: String::new(),
         };
-        let params = request
-            .params
-            .as_ref()
-            .map_or("", |params| params.object.raw());
-        let facts = CallFacts {
-            call: self.calls.attempt(),
-            leg: 0,
+        let params = ask.params.unwrap_or_default().as_bytes();
+        CallFacts {
+            call: leg.call,
+            leg: leg.leg,
             caller: self.caller_context(now),
             client: self.last_client_context(now),
             target: self.outbox.context(target, now),
@@ -72,10 +300,8 @@ impl Machine {
             rule: self.outbox.context(rule, now),
             credential: None,
             correlation: Correlation::default(),
-            content: Content(bytes::Bytes::copy_from_slice(params.as_bytes())),
-            audit: AuditRule::default(),
-        };
-        let code = NOT_OFFERED;
-        self.outbox.append(Record::Denial { facts, code }, now);
+            content: Content(bytes::Bytes::copy_from_slice(params)),
+            audit: ask.audit,
+        }
     }
 }

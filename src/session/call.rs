@@ -13,6 +13,7 @@ use super::repeat::Same;
 use crate::audit::entry::{Body, CallFacts, End};
 use crate::clock::Now;
 use crate::ids::{CallId, LinkId};
+use crate::limits;
 use crate::policy::{Access, Started};
 use crate::registry::doc::{AuditRule, FailMode};
 use crate::secret::Content;
@@ -24,6 +25,14 @@ use crate::wire::msg::IdKey;
 pub(super) struct Key {
     pub(super) link: LinkId,
     pub(super) id: u64,
+}
+
+/// One leg of an execution: its first request upstream, a question during it, or the same request
+/// again with what was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Leg {
+    pub(super) call: CallId,
+    pub(super) leg: u16,
 }
 
 /// What is asked of the upstream.
@@ -82,16 +91,46 @@ pub(super) enum Stage {
 /// The proof that an intent was appended: not `Clone`, spent by the outcome.
 #[derive(Debug)]
 struct OpenRecord {
-    call: CallId,
-    leg: u16,
+    leg: Leg,
     audit: AuditRule,
     at_us: u64,
+}
+
+impl OpenRecord {
+    fn close(self, outcome: Outcome, now: &Now) -> Body {
+        Body::Outcome {
+            call: self.leg.call,
+            leg: self.leg.leg,
+            end: outcome.end,
+            took_us: now.mono_us.saturating_sub(self.at_us),
+            content: outcome.content,
+            audit: self.audit,
+        }
+    }
+}
+
+impl CallFacts {
+    fn leg(&self) -> Leg {
+        Leg {
+            call: self.call,
+            leg: self.leg,
+        }
+    }
+}
+
+impl Execution {
+    /// How it is recorded, its further legs too.
+    pub(super) fn audit(&self) -> AuditRule {
+        self.record.audit
+    }
 }
 
 /// One call in flight.
 #[derive(Debug)]
 pub(super) struct Execution {
     record: OpenRecord,
+    /// The number of its next leg.
+    legs: u16,
     /// What was allowed.
     pub(super) access: Access,
     pub(super) origin: Origin,
@@ -170,7 +209,7 @@ pub(super) struct Calls {
     open: HashMap<Key, Execution>,
     by_client: HashMap<IdKey, Key>,
     /// Questions of upstreams that are not answered yet.
-    asks: HashMap<CallId, OpenRecord>,
+    asks: HashMap<Leg, OpenRecord>,
     attempts: u64,
     intents: u64,
     outcomes: u64,
@@ -183,6 +222,28 @@ impl Calls {
     pub(super) fn attempt(&mut self) -> CallId {
         self.attempts += 1;
         CallId(self.attempts)
+    }
+
+    /// The first leg of the next execution or refused attempt.
+    pub(super) fn first_leg(&mut self) -> Leg {
+        Leg {
+            call: self.attempt(),
+            leg: 0,
+        }
+    }
+
+    /// The next leg of a call in flight; `None` after [`limits::LEGS`], or when it has ended.
+    pub(super) fn next_leg(&mut self, key: Key) -> Option<Leg> {
+        let execution = self.open.get_mut(&key)?;
+        let leg = execution.legs;
+        if leg >= limits::LEGS {
+            return None;
+        }
+        execution.legs += 1;
+        Some(Leg {
+            call: execution.record.leg.call,
+            leg,
+        })
     }
 
     /// Opens an execution from a spent permit; gives its intent, to be appended at once.
@@ -211,11 +272,11 @@ impl Calls {
         self.intents += 1;
         let execution = Execution {
             record: OpenRecord {
-                call: facts.call,
-                leg: facts.leg,
+                leg: facts.leg(),
                 audit: started.audit,
                 at_us: now.mono_us,
             },
+            legs: facts.leg.saturating_add(1),
             access: started.access.clone(),
             origin,
             method,
@@ -242,22 +303,10 @@ impl Calls {
         }
         self.outcomes += 1;
         let unmade = execution.same.filter(|_| outcome.end == End::NotSent);
-        let OpenRecord {
-            call,
-            leg,
-            audit,
-            at_us,
-        } = execution.record;
+        let audit = execution.record.audit;
         Some(Closed {
             unmade,
-            body: Body::Outcome {
-                call,
-                leg,
-                end: outcome.end,
-                took_us: now.mono_us.saturating_sub(at_us),
-                content: outcome.content,
-                audit,
-            },
+            body: execution.record.close(outcome, now),
             origin: execution.origin,
             method: execution.method,
             era: execution.era,
@@ -270,33 +319,26 @@ impl Calls {
     pub(super) fn open_ask(&mut self, facts: CallFacts, now: &Now) -> Body {
         self.intents += 1;
         let record = OpenRecord {
-            call: facts.call,
-            leg: facts.leg,
+            leg: facts.leg(),
             audit: facts.audit,
             at_us: now.mono_us,
         };
-        self.asks.insert(facts.call, record);
+        let old = self.asks.insert(record.leg, record);
+        debug_assert!(old.is_none(), "legs are never given twice");
         Body::Intent(facts)
     }
 
     /// Ends it; gives its outcome, to be appended at once, and what happens if that fails.
     pub(super) fn close_ask(
         &mut self,
-        call: CallId,
+        leg: Leg,
         outcome: Outcome,
         now: &Now,
     ) -> Option<(Body, FailMode)> {
-        let record = self.asks.remove(&call)?;
+        let record = self.asks.remove(&leg)?;
         self.outcomes += 1;
-        let body = Body::Outcome {
-            call: record.call,
-            leg: record.leg,
-            end: outcome.end,
-            took_us: now.mono_us.saturating_sub(record.at_us),
-            content: outcome.content,
-            audit: record.audit,
-        };
-        Some((body, record.audit.fail_mode))
+        let fail_mode = record.audit.fail_mode;
+        Some((record.close(outcome, now), fail_mode))
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Execution> {
@@ -367,7 +409,7 @@ impl Calls {
     pub(super) fn select(&self, test: impl Fn(&Key, &Execution) -> bool) -> Vec<Key> {
         let passing = self.open.iter().filter(|(key, call)| test(key, call));
         let mut keys: Vec<(CallId, Key)> = passing
-            .map(|(key, call)| (call.record.call, *key))
+            .map(|(key, call)| (call.record.leg.call, *key))
             .collect();
         keys.sort_unstable();
         keys.into_iter().map(|(_, key)| key).collect()

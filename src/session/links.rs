@@ -10,7 +10,7 @@ use super::report::{self, ServerReport};
 use super::road::Fate;
 use super::{CredentialUse, LineFault, Loss, Machine, Output, Reach};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
-use crate::clock::Now;
+use crate::clock::{Entropy, Now};
 use crate::ids::{LinkId, ServerKey};
 use crate::limits;
 use crate::pin::{Kept, assign_names};
@@ -21,11 +21,6 @@ use crate::wire::era::Era;
 use crate::wire::http;
 use crate::wire::msg::{Body, IdKey, Kind, Message, Notification, Rejected};
 use crate::wire::raw::Object;
-
-/// Asks of one transport that are recorded one by one; later ones are counted.
-const ASKS: u32 = 16;
-/// The same for asks that are answered; later ones are refused and counted.
-const ANSWERED_ASKS: u32 = 1024;
 
 /// Snapshots made here, with live surfaces in them, are numbered from here on, so that no
 /// permit of a driver's snapshot is ever taken for one of them.
@@ -77,7 +72,8 @@ struct Slot {
     chores: Vec<u64>,
     /// The log level its server was told.
     level: Option<Level>,
-    asks: u32,
+    /// Questions of its transport that may be answered, and those that were refused.
+    asks: [u32; 2],
     /// Which transport of its life it is.
     transport: u32,
     /// The highest request id given.
@@ -366,7 +362,7 @@ impl Machine {
             trouble: None,
             chores: Vec::new(),
             level: None,
-            asks: 0,
+            asks: [0; 2],
             transport: 0,
             given: 0,
             credential: None,
@@ -401,7 +397,7 @@ impl Machine {
     /// knows what it makes of that.
     pub(super) fn link_unheard(&mut self, id: LinkId, loss: &Loss, now: &Now) {
         if let Some(server) = self.server_of(id) {
-            if self.asks_once_more(id, false) {
+            if self.refuses_once_more(id) {
                 let server = self.server_context(&server, now);
                 let record = Record::Link {
                     server,
@@ -626,7 +622,7 @@ impl Machine {
                 }
                 LinkOutput::Open => {
                     if let Some(slot) = self.links.slot(id) {
-                        (slot.level, slot.asks) = (None, 0);
+                        (slot.level, slot.asks) = (None, [0; 2]);
                         slot.transport = slot.transport.wrapping_add(1);
                         let server = Arc::clone(slot.link.server());
                         self.outbox.push(Output::OpenLink(id, server));
@@ -911,7 +907,14 @@ impl Machine {
 
     // ---- what an upstream says
 
-    pub(super) fn link_line(&mut self, id: LinkId, during: Option<u64>, line: &[u8], now: &Now) {
+    pub(super) fn link_line(
+        &mut self,
+        id: LinkId,
+        during: Option<u64>,
+        line: &[u8],
+        now: &Now,
+        entropy: &mut dyn Entropy,
+    ) {
         let Some(slot) = self.links.slot(id) else {
             return;
         };
@@ -951,7 +954,9 @@ impl Machine {
             Ok(Message::Request(request)) if request.method == "ping" => {
                 self.link_input(id, LinkInput::Ping(request.id.raw()), now);
             }
-            Ok(Message::Request(request)) => self.upstream_asks(id, during, &request, now),
+            Ok(Message::Request(request)) => {
+                self.upstream_asks(id, during, &request, now, entropy);
+            }
             Err(rejected) => self.link_rejected(id, line, &rejected, now),
         }
     }
@@ -1073,14 +1078,23 @@ impl Machine {
         }
     }
 
-    /// Whether one more ask of this link's transport is recorded by itself: one that is answered,
-    /// or one that is refused.
-    pub(super) fn asks_once_more(&mut self, id: LinkId, answered: bool) -> bool {
-        let most = if answered { ANSWERED_ASKS } else { ASKS };
+    /// Whether one more question of this link's transport is answered.
+    pub(super) fn asks_once_more(&mut self, id: LinkId) -> bool {
         let slot = self.links.slot(id);
         slot.is_some_and(|slot| {
-            slot.asks += 1;
-            slot.asks <= most
+            let [answered, _] = &mut slot.asks;
+            *answered = answered.saturating_add(1);
+            *answered <= limits::ASKS
+        })
+    }
+
+    /// Whether one more refused question of this link's transport is recorded by itself.
+    pub(super) fn refuses_once_more(&mut self, id: LinkId) -> bool {
+        let slot = self.links.slot(id);
+        slot.is_some_and(|slot| {
+            let [_, refused] = &mut slot.asks;
+            *refused = refused.saturating_add(1);
+            *refused <= limits::ASKS_REFUSED
         })
     }
 

@@ -263,8 +263,8 @@ impl Machine {
 
     /// Takes an input. Call [`Machine::poll`] until it gives `None` afterwards.
     ///
-    /// `_entropy` is for the handles of parked calls; nothing draws from it yet.
-    pub fn handle(&mut self, input: Input<'_>, now: &Now, _entropy: &mut dyn Entropy) {
+    /// `entropy` is for the ids and handles of what is asked of the client.
+    pub fn handle(&mut self, input: Input<'_>, now: &Now, entropy: &mut dyn Entropy) {
         if self.closing {
             // the records of the end are still to be confirmed; nothing else counts any more
             return match input {
@@ -292,7 +292,9 @@ impl Machine {
             Input::ClientLine(line) => self.client_line(line, now),
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
-            Input::LinkLine { link, during, line } => self.link_line(link, during, line, now),
+            Input::LinkLine { link, during, line } => {
+                self.link_line(link, during, line, now, entropy);
+            }
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkRedacted { link, times } => self.redacted(link, times, now),
             Input::LinkRefused { link, reason } => self.link_refused(link, &reason, now),

@@ -37,8 +37,8 @@ pub(super) enum Housekeeping {
     Cancel(u64),
     /// A link opens, surveys or ends.
     Link(Vec<u8>),
-    /// A request of the upstream's is refused: its id token, and why.
-    Refuse(Box<str>, String),
+    /// A request of the upstream's is refused: its id token, the JSON-RPC code, and why.
+    Refuse(Box<str>, i64, String),
     /// The client's roots are others now.
     RootsChanged,
     /// `logging/setLevel` with this request id.
@@ -95,8 +95,8 @@ impl Upstream {
             )
             .into(),
             Self::Housekeeping(Housekeeping::Link(line)) => line.into(),
-            Self::Housekeeping(Housekeeping::Refuse(id, why)) => {
-                msg::error_line(&id, -32601, &why, None).into()
+            Self::Housekeeping(Housekeeping::Refuse(id, code, why)) => {
+                msg::error_line(&id, code, &why, None).into()
             }
             Self::Housekeeping(Housekeeping::RootsChanged) => {
                 msg::notification_line("notifications/roots/list_changed", None).into()

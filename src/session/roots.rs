@@ -13,11 +13,12 @@
 use bytes::Bytes;
 
 use super::Machine;
-use super::call::Outcome;
+use super::ask::{Question, Refusal};
+use super::call::{Key, Leg, Outcome};
 use super::outbox::{Held, Housekeeping, Upstream};
-use crate::audit::entry::{CallFacts, Context, Correlation, End, TargetKind};
+use crate::audit::entry::End;
 use crate::clock::Now;
-use crate::ids::{CallId, LinkId};
+use crate::ids::LinkId;
 use crate::limits;
 use crate::registry::doc::ServerDoc;
 use crate::secret::Content;
@@ -53,7 +54,7 @@ struct Asked {
 #[derive(Debug)]
 struct Wait {
     to: Asker,
-    call: CallId,
+    leg: Leg,
 }
 
 /// Who asked: one transport of one link, with this id token.
@@ -89,39 +90,24 @@ impl Machine {
         &mut self,
         link: LinkId,
         server: &ServerDoc,
+        during: Option<Key>,
         request: &Request<'_>,
         now: &Now,
     ) {
-        let audit = server.audit.for_others();
-        let server = self.server_context(server, now);
-        let target = Context::Target {
-            kind: TargetKind::Ask,
-            server: Some(server),
-            name: request.method.to_string(),
-            exposed: None,
-            definition: None,
+        let leg = match during {
+            Some(call) => self.calls.next_leg(call),
+            None => Some(self.calls.first_leg()),
         };
-        let rule = Context::Rule {
-            id: "roots".to_owned(),
-            source: String::new(),
-            role: String::new(),
+        let Some(leg) = leg else {
+            return self.refuse_ask(link, request, Refusal::TooMany, now);
         };
-        let params = request.params.as_ref();
-        let params = params.map_or("", |params| params.object.raw());
-        let facts = CallFacts {
-            call: self.calls.attempt(),
-            leg: 0,
-            caller: self.caller_context(now),
-            client: self.last_client_context(now),
-            target: self.outbox.context(target, now),
-            registry: self.registry_context(now),
-            rule: self.outbox.context(rule, now),
-            credential: None,
-            correlation: Correlation::default(),
-            content: Content(Bytes::copy_from_slice(params.as_bytes())),
-            audit,
+        let ask = Question {
+            server,
+            method: "roots/list",
+            params: request.params.as_ref().map(|params| params.object.raw()),
+            audit: self.audit_of_ask(server, during),
         };
-        let call = facts.call;
+        let facts = self.ask_facts(&ask, leg, "roots", now);
         let intent = self.calls.open_ask(facts, now);
         self.outbox.append(intent, now);
         let to = Asker {
@@ -129,7 +115,7 @@ impl Machine {
             transport: self.links.transport(link),
             id: request.id.raw().into(),
         };
-        let wait = Wait { to, call };
+        let wait = Wait { to, leg };
         let roots = &self.roots;
         match (&roots.known, roots.offered) {
             (Some(known), true) => {
@@ -209,7 +195,7 @@ impl Machine {
         };
         let instead = refusal("the answer could not be recorded");
         let outcome = Outcome { end, content };
-        let Some((outcome, fail_mode)) = self.calls.close_ask(wait.call, outcome, now) else {
+        let Some((outcome, fail_mode)) = self.calls.close_ask(wait.leg, outcome, now) else {
             return;
         };
         self.outbox.append(outcome, now);
@@ -253,7 +239,7 @@ impl Machine {
         let gone: Vec<Wait> = self.roots.waiting.extract_if(.., gone).collect();
         for wait in gone {
             let outcome = Outcome::bare(End::Cancelled);
-            if let Some((outcome, _)) = self.calls.close_ask(wait.call, outcome, now) {
+            if let Some((outcome, _)) = self.calls.close_ask(wait.leg, outcome, now) {
                 self.outbox.append(outcome, now);
             }
         }

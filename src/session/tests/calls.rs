@@ -634,12 +634,12 @@ fn what_an_upstream_asks_of_the_client_is_refused_and_recorded() {
     insta::assert_snapshot!(transcript, @r#"
     «alpha {"jsonrpc":"2.0","id":"e","method":"elicitation/create","params":{"message":"password?"}}
     »alpha {"jsonrpc":"2.0","id":"e","error":{"code":-32601,"message":"Method not found: elicitation/create is not offered here"}}
-    ! denial 2 alpha(2025-11-25)/elicitation/create not-offered {"message":"password?"}
+    ! denial 2 alpha(2025-11-25)/elicitation/create ask-not-in-entry {"message":"password?"}
     «alpha {"jsonrpc":"2.0","id":0,"method":"ping"}
     »alpha {"jsonrpc":"2.0","id":0,"result":{}}
     «alpha {"jsonrpc":"2.0","id":1,"method":"x/y"}
     »alpha {"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found: x/y is not offered here"}}
-    ! denial 3 alpha(2025-11-25)/ not-offered
+    ! denial 3 alpha(2025-11-25)/ ask-unknown
     "#);
 }
 

@@ -100,7 +100,7 @@ fn a_server_that_may_not_know_is_refused_and_its_question_recorded() {
     rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
     let transcript = rig.play(ASK);
     assert!(
-        transcript.contains("! denial 2 alpha(2025-11-25)/roots/list not-offered"),
+        transcript.contains("! denial 2 alpha(2025-11-25)/roots/list ask-not-in-entry"),
         "{transcript}"
     );
     assert!(

@@ -6,7 +6,7 @@
 #![warn(missing_docs)]
 
 use crate::limits;
-use crate::wire::msg::{Request, Response};
+use crate::wire::msg::{Notification, Request, Response};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +23,25 @@ pub fn request(request: &Request<'_>) -> Finding {
     bounded(request.line.len(), limits::LINE_BYTES, "the request")
 }
 
+/// The edits of docs/formats/edits.md add less than this, in bytes.
+const ROOM_BYTES: usize = 4 << 10;
+
 /// Looks at an upstream's answer before the client gets it.
 pub fn response(response: &Response<'_>) -> Finding {
-    // the edits of docs/formats/edits.md add less than this
-    let room = 4 << 10;
     bounded(
-        response.line.len() + room,
+        response.line.len() + ROOM_BYTES,
         limits::LINE_OUT_BYTES,
         "the answer",
+    )
+}
+
+/// Looks at an upstream's notification (progress, a log message, a changed resource, a task)
+/// before the client gets it.
+pub fn notification(notification: &Notification<'_>) -> Finding {
+    bounded(
+        notification.line.len() + ROOM_BYTES,
+        limits::LINE_OUT_BYTES,
+        "the notification",
     )
 }
 
@@ -63,5 +74,21 @@ mod tests {
     fn an_answer_that_would_overflow_the_client_is_stopped_and_a_smaller_one_is_not() {
         assert_eq!(answer(9_900_000), Finding::Clear);
         assert!(matches!(answer(10_000_000), Finding::Stop(text) if text.contains("10000000")));
+    }
+
+    #[test]
+    fn so_is_a_notification() {
+        let told = |bytes: usize| {
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"data":"{}"}}}}"#,
+                "x".repeat(bytes)
+            );
+            match Message::parse(line.as_bytes()) {
+                Ok(Message::Notification(message)) => notification(&message),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(told(9_900_000), Finding::Clear);
+        assert!(matches!(told(10_000_000), Finding::Stop(_)));
     }
 }

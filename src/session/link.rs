@@ -224,6 +224,8 @@ pub enum LinkInput<'a> {
     Roots(&'a str),
     /// Time passed.
     Wake,
+    /// The server takes back a listen of the link's own, which it [`listens`](Link::listens) to.
+    Withdrawn(u64),
 }
 
 /// The answer to a request of the link's own. All text is raw JSON.
@@ -450,6 +452,12 @@ impl Link {
         self.asks.contains_key(&id)
     }
 
+    /// Whether a request of this id is its `subscriptions/listen`.
+    #[must_use]
+    pub fn listens(&self, id: u64) -> bool {
+        self.asks.get(&id) == Some(&Ask::Listen)
+    }
+
     /// Tells the link how many calls are open (waiting or sent), so that it can end when idle.
     pub fn set_busy(&mut self, calls: usize, now: &Now) {
         self.busy = calls;
@@ -495,6 +503,12 @@ impl Link {
                 ));
             }
             LinkInput::Wake => self.wake(now),
+            LinkInput::Withdrawn(id) => {
+                if self.listens(id) {
+                    self.asks.remove(&id);
+                    self.listen_again(now);
+                }
+            }
         }
     }
 
@@ -661,8 +675,12 @@ impl Link {
             Ask::Discover => self.answered_discover(answer, now),
             Ask::Initialize => self.answered_initialize(answer, now),
             Ask::List(kind) => self.answered_list(kind, answer, now),
-            // its end, or a server that does not know it: heard again from the next survey on
-            Ask::Listen => {}
+            Ask::Listen => match answer {
+                // a server that does not know it: heard again from the next survey on
+                Answer::Error { .. } => {}
+                // its end
+                Answer::Result(_) => self.listen_again(now),
+            },
         }
     }
 

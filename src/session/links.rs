@@ -12,6 +12,7 @@ use super::{CredentialUse, LineFault, Loss, Machine, Output, Reach};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
 use crate::clock::{Entropy, Now};
 use crate::ids::{LinkId, ServerKey};
+use crate::inspect::{self, Finding};
 use crate::limits;
 use crate::pin::{Kept, assign_names};
 use crate::policy::{Denial, DenialCode, SnapshotId};
@@ -82,6 +83,8 @@ struct Slot {
     credential: Option<ContextId>,
     /// Why its transport is being ended, for the calls that end with it.
     ending: Option<&'static str>,
+    /// It is down, and resources of it are watched: when it is started again.
+    rewatch_at_us: Option<u64>,
 }
 
 /// Every link of the session.
@@ -194,6 +197,18 @@ impl Links {
         let slot = self.slot(id)?;
         slot.given = slot.link.next_id();
         Some(slot.given)
+    }
+
+    /// Whether this is the listen of the link's own.
+    pub(super) fn listens(&self, link: LinkId, id: u64) -> bool {
+        self.seen(link).is_some_and(|slot| slot.link.listens(id))
+    }
+
+    /// A listen broke: after a pause the link's server is asked anew.
+    pub(super) fn listen_again(&mut self, link: LinkId, now: &Now) {
+        if let Some(slot) = self.slot(link) {
+            slot.link.listen_again(now);
+        }
     }
 
     /// Whether a request with this id was ever made on the link.
@@ -314,10 +329,8 @@ impl Links {
     }
 
     pub(super) fn next_wakeup(&self) -> Option<u64> {
-        self.slots
-            .iter()
-            .filter_map(|slot| slot.link.next_wakeup())
-            .min()
+        let both = |slot: &Slot| [slot.link.next_wakeup(), slot.rewatch_at_us];
+        self.slots.iter().flat_map(both).flatten().min()
     }
 }
 
@@ -367,6 +380,7 @@ impl Machine {
             given: 0,
             credential: None,
             ending: None,
+            rewatch_at_us: None,
         });
         self.links.by_server.insert(server.key.clone(), id);
         id
@@ -391,6 +405,26 @@ impl Machine {
     /// A link's transport was not started, because of something on this side.
     pub(super) fn link_refused(&mut self, id: LinkId, reason: &str, now: &Now) {
         self.link_input(id, LinkInput::Refused(reason), now);
+        // a person has to mend it, so there is no back-off that would grow
+        self.watch_later(id, now.mono_us + limits::LINK_BACKOFF_MS.1 * 1000);
+    }
+
+    /// Resources of a link that is down are watched: it is started again at this time, or when
+    /// its back-off is over.
+    fn watch_later(&mut self, id: LinkId, at_us: u64) {
+        let watched = self.watches(id);
+        let Some(slot) = self.links.slot(id).filter(|_| watched) else {
+            return;
+        };
+        if let LinkState::Closed { not_before_us } = slot.link.state() {
+            slot.rewatch_at_us = Some(at_us.max(not_before_us));
+        }
+    }
+
+    /// Whether a resource of this link's server is watched, as the catalog routes it now.
+    fn watches(&self, id: LinkId) -> bool {
+        let slot = self.links.seen(id).filter(|slot| !slot.retired);
+        slot.is_some_and(|slot| self.is_watched(&slot.link.server().key))
     }
 
     /// A server did not take an answer to a question of its own. Its call goes on: only the server
@@ -461,9 +495,9 @@ impl Machine {
             ),
         };
         self.fail(key, Outcome::bare(end), &text, now);
-        if let Some(slot) = self.links.slot(id).filter(|_| stood) {
+        if stood {
             // what is watched is subscribed to again once the link is ready again
-            slot.link.listen_again(now);
+            self.links.listen_again(id, now);
         }
         self.link_input(id, LinkInput::Strained(loss), now);
     }
@@ -474,13 +508,14 @@ impl Machine {
             return;
         };
         self.moved = true;
+        let watched = self.is_watched(server);
         *self.links.renewals.entry(server.clone()).or_default() += 1;
         let Some(slot) = self.links.slot(id) else {
             return;
         };
         slot.trouble = None;
         slot.link.forgive();
-        let watched = slot.held > 0;
+        let watched = watched || slot.held > 0;
         let in_use = slot.open > 0 || watched;
         if !at_once && in_use && slot.link.is_open() {
             // calls in flight end with their own transport; what comes now gets another
@@ -643,7 +678,7 @@ impl Machine {
         let Some(slot) = self.links.slot(id) else {
             return;
         };
-        slot.trouble = None;
+        (slot.trouble, slot.rewatch_at_us) = (None, None);
         slot.waiting_bytes = 0;
         let waiting = std::mem::take(&mut slot.waiting);
         if slot.era.replace(era) != Some(era) {
@@ -700,6 +735,11 @@ impl Machine {
         }
         if let Some(slot) = self.links.slot(id) {
             slot.busy(now);
+        }
+        match failure {
+            LinkFailure::Down(_) => self.watch_later(id, now.mono_us),
+            // it stays another server until the registry moves
+            LinkFailure::Drift(_) => {}
         }
     }
 
@@ -781,6 +821,12 @@ impl Machine {
                 self.retire(id, now);
             }
             self.pump(id, now);
+            if !kept
+                && self.is_watched(&key)
+                && let Some(server) = self.entry(&key)
+            {
+                self.want(&server, now);
+            }
         }
     }
 
@@ -815,15 +861,21 @@ impl Machine {
 
     pub(super) fn link_closed(&mut self, id: LinkId, reason: &str, now: &Now) {
         self.moved = true;
-        let watched = self.links.seen(id).is_some_and(|slot| slot.held > 0);
         self.link_lost(id, reason, now);
         self.link_input(id, LinkInput::Closed(reason), now);
-        if let Some(slot) = self.links.slot(id).filter(|slot| watched && !slot.retired) {
-            // somebody watches its resources: it is started again, unless it just was
-            let at = slot.link.state();
-            if matches!(at, LinkState::Closed { not_before_us } if not_before_us <= now.mono_us) {
-                slot.link.want(now);
-            }
+        // somebody watches its resources: it is started again, at once unless it just was
+        self.watch_later(id, now.mono_us);
+        self.watch_due(id, now);
+    }
+
+    /// Starts a link again whose resources are watched, when it is time.
+    fn watch_due(&mut self, id: LinkId, now: &Now) {
+        let due = |at: &mut u64| *at <= now.mono_us;
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        if slot.rewatch_at_us.take_if(due).is_some() {
+            slot.link.want(now);
             self.pump(id, now);
         }
     }
@@ -846,6 +898,7 @@ impl Machine {
             if due.is_some_and(|at| at <= now.mono_us) {
                 self.link_input(id, LinkInput::Wake, now);
             }
+            self.watch_due(id, now);
         }
     }
 
@@ -949,7 +1002,7 @@ impl Machine {
                 self.link_input(id, LinkInput::Answer { id: number, answer }, now);
             }
             Ok(Message::Notification(notification)) => {
-                self.link_notification(id, &notification, now);
+                self.link_notification(id, during, &notification, now);
             }
             Ok(Message::Request(request)) if request.method == "ping" => {
                 self.link_input(id, LinkInput::Ping(request.id.raw()), now);
@@ -1003,19 +1056,32 @@ impl Machine {
         self.link_input(id, LinkInput::Fault(Some(fault)), now);
     }
 
-    fn link_notification(&mut self, id: LinkId, notification: &Notification<'_>, now: &Now) {
+    fn link_notification(
+        &mut self,
+        id: LinkId,
+        during: Option<u64>,
+        notification: &Notification<'_>,
+        now: &Now,
+    ) {
         match notification.method.as_ref() {
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => {
                 self.link_input(id, LinkInput::Changed, now);
             }
+            "notifications/message"
+            | "notifications/progress"
+            | "notifications/resources/updated"
+                if inspect::notification(notification) != Finding::Clear =>
+            {
+                self.outbox.count("long-notification", now);
+            }
             "notifications/progress" => self.progress(id, notification, now),
-            "notifications/message" => self.log_message(id, notification),
+            "notifications/message" => self.log_message(id, during, notification),
             "notifications/resources/updated" => self.resource_updated(id, notification, now),
             "notifications/subscriptions/acknowledged" => self.acknowledged(id, notification, now),
-            // of requests of its own, all of which were refused at once
-            "notifications/cancelled" => {}
+            // of a listen of ours (MCP 2026-07-28, cancellation)
+            "notifications/cancelled" => self.listen_withdrawn(id, notification, now),
             _ => self.outbox.count("unknown-upstream-notification", now),
         }
     }
@@ -1055,8 +1121,9 @@ impl Machine {
     }
 
     /// Passes a log message on where the client asked for it: a handshake client by
-    /// `logging/setLevel` or by default, a stateless one by a request in flight at this server.
-    fn log_message(&mut self, id: LinkId, notification: &Notification<'_>) {
+    /// `logging/setLevel` or by default, a stateless one by a request in flight at this server: the
+    /// one on whose answer's stream the message came, where the transport knows.
+    fn log_message(&mut self, id: LinkId, during: Option<u64>, notification: &Notification<'_>) {
         let params = notification.params.as_ref().map(|params| &params.object);
         let level = params.and_then(|params| params.get("level"));
         let level = level.and_then(Level::parse).unwrap_or(Level::Info);
@@ -1065,7 +1132,10 @@ impl Machine {
             Some(Era::Handshake(_)) => self.front.level.is_none_or(|least| level >= least),
             Some(Era::Stateless) => {
                 let asked = self.calls.select(|key, call| {
-                    key.link == id && call.level.is_some_and(|least| level >= least)
+                    key.link == id
+                        && during.is_none_or(|during| during == key.id)
+                        && matches!(call.stage, Stage::Sent)
+                        && call.level.is_some_and(|least| level >= least)
                 });
                 !asked.is_empty()
             }

@@ -11,15 +11,17 @@
 //! | a URI in `subscriptions/listen` | a `resources/subscribe` of ours | the same |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Machine;
-use super::call::{Key, Method, Origin, Outcome, Stage};
+use super::call::{Execution, Key, Method, Origin, Outcome, Stage};
 use super::front::{Asker, List};
+use super::link::LinkInput;
 use super::outbox::{Housekeeping, Upstream};
 use super::road::Fate;
 use crate::audit::entry::End;
 use crate::clock::Now;
-use crate::ids::LinkId;
+use crate::ids::{LinkId, ServerKey};
 use crate::limits;
 use crate::policy::Snapshot;
 use crate::secret::Content;
@@ -46,6 +48,16 @@ pub(super) struct Listens {
     own: BTreeSet<String>,
     /// Subscriptions held at servers of the handshake era.
     held: BTreeSet<(LinkId, String)>,
+    /// Changes of lists that the client is not told yet.
+    news: Option<News>,
+}
+
+/// Lists that moved and are watched for more of it.
+#[derive(Debug)]
+struct News {
+    /// What the client was told last.
+    before: Arc<Snapshot>,
+    due_us: u64,
 }
 
 const LISTS: [(&str, &str); 3] = [
@@ -58,6 +70,10 @@ const LISTS: [(&str, &str); 3] = [
 ];
 
 impl Listens {
+    pub(super) fn next_wakeup(&self) -> Option<u64> {
+        Some(self.news.as_ref()?.due_us)
+    }
+
     pub(super) fn has(&self, key: &IdKey) -> bool {
         self.open.iter().any(|listen| listen.key == *key)
     }
@@ -168,6 +184,14 @@ impl Machine {
         if let Ok(Message::Request(request)) = Message::parse(&line) {
             self.watch(&request, uri, fate, now);
         }
+    }
+
+    /// Whether a resource is watched that this server has for this caller.
+    pub(super) fn is_watched(&self, server: &ServerKey) -> bool {
+        let catalog = self.snapshot.catalog();
+        let watched = self.listens.watched();
+        let mut owners = watched.keys().filter_map(|uri| catalog.route(uri));
+        owners.any(|owner| owner == *server)
     }
 
     /// A link is ready: what is watched there and is not subscribed to on this transport is asked
@@ -286,6 +310,7 @@ impl Machine {
         let Some(call) = self.calls.get(key) else {
             return;
         };
+        let stood = matches!(call.origin, Origin::Standing);
         let subscribed = matches!(call.origin, Origin::Listen)
             && matches!(self.links.era(key.link), Some(Era::Handshake(_)));
         if let (true, End::Ok, Some(uri)) = (subscribed, end, &call.uri) {
@@ -293,6 +318,32 @@ impl Machine {
             self.hold(key.link, &uri, now);
         }
         self.settle(key, Outcome { end, content }, None, now);
+        if stood {
+            // the server ended it: what is still watched there is asked for again
+            self.links.listen_again(key.link, now);
+        }
+    }
+
+    /// A server of the stateless era takes back a listen of ours (MCP 2026-07-28: as good as its
+    /// answer). Requests of its own are another matter.
+    pub(super) fn listen_withdrawn(
+        &mut self,
+        link: LinkId,
+        notification: &Notification<'_>,
+        now: &Now,
+    ) {
+        let params = notification.params.as_ref().map(|params| &params.object);
+        let id = params.and_then(|params| params.get("requestId")?.parse().ok());
+        let (Some(id), Some(Era::Stateless)) = (id, self.links.era(link)) else {
+            return;
+        };
+        let key = Key { link, id };
+        let standing = |call: &Execution| matches!(call.origin, Origin::Standing);
+        if self.calls.get(key).is_some_and(standing) {
+            self.listen_answered(key, End::Cancelled, Content::default(), now);
+        } else if self.links.listens(link, id) {
+            self.link_input(link, LinkInput::Withdrawn(id), now);
+        }
     }
 
     /// A server of the stateless era acknowledges a listen of ours.
@@ -367,14 +418,23 @@ impl Machine {
         }
     }
 
-    /// Tells the client which lists differ between two snapshots.
-    pub(super) fn lists_changed(&mut self, before: &Snapshot, after: &Snapshot) {
-        let differs = |list: List| list.body(before).1 != list.body(after).1;
-        let changed = [
-            differs(List::Tools),
-            differs(List::Prompts),
-            differs(List::Resources) || differs(List::Templates),
-        ];
+    /// The snapshot moved: where the lists did too the client is told of it, once for all that
+    /// moves within [`limits::LIST_CHANGED_DEBOUNCE_MS`].
+    pub(super) fn lists_moved(&mut self, before: Arc<Snapshot>, now: &Now) {
+        let moved = changed(&before, &self.snapshot).contains(&true);
+        if moved && self.listens.news.is_none() {
+            let due_us = now.mono_us + limits::LIST_CHANGED_DEBOUNCE_MS * 1000;
+            self.listens.news = Some(News { before, due_us });
+        }
+    }
+
+    /// Tells the client which lists differ from those it was told of last, when it is time.
+    pub(super) fn listens_wake(&mut self, now: &Now) {
+        let due = |news: &mut News| news.due_us <= now.mono_us;
+        let Some(News { before, .. }) = self.listens.news.take_if(due) else {
+            return;
+        };
+        let changed = changed(&before, &self.snapshot);
         for (at, ((_, method), changed)) in LISTS.iter().zip(changed).enumerate() {
             if !changed {
                 continue;
@@ -398,4 +458,14 @@ impl Machine {
             self.outbox.send_client(era::listen_over(&listen.id));
         }
     }
+}
+
+/// Which of [`LISTS`] differ between two snapshots, as their callers see them.
+fn changed(before: &Snapshot, after: &Snapshot) -> [bool; 3] {
+    let differs = |list: List| list.body(before).1 != list.body(after).1;
+    [
+        differs(List::Tools),
+        differs(List::Prompts),
+        differs(List::Resources) || differs(List::Templates),
+    ]
 }

@@ -313,6 +313,7 @@ impl Machine {
                 self.front_wake(now);
                 self.links_wake(now);
                 self.roots_wake(now);
+                self.listens_wake(now);
                 self.time_out(now);
                 self.outbox.flush(now, false);
             }
@@ -328,12 +329,12 @@ impl Machine {
 
     fn take_snapshot(&mut self, snapshot: Arc<Snapshot>, now: &Now) {
         let new = self.with_live(snapshot, now);
-        let old = std::mem::replace(&mut self.snapshot, Arc::clone(&new));
+        let old = std::mem::replace(&mut self.snapshot, new);
         self.moved = true;
         self.routes.clear();
         self.links_follow(now);
         self.decide_held(&old, now);
-        self.lists_changed(&old, &new);
+        self.lists_moved(old, now);
         self.warn(now);
     }
 
@@ -351,6 +352,7 @@ impl Machine {
         [
             self.front.next_wakeup(),
             self.links.next_wakeup(),
+            self.listens.next_wakeup(),
             self.roots.next_wakeup(),
             self.calls.next_wakeup(),
             self.outbox.next_wakeup(),

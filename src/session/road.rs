@@ -30,7 +30,7 @@ use crate::limits;
 use crate::policy::{Access, Decision, Denial, DenialCode, Snapshot, Started, allows, decide};
 use crate::registry::doc::{AuditRule, FailMode, RepeatLimit, ServerDoc};
 use crate::secret::Content;
-use crate::wire::era::{self, Era, ErrorAs};
+use crate::wire::era::{self, Era, ErrorAs, Introduction, Revision};
 use crate::wire::meta;
 use crate::wire::msg::{self, Body, Request, Response};
 use crate::wire::raw::{self, Object};
@@ -407,6 +407,12 @@ impl Machine {
             }
             Decision::Deny(denial) => return self.refuse_route(ask, route, &denial, now),
         };
+        if ask.method == Method::Complete && !self.offers(&route.server, "completions") {
+            // nothing to ask it for (MCP 2025-03-26 on: a capability of its own)
+            self.outbox.count("no-completions", now);
+            let members = r#""completion":{"values":[],"total":0,"hasMore":false}"#;
+            return self.own(ask.request.id.raw(), ask.asker.era, members, false);
+        }
         if matches!(ask.method, Method::Listen | Method::Subscribe) && self.subscriptions_full() {
             let text = "too many resources are subscribed to; unsubscribe from some";
             let denial = Denial::new(DenialCode::Overloaded, text);
@@ -554,6 +560,7 @@ impl Machine {
         token: &str,
     ) -> (Bytes, Bytes) {
         let request = ask.request;
+        let logs = self.offers(&route.server, "logging");
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(request.id_span(), token);
@@ -561,6 +568,14 @@ impl Machine {
             edits.replace(span, &route.token);
         }
         let introduction = self.front.introduction(ask.asker);
+        // a level means something to a server that logs only
+        let silent = introduction
+            .filter(|own| own.log_level.is_some() && !logs)
+            .map(|own| Introduction {
+                log_level: None,
+                ..own.clone()
+            });
+        let introduction = silent.as_ref().or(introduction);
         era::request(edits, request, introduction, era, token);
         let mut line = Vec::with_capacity(request.line.len() + 64);
         edits.apply(request.line, &mut line);
@@ -571,6 +586,20 @@ impl Machine {
             None => copied(request.line, &ask.content),
         };
         (line, content)
+    }
+
+    /// Whether a server offers what goes by this capability, going by what was reviewed of it. One
+    /// of which nothing is known may; so may one of 2024-11-05, which names fewer.
+    pub(super) fn offers(&self, server: &ServerDoc, capability: &str) -> bool {
+        let Some(surface) = self.snapshot.surface(&server.key) else {
+            return true;
+        };
+        let old = surface.protocol == Revision::V2024_11_05.as_str();
+        let Some(capabilities) = surface.capabilities.as_ref().filter(|_| !old) else {
+            return true;
+        };
+        let capabilities = Object::parse(capabilities.get());
+        capabilities.is_ok_and(|capabilities| capabilities.get(capability).is_some())
     }
 
     /// Whether a URI may be watched, as far as can be said without its server.

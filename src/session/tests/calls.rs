@@ -205,7 +205,6 @@ fn a_grant_taken_back_while_the_link_opens_refuses_the_waiting_call() {
     rig.opens = true;
     rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
     insta::assert_snapshot!(rig.play("opened alpha"), @r#"
-    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
     opened alpha
     ! denial 1 alpha(2025-11-25)/echo not-granted 
     < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/echo; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
@@ -738,7 +737,6 @@ fn a_call_that_waits_for_its_record_is_decided_again_when_the_rules_change() {
     insta::assert_snapshot!(transcript, @r#"
     ! outcome 2 NotSent
     < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: role eng of Ann does not include alpha/echo; ask eng-owners."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"not-granted"}}}}
-    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
     recorded
     »alpha {"jsonrpc":"2.0","id":8,"method":"prompts/get","params":{"name":"greet"}}
     "#);
@@ -814,4 +812,86 @@ fn what_nobody_would_ask_for_is_cut_in_the_answer_and_counted_where_it_cannot_be
         counted.contains("! counted unreadable-params 3"),
         "{counted}"
     );
+}
+
+/// The registry with these capabilities in the pins of both servers.
+fn offering(capabilities: &str) -> Arc<Snapshot> {
+    let mut registry = registry();
+    for key in ["alpha", "beta"] {
+        let mut server = (*registry.servers[&fixture::key(key)]).clone();
+        let raw = serde_json::value::RawValue::from_string(capabilities.to_owned()).unwrap();
+        server.surface.as_mut().unwrap().capabilities = Some(raw);
+        registry.put(server);
+    }
+    snapshot_of(1, &registry, Some(ann(&["eng"])))
+}
+
+#[test]
+fn what_a_server_does_not_complete_is_completed_with_nothing() {
+    let ask = r#"> {"jsonrpc":"2.0","id":2,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"alpha_greet"},"argument":{"name":"n","value":"A"},$META}}"#;
+    let mut rig = Rig::new(Some(offering(r#"{"prompts":{}}"#)));
+    insta::assert_snapshot!(rig.play(&format!("{ask}\n+2000")).replace(&ask.replace("$META", META), ""), @r#"
+    > {"jsonrpc":"2.0","id":2,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"alpha_greet"},"argument":{"name":"n","value":"A"},$META}}
+    < {"jsonrpc":"2.0","id":2,"result":{"completion":{"values":[],"total":0,"hasMore":false},"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    +2000
+    ! counted no-completions 1
+    "#);
+    let mut rig = Rig::new(Some(offering(r#"{"completions":{}}"#)));
+    assert!(rig.play(ask).contains("»alpha "));
+    // what may not be asked is refused all the same
+    let mut rig = Rig::new(Some(offering("{}")));
+    assert!(
+        rig.play(&ask.replace("greet", "other"))
+            .contains("! denial")
+    );
+}
+
+#[test]
+fn a_log_level_goes_to_servers_that_log() {
+    for (capabilities, told) in [(r#"{"logging":{}}"#, true), ("{}", false)] {
+        let mut rig = Rig::new(Some(offering(capabilities)));
+        let transcript = rig.play(
+            r#"> {"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"old","version":"3"}}}
+            > {"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"notice"}}
+            > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo"}}"#,
+        );
+        let stamped = transcript.contains(r#""io.modelcontextprotocol/logLevel":"notice""#);
+        assert_eq!(stamped, told, "{transcript}");
+    }
+}
+
+#[test]
+fn trace_context_and_keys_of_vendors_pass_both_ways_in_every_pair() {
+    let kept = r#""traceparent":"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01","tracestate":"a=1","baggage":"k=v","com.example/x":{"n":1e400,"n2":12345678901234567890123}"#;
+    for server in ["alpha", "beta"] {
+        for stateless in [false, true] {
+            let mut rig = if stateless {
+                Rig::eng()
+            } else {
+                Rig::handshake()
+            };
+            let own = if stateless {
+                META.trim_start_matches(r#""_meta":{"#)
+                    .trim_end_matches('}')
+            } else {
+                r#""a":0"#
+            };
+            // META ends with the object of its last member
+            let own = if stateless {
+                format!("{own}}}")
+            } else {
+                own.to_owned()
+            };
+            let up = rig.play(&format!(
+                r#"> {{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{server}_echo","_meta":{{{kept},{own}}}}}}}"#
+            ));
+            let sent = up.lines().find(|line| line.starts_with('»')).unwrap();
+            assert!(sent.contains(kept), "{up}");
+            let down = rig.play(&format!(
+                r#"«{server} {{"jsonrpc":"2.0","id":6,"result":{{"content":[],"_meta":{{{kept}}}}}}}"#
+            ));
+            let answer = down.lines().find(|line| line.starts_with('<')).unwrap();
+            assert!(answer.contains(kept), "{down}");
+        }
+    }
 }

@@ -142,11 +142,12 @@ fn a_machine_without_a_registry_answers_initialize_at_once_and_lists_when_it_has
         &registry(),
         Some(ann(&["eng"])),
     )));
-    insta::assert_snapshot!(rig.play(""), @r#"
+    insta::assert_snapshot!(rig.play("+250"), @r#"
+    < {"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}]}}
+    +250
     < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
     < {"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}
     < {"jsonrpc":"2.0","method":"notifications/resources/list_changed"}
-    < {"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}]}}
     "#);
 }
 
@@ -278,6 +279,7 @@ fn a_server_that_is_not_pinned_is_started_by_the_first_list_and_lists_what_is_gr
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},$META}}
         > {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
+        +250
         > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"dev_echo",$META}}
         > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"dev_forbidden",$META}}"#,
     );
@@ -287,6 +289,7 @@ fn a_server_that_is_not_pinned_is_started_by_the_first_list_and_lists_what_is_gr
     > {"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{$META}}
     ! open dev
     < {"jsonrpc":"2.0","id":1,"result":{"prompts":[{"name":"alpha_greet","title":"greet"},{"name":"beta_greet","title":"greet"}],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    +250
     < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"dev_echo",$META}}
     ! intent 1 dev(2026-07-28)/echo by rule#4 eng

@@ -237,14 +237,14 @@ fn a_sign_in_that_ends_is_told_once_in_full_and_a_new_one_goes_on() {
     // the watcher makes a snapshot by the clock: the lists are empty
     let now = rig.now;
     rig.handle(Input::Snapshot(snapshot_at(3, until(60), None, &now)));
-    let changed = rig.play("");
+    let changed = rig.play("+250");
     assert!(changed.contains("tools/list_changed"), "{changed}");
     // what was in flight is answered
     let answer = rig.play(r#"«alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#);
     assert!(answer.contains("! outcome 1 Ok"), "{answer}");
     // a new sign-in: the same session goes on
     rig.handle(Input::Snapshot(snapshot_at(4, until(3600), None, &now)));
-    let changed = rig.play("");
+    let changed = rig.play("+250");
     assert!(changed.contains("tools/list_changed"), "{changed}");
     let third = rig.play(&call(4));
     assert!(third.contains("»alpha"), "{third}");
@@ -307,7 +307,7 @@ fn another_person_gets_their_own_lists_and_calls_keep_who_made_them() {
         expires: fixture::NOW + 3600,
     };
     rig.handle(Input::Snapshot(snapshot_of(2, &registry(), Some(bob))));
-    let changed = rig.play("");
+    let changed = rig.play("+250");
     assert!(changed.contains("tools/list_changed"), "{changed}");
     let answer = rig.play(r#"«alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#);
     assert!(answer.contains("! outcome 1 Ok"), "{answer}");

@@ -14,29 +14,40 @@ fn changed_lists_are_told_once_to_whoever_listens() {
     let mut less = registry();
     less.table("eng", "alpha").tools.clear();
     rig.handle(Input::Snapshot(snapshot_of(2, &less, Some(ann(&["eng"])))));
-    insta::assert_snapshot!(rig.play(""), @r#"
+    insta::assert_snapshot!(rig.play("+250"), @r#"
+    +250
     < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}
     < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":2}}}
     "#);
-    // the same lists again: nothing to say
+    // the same lists again, and others that are the same again in time: nothing to say
     rig.handle(Input::Snapshot(snapshot_of(3, &less, Some(ann(&["eng"])))));
-    assert_eq!(rig.play(""), "");
+    assert_eq!(rig.play("+250"), "+250\n");
+    for (number, registry) in [(4, registry()), (5, less)] {
+        let snapshot = snapshot_of(number, &registry, Some(ann(&["eng"])));
+        rig.handle(Input::Snapshot(snapshot));
+        assert_eq!(rig.play("+100"), "+100\n");
+    }
+    assert_eq!(rig.play("+250"), "+250\n");
     let after = rig
         .play(r#"> {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#);
     assert!(!after.contains("\n<"), "{after}");
     rig.handle(Input::Snapshot(snapshot_of(
-        4,
+        6,
         &registry(),
         Some(ann(&["eng"])),
     )));
-    insta::assert_snapshot!(rig.play(""), @r#"< {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}"#);
+    insta::assert_snapshot!(rig.play("+250"), @r#"
+    +250
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}
+    "#);
 }
 
 #[test]
 fn a_handshake_client_is_told_plainly() {
     let mut rig = Rig::handshake();
     rig.handle(Input::Snapshot(snapshot_of(2, &registry(), None)));
-    insta::assert_snapshot!(rig.play(""), @r#"
+    insta::assert_snapshot!(rig.play("+250"), @r#"
+    +250
     < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
     < {"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}
     < {"jsonrpc":"2.0","method":"notifications/resources/list_changed"}
@@ -250,4 +261,119 @@ fn a_server_that_is_withdrawn_is_stopped_whatever_is_subscribed_to() {
     assert!(transcript.contains("! close alpha"), "{transcript}");
     assert!(transcript.contains("! close beta"), "{transcript}");
     assert_eq!(rig.machine.books().2, 0);
+}
+
+#[test]
+fn what_moves_within_a_moment_is_told_once() {
+    let mut rig = Rig::handshake();
+    let (mut less, mut least) = (registry(), registry());
+    less.table("eng", "alpha").tools.clear();
+    least.table("eng", "alpha").tools.clear();
+    least.table("eng", "beta").tools.clear();
+    for (number, registry) in [(2, less), (3, least)] {
+        let snapshot = snapshot_of(number, &registry, Some(ann(&["eng"])));
+        rig.handle(Input::Snapshot(snapshot));
+        assert_eq!(rig.play("+100"), "+100\n");
+    }
+    assert!(rig.machine.next_wakeup().is_some());
+    insta::assert_snapshot!(rig.play("+49\n+1\n+5000"), @r#"
+    +49
+    +1
+    < {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}
+    +5000
+    "#);
+}
+
+#[test]
+fn what_is_watched_comes_back_however_often_its_server_ends() {
+    let mut rig = Rig::handshake();
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}"#,
+    );
+    rig.opens = false;
+    // it is started again at once; that fails too, and again after its pause
+    insta::assert_snapshot!(rig.play("closed alpha ended\nclosed alpha ended\n+499\n+1\nclosed alpha ended\n+1000\nopened alpha"), @r#"
+    closed alpha ended
+    ! link down
+    ! open alpha
+    closed alpha ended
+    ! link down
+    +499
+    +1
+    ! open alpha
+    closed alpha ended
+    ! link down
+    +1000
+    ! open alpha
+    opened alpha
+    ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    »alpha {"jsonrpc":"2.0","id":12,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+    "#);
+    // nobody watches any more: it stays down
+    rig.play(
+        r#"«alpha {"jsonrpc":"2.0","id":12,"result":{}}
+        > {"jsonrpc":"2.0","id":2,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":13,"result":{}}"#,
+    );
+    let after = rig.play("closed alpha ended\n+600000");
+    assert!(!after.contains("! open"), "{after}");
+}
+
+#[test]
+fn what_is_watched_moves_to_the_link_that_a_new_entry_gives_its_server() {
+    let mut rig = Rig::handshake();
+    rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
+        «alpha {"jsonrpc":"2.0","id":6,"result":{}}"#,
+    );
+    let mut moved = registry();
+    let mut alpha = (*moved.servers[&fixture::key("alpha")]).clone();
+    alpha.id = "acme.alpha2".parse().unwrap();
+    moved.put(alpha);
+    rig.handle(Input::Snapshot(snapshot_of(2, &moved, Some(ann(&["eng"])))));
+    let transcript = rig.play("");
+    assert!(transcript.contains("! close alpha"), "{transcript}");
+    assert!(
+        transcript.contains(r#""method":"resources/subscribe""#),
+        "{transcript}"
+    );
+}
+
+#[test]
+fn a_listen_that_its_server_ends_is_asked_for_again_after_a_pause() {
+    let over = [
+        r#"«beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}"#,
+        r#"«beta {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}"#,
+    ];
+    for over in over {
+        let mut rig = Rig::handshake();
+        rig.play(
+            r#"> {"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"beta://readme"}}
+            «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}"#,
+        );
+        let ended = rig.play(over);
+        assert!(ended.contains("! outcome 1 "), "{ended}");
+        assert!(!ended.contains("\n»"), "{ended}");
+        let again = rig.play("+1000");
+        assert!(
+            again.contains(r#""resourceSubscriptions":["beta://readme"]"#),
+            "{again}"
+        );
+        assert_eq!(rig.machine.books().2, 1);
+    }
+}
+
+#[test]
+fn a_server_cannot_take_back_what_is_no_listen() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"beta_echo"}}
+        «beta {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
+        «beta {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#,
+    );
+    assert!(
+        transcript.ends_with("\"result\":{\"content\":[]}}\n"),
+        "{transcript}"
+    );
 }

@@ -18,6 +18,7 @@
 mod calls;
 mod eras;
 mod laws;
+mod lossless;
 mod renew;
 mod roots;
 mod subscriptions;
@@ -101,6 +102,8 @@ struct Rig {
     last: Ticket,
     confirmed: Ticket,
     log: String,
+    /// No transcript is kept.
+    quiet: bool,
     /// Every output, for laws.
     seen: Vec<Seen>,
 }
@@ -125,6 +128,7 @@ impl Rig {
             last: Ticket::default(),
             confirmed: Ticket::default(),
             log: String::new(),
+            quiet: false,
             seen: Vec::new(),
         }
     }
@@ -148,6 +152,9 @@ impl Rig {
     }
 
     fn say(&mut self, line: &str) {
+        if self.quiet {
+            return;
+        }
         let line = line
             .replace(META, "$META")
             .replace(front::SERVER_INFO, "$SHIM")

@@ -1,0 +1,638 @@
+//! What leaves is what entered, but for the edits of `docs/formats/edits.md`.
+//!
+//! Strange messages of every kind go through a session with one client and one upstream, in all
+//! four pairs of eras; [`oracle`] makes the edits of the page on each and compares every byte.
+
+mod odd;
+mod oracle;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use self::oracle::{OWN, Pair};
+use super::laws::Unstructured;
+use super::*;
+use crate::limits;
+use arbtest::arbitrary::Result;
+
+/// What stands in the page, to see that each edit was made.
+const PAGE: &str = include_str!("../../../../docs/formats/edits.md");
+
+const PAIRS: [Pair; 4] = [
+    Pair {
+        client: false,
+        upstream: false,
+    },
+    Pair {
+        client: false,
+        upstream: true,
+    },
+    Pair {
+        client: true,
+        upstream: false,
+    },
+    Pair {
+        client: true,
+        upstream: true,
+    },
+];
+
+/// What is asked of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    CompletePrompt,
+    CompleteResource,
+    Prompt,
+    Read,
+    Tool,
+}
+
+/// One session, and what its messages are held to.
+struct Wire<'m> {
+    rig: Rig,
+    pair: Pair,
+    /// The upstream's key.
+    key: &'static str,
+    /// What a handshake client introduced itself as, and its level.
+    info: String,
+    capabilities: &'static str,
+    level: Option<&'static str>,
+    made: &'m mut BTreeSet<u32>,
+}
+
+thread_local! {
+    // made once: a session is much quicker than it is
+    static ENG: Arc<Snapshot> = snapshot_of(1, &registry(), Some(ann(&["eng"])));
+    static MADE: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+fn plain(name: &str, value: impl Into<String>) -> (String, String) {
+    (format!("\"{name}\""), value.into())
+}
+
+impl<'m> Wire<'m> {
+    fn open(u: &mut Unstructured<'_>, pair: Pair, made: &'m mut BTreeSet<u32>) -> Result<Self> {
+        let mut rig = Rig::new(Some(ENG.with(Arc::clone)));
+        let mut info = odd::unknown(u, "c", 1)?;
+        info.extend([plain("name", "\"old\""), plain("version", "\"3\"")]);
+        let mut wire = Self {
+            info: odd::object(u, info)?,
+            capabilities: "{}",
+            level: None,
+            key: if pair.upstream { "beta" } else { "alpha" },
+            pair,
+            made,
+            rig: {
+                rig.quiet = true;
+                rig
+            },
+        };
+        if !pair.client {
+            let mut declared = "{}";
+            if u.arbitrary()? {
+                declared = r#"{"tasks":{},"extensions":{ "x":{},"io.modelcontextprotocol/ui":{ "a":1.50 }}}"#;
+                wire.capabilities = r#"{"extensions":{"io.modelcontextprotocol/ui":{ "a":1.50 }}}"#;
+            }
+            let params = format!(
+                r#"{{"protocolVersion":"2025-11-25","capabilities":{declared},"clientInfo":{}}}"#,
+                wire.info
+            );
+            wire.says(&format!(
+                r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#
+            ));
+            wire.says(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+            if u.ratio(1, 3)? {
+                wire.level = Some("\"debug\"");
+                wire.says(r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"debug"}}"#);
+            }
+        }
+        Ok(wire)
+    }
+
+    /// The client writes a line; gives what reached the upstream.
+    fn says(&mut self, line: &str) -> Vec<String> {
+        self.rig.seen.clear();
+        self.rig.handle(Input::ClientLine(line.as_bytes()));
+        self.seen(true)
+    }
+
+    /// The upstream writes a line; gives what reached the client.
+    fn hears(&mut self, line: &str) -> Vec<String> {
+        self.rig.seen.clear();
+        let link = self.rig.link(self.key);
+        self.rig.handle(Input::LinkLine {
+            link,
+            during: None,
+            line: line.as_bytes(),
+        });
+        self.seen(false)
+    }
+
+    fn seen(&self, up: bool) -> Vec<String> {
+        let line = |seen: &Seen| match seen {
+            // mcpshim's own
+            Seen::Link(line) if line.contains(r#","method":"logging/setLevel","params":{"#) => None,
+            Seen::Link(line) if up => Some(line.clone()),
+            Seen::Client(line) if !up => Some(line.clone()),
+            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) => None,
+        };
+        self.rig.seen.iter().filter_map(line).collect()
+    }
+
+    /// What the last intent, or outcome, holds.
+    fn recorded(&self, intent: bool) -> Option<String> {
+        let content = |seen: &Seen| match seen {
+            Seen::Append(Body::Intent(facts)) if intent => Some(facts.content.0.clone()),
+            Seen::Append(Body::Outcome { content, .. }) if !intent => Some(content.0.clone()),
+            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) => None,
+        };
+        let content = self.rig.seen.iter().rev().find_map(content)?;
+        Some(String::from_utf8(content.to_vec()).unwrap())
+    }
+
+    /// `_meta` of a request of the client's, where it has one; and its progress token.
+    fn meta(&self, u: &mut Unstructured<'_>) -> Result<(Option<String>, Option<String>)> {
+        let mut members = odd::unknown(u, "m", 2)?;
+        let mut token = None;
+        if u.ratio(2, 3)? {
+            let one = match u.int_in_range(0..=2)? {
+                0 => odd::string(u, true)?,
+                1 => "12345678901234567890123".to_owned(),
+                _ => odd::number(u)?,
+            };
+            members.push((odd::spelt(u, "progressToken")?, one.clone()));
+            token = Some(one);
+        }
+        for key in ["traceparent", "claudecode/toolUseId"] {
+            if u.ratio(1, 4)? {
+                members.push(plain(key, odd::string(u, true)?));
+            }
+        }
+        if self.pair.client {
+            members.push((odd::spelt(u, OWN[0])?, "\"2026-07-28\"".to_owned()));
+            let mut declared = odd::unknown(u, "k", 2)?;
+            declared.push(plain("elicitation", "{ }"));
+            if u.arbitrary()? {
+                let mut extensions = odd::unknown(u, "e", 2)?;
+                if u.arbitrary()? {
+                    extensions.push((
+                        odd::spelt(u, "io.modelcontextprotocol/ui")?,
+                        odd::value(u, 1)?,
+                    ));
+                }
+                declared.push(plain("extensions", odd::object(u, extensions)?));
+            }
+            members.push((odd::spelt(u, OWN[2])?, odd::object(u, declared)?));
+        }
+        // keys of the stateless era from a client of the other: no claim, as the first is missing
+        for (key, value) in [(OWN[1], r#"{ "name":"odd" }"#), (OWN[3], "\"debug\"")] {
+            if u.ratio(1, 3)? {
+                members.push((odd::spelt(u, key)?, value.to_owned()));
+            }
+        }
+        if members.is_empty() && !u.ratio(1, 3)? {
+            return Ok((None, None));
+        }
+        Ok((Some(odd::object(u, members)?), token))
+    }
+
+    /// One request, and its id and progress tokens.
+    fn request(
+        &self,
+        u: &mut Unstructured<'_>,
+        asked: Asked,
+    ) -> Result<(String, String, Option<String>)> {
+        let key = self.key;
+        let mut params = odd::unknown(u, "p", 2)?;
+        let named = |u: &mut Unstructured<'_>, name: &str| -> Result<(String, String)> {
+            Ok((odd::spelt(u, "name")?, odd::spelt(u, name)?))
+        };
+        let method = match asked {
+            Asked::CompletePrompt | Asked::CompleteResource => {
+                let mut reference = odd::unknown(u, "r", 2)?;
+                if asked == Asked::CompletePrompt {
+                    reference.push(plain("type", odd::spelt(u, "ref/prompt")?));
+                    reference.push(named(u, &format!("{key}_greet"))?);
+                } else {
+                    reference.push(plain("type", "\"ref/resource\""));
+                    let uri = format!("{key}://doc/{{id}}");
+                    reference.push((odd::spelt(u, "uri")?, odd::spelt(u, &uri)?));
+                    // no name of ours: it stays
+                    reference.push(plain("name", "\"alpha_greet\""));
+                }
+                params.push((odd::spelt(u, "ref")?, odd::object(u, reference)?));
+                let mut argument = odd::unknown(u, "a", 2)?;
+                argument.push(plain("name", "\"id\""));
+                params.push(plain("argument", odd::object(u, argument)?));
+                "completion/complete"
+            }
+            Asked::Prompt => {
+                params.push(named(u, &format!("{key}_greet"))?);
+                params.push(plain("arguments", r#"{ "to":"\u00e9" }"#));
+                "prompts/get"
+            }
+            Asked::Read => {
+                let uri = odd::spelt(u, &format!("{key}://readme"))?;
+                params.push((odd::spelt(u, "uri")?, uri));
+                "resources/read"
+            }
+            Asked::Tool => {
+                params.push(named(u, &format!("{key}_echo"))?);
+                let mut arguments = odd::unknown(u, "a", 4)?;
+                if u.ratio(1, 10)? {
+                    // as deep as the bound allows
+                    let levels = limits::JSON_DEPTH - 3;
+                    let deep = format!("{}1e2{}", "[".repeat(levels), "]".repeat(levels));
+                    arguments.push(plain("deep", deep));
+                }
+                params.push((odd::spelt(u, "arguments")?, odd::object(u, arguments)?));
+                if u.ratio(1, 4)? {
+                    params.push(plain("task", r#"{ "ttl":60000 }"#));
+                }
+                "tools/call"
+            }
+        };
+        let (meta, progress) = self.meta(u)?;
+        if let Some(meta) = meta {
+            params.push((odd::spelt(u, "_meta")?, meta));
+        }
+        let id = match u.int_in_range(0..=2)? {
+            0 => odd::string(u, true)?,
+            1 => "-12345678901234567890123".to_owned(),
+            _ => u.int_in_range(2..=9000)?.to_string(),
+        };
+        let mut members = odd::unknown(u, "o", 2)?;
+        members.extend([
+            (odd::spelt(u, "jsonrpc")?, "\"2.0\"".to_owned()),
+            (odd::spelt(u, "id")?, id.clone()),
+            (odd::spelt(u, "method")?, odd::spelt(u, method)?),
+            (odd::spelt(u, "params")?, odd::object(u, params)?),
+        ]);
+        Ok((odd::object(u, members)?, id, progress))
+    }
+
+    /// A result or an error of the upstream's.
+    fn answer(&self, u: &mut Unstructured<'_>, asked: Asked, id: &str) -> Result<String> {
+        let mut members = odd::unknown(u, "o", 2)?;
+        members.extend([
+            (odd::spelt(u, "jsonrpc")?, "\"2.0\"".to_owned()),
+            (odd::spelt(u, "id")?, id.to_owned()),
+        ]);
+        if u.ratio(1, 3)? {
+            let mut error = odd::unknown(u, "e", 2)?;
+            let codes = [
+                -32002, -32020, -32021, -32022, -32042, -32602, -32603, -1, 0, 4711,
+            ];
+            error.extend([
+                (odd::spelt(u, "code")?, u.choose(&codes)?.to_string()),
+                (odd::spelt(u, "message")?, odd::string(u, false)?),
+            ]);
+            if u.arbitrary()? {
+                error.push((odd::spelt(u, "data")?, odd::value(u, 3)?));
+            }
+            members.push((odd::spelt(u, "error")?, odd::object(u, error)?));
+            return odd::object(u, members);
+        }
+        let mut result = odd::unknown(u, "r", 4)?;
+        if asked == Asked::Tool && u.ratio(2, 3)? {
+            let mut block = odd::unknown(u, "b", 2)?;
+            block.push(plain("type", odd::string(u, true)?));
+            let block = odd::object(u, block)?;
+            result.push(plain(
+                "content",
+                format!("[{block} ,{{\"type\":\"video\"}}]"),
+            ));
+            result.push(plain("structuredContent", odd::value(u, 3)?));
+            if u.ratio(1, 4)? {
+                result.push(plain("isError", "true"));
+            }
+        }
+        let kinds: &[&str] = match (self.pair.upstream, self.pair.client) {
+            (true, _) => &["complete", "complete", "complete", "no-such-type"],
+            (false, _) => &["complete"],
+        };
+        if u.ratio(1, if self.pair.upstream { 1 } else { 8 })? {
+            let kind = *u.choose(kinds)?;
+            result.push((odd::spelt(u, "resultType")?, odd::spelt(u, kind)?));
+        }
+        if u.arbitrary()? {
+            let ttl =
+                (*u.choose(&["0", "30000", "30001", "1e9", "-1", "null", "\"7\""])?).to_owned();
+            result.push((odd::spelt(u, "ttlMs")?, ttl));
+        }
+        if u.arbitrary()? {
+            let scope = (*u.choose(&["\"public\"", "\"private\"", "7"])?).to_owned();
+            result.push((odd::spelt(u, "cacheScope")?, scope));
+        }
+        match u.int_in_range(0..=5)? {
+            0..=2 => {
+                let mut meta = odd::unknown(u, "m", 2)?;
+                if u.ratio(1, 3)? {
+                    let name = "io.modelcontextprotocol/serverInfo";
+                    meta.push((odd::spelt(u, name)?, odd::value(u, 1)?));
+                }
+                result.push((odd::spelt(u, "_meta")?, odd::object(u, meta)?));
+            }
+            3 => result.push(plain("_meta", "null")),
+            _ => {}
+        }
+        members.push((odd::spelt(u, "result")?, odd::object(u, result)?));
+        odd::object(u, members)
+    }
+
+    /// A request goes up, progress, a log message and the answer come down.
+    fn call(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let kinds = [
+            Asked::Tool,
+            Asked::Tool,
+            Asked::Prompt,
+            Asked::Read,
+            Asked::CompletePrompt,
+            Asked::CompleteResource,
+        ];
+        let asked = *u.choose(&kinds)?;
+        let (request, id, progress) = self.request(u, asked)?;
+        let up = self.says(&request);
+        let [up] = &up[..] else {
+            panic!(
+                "{request}
+became {up:?}"
+            );
+        };
+        let number = oracle::Expected::of(up, self.made).get(&["id"]).unwrap();
+        assert!(number.bytes().all(|digit| digit.is_ascii_digit()), "{up}");
+        let own: Option<(&[&str], &str)> = match asked {
+            Asked::CompletePrompt => Some((&["params", "ref", "name"], "greet")),
+            Asked::Prompt => Some((&["params", "name"], "greet")),
+            Asked::Tool => Some((&["params", "name"], "echo")),
+            Asked::CompleteResource | Asked::Read => None,
+        };
+        let introduction = (self.info.as_str(), self.capabilities, self.level);
+        let expected = oracle::request(&request, self.pair, &number, own, introduction, self.made);
+        assert_eq!(
+            expected, *up,
+            "\nthe request was {request}\n{:?}",
+            self.pair
+        );
+        let of_request = oracle::Expected::of(&request, self.made);
+        let kept = match asked {
+            Asked::Tool | Asked::Prompt => of_request.get(&["params", "arguments"]),
+            Asked::Read => of_request.get(&["params", "uri"]),
+            Asked::CompletePrompt | Asked::CompleteResource => {
+                of_request.get(&["params", "argument"])
+            }
+        };
+        assert_eq!(
+            self.recorded(true),
+            kept,
+            "the record has the client's own bytes"
+        );
+        if let Some(token) = progress {
+            self.progresses(u, &number, &token)?;
+        }
+        self.logs(u)?;
+        let answer = self.answer(u, asked, &number)?;
+        let down = self.hears(&answer);
+        let [down] = &down[..] else {
+            panic!(
+                "{answer}
+became {down:?}"
+            );
+        };
+        let cacheable = asked == Asked::Read;
+        match oracle::answer(&answer, self.pair, &id, cacheable, self.made) {
+            Some(expected) => {
+                assert_eq!(
+                    expected, *down,
+                    "\nthe answer was {answer}\n{:?}",
+                    self.pair
+                );
+            }
+            None => {
+                let down = oracle::Expected::of(down, self.made);
+                assert_eq!(down.get(&["id"]).as_ref(), Some(&id));
+                let failed = match asked {
+                    Asked::Tool => down.get(&["result", "isError"]) == Some("true".to_owned()),
+                    _ => down.get(&["error", "code"]) == Some("-32603".to_owned()),
+                };
+                assert!(failed, "{answer}");
+            }
+        }
+        let of_answer = oracle::Expected::of(&answer, self.made);
+        let kept = of_answer
+            .get(&["result"])
+            .or_else(|| of_answer.get(&["error"]));
+        assert_eq!(
+            self.recorded(false),
+            kept,
+            "the record has the server's own bytes"
+        );
+        Ok(())
+    }
+
+    fn progresses(&mut self, u: &mut Unstructured<'_>, number: &str, token: &str) -> Result<()> {
+        let mut params = odd::unknown(u, "p", 2)?;
+        params.extend([
+            (odd::spelt(u, "progressToken")?, number.to_owned()),
+            plain("progress", odd::number(u)?),
+        ]);
+        let line = self.notification(u, "notifications/progress", params)?;
+        let expected = oracle::progress(&line, token, self.made);
+        assert_eq!(self.hears(&line), [expected], "{line}");
+        Ok(())
+    }
+
+    /// Passes as it is, or not at all.
+    fn logs(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let mut params = odd::unknown(u, "p", 2)?;
+        params.extend([
+            plain("level", "\"error\""),
+            plain("data", odd::value(u, 3)?),
+        ]);
+        let line = self.notification(u, "notifications/message", params)?;
+        let heard = self.hears(&line);
+        if !self.pair.client || !heard.is_empty() {
+            assert_eq!(heard, [line]);
+        }
+        Ok(())
+    }
+
+    fn notification(
+        &self,
+        u: &mut Unstructured<'_>,
+        method: &str,
+        params: odd::Members,
+    ) -> Result<String> {
+        let mut members = odd::unknown(u, "o", 2)?;
+        members.extend([
+            (odd::spelt(u, "jsonrpc")?, "\"2.0\"".to_owned()),
+            (odd::spelt(u, "method")?, odd::spelt(u, method)?),
+            (odd::spelt(u, "params")?, odd::object(u, params)?),
+        ]);
+        odd::object(u, members)
+    }
+
+    /// A resource is watched, and changes.
+    fn watches(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let uri = format!("{}://readme", self.key);
+        let id = odd::string(u, true)?;
+        let request = if self.pair.client {
+            let meta = format!(r#"{{"{}":"2026-07-28","{}":{{}}}}"#, OWN[0], OWN[2]);
+            format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{{"resourceSubscriptions":["{uri}"]}},"_meta":{meta}}}}}"#
+            )
+        } else {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/subscribe","params":{{"uri":"{uri}"}}}}"#
+            )
+        };
+        let up = self.says(&request);
+        let number = oracle::Expected::of(&up[0], self.made)
+            .get(&["id"])
+            .unwrap();
+        if self.pair.upstream {
+            self.hears(&format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":["{uri}"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{number}}}}}}}"#
+            ));
+        } else {
+            self.hears(&format!(
+                r#"{{"jsonrpc":"2.0","id":{number},"result":{{}}}}"#
+            ));
+        }
+        let mut params = odd::unknown(u, "p", 2)?;
+        params.push((odd::spelt(u, "uri")?, odd::spelt(u, &uri)?));
+        if u.ratio(2, 3)? || self.pair.upstream {
+            let mut meta = odd::unknown(u, "m", 2)?;
+            if self.pair.upstream {
+                let key = "io.modelcontextprotocol/subscriptionId";
+                meta.push((odd::spelt(u, key)?, number));
+            }
+            params.push((odd::spelt(u, "_meta")?, odd::object(u, meta)?));
+        }
+        let line = self.notification(u, "notifications/resources/updated", params)?;
+        let listen = self.pair.client.then_some(id.as_str());
+        let expected = oracle::updated(&line, listen, self.made);
+        assert_eq!(self.hears(&line), [expected], "{line}");
+        Ok(())
+    }
+}
+
+/// A few messages of one session.
+fn session(u: &mut Unstructured<'_>) -> Result<()> {
+    let pair = *u.choose(&PAIRS)?;
+    MADE.with_borrow_mut(|made| {
+        let mut wire = Wire::open(u, pair, made)?;
+        for _ in 0..3 {
+            match u.int_in_range(0..=5)? {
+                0 => return wire.watches(u),
+                _ => wire.call(u)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_leaves_is_what_entered_but_for_the_edits() {
+    arbtest::arbtest(session)
+        .size_min(2_000)
+        .size_max(8_000)
+        .budget_ms(3_000);
+}
+
+/// Definitions as strange as a server may give them, through the lists of both eras.
+fn lists(u: &mut Unstructured<'_>) -> Result<()> {
+    let mut registry = registry();
+    let mut server = ServerDoc::clone(&registry.servers[&fixture::key("alpha")]);
+    let surface = server.surface.as_mut().unwrap();
+    let kinds = [
+        ("tools/list", "name", &mut surface.tools),
+        ("prompts/list", "name", &mut surface.prompts),
+        ("resources/list", "uri", &mut surface.resources),
+        (
+            "resources/templates/list",
+            "uriTemplate",
+            &mut surface.templates,
+        ),
+    ];
+    let mut lists = Vec::new();
+    for (method, key, pinned) in kinds {
+        let pinned = pinned.first_mut().unwrap();
+        let mut members = odd::unknown(u, "d", 4)?;
+        members.push((odd::spelt(u, key)?, odd::spelt(u, &pinned.name)?));
+        let definition = odd::object(u, members)?;
+        let mut made = BTreeSet::new();
+        let mut expected = oracle::Expected::of(&definition, &mut made);
+        if key == "name" {
+            expected.set(0, &["name"], &format!("\"alpha_{}\"", pinned.name));
+        }
+        pinned.definition = serde_json::value::RawValue::from_string(definition.clone()).unwrap();
+        lists.push((method, expected.done()));
+    }
+    registry.put(server);
+    for client in [false, true] {
+        let mut rig = match client {
+            true => Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))),
+            false => Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))).opened(),
+        };
+        for (method, expected) in &lists {
+            let params = if client {
+                format!("{{{META}}}")
+            } else {
+                "{}".to_owned()
+            };
+            let line =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            rig.seen.clear();
+            rig.handle(Input::ClientLine(line.as_bytes()));
+            let Some(Seen::Client(answer)) = rig.seen.last() else {
+                panic!("no answer to {line}");
+            };
+            let held = [(",", ","), (",", "]"), ("[", ","), ("[", "]")];
+            let held = held.map(|(before, after)| format!("{before}{expected}{after}"));
+            assert!(
+                held.iter().any(|entry| answer.contains(entry)),
+                "no {expected}\nin {answer}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_list_holds_the_pinned_definitions_but_for_exposed_names() {
+    arbtest::arbtest(lists)
+        .size_min(1_000)
+        .size_max(4_000)
+        .budget_ms(1_000);
+}
+
+/// Numbers in the tables of the page, of edits made by the session and what it is made of.
+fn numbered() -> BTreeSet<u32> {
+    let rows = PAGE.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix('|')?.trim_end_matches('|').split('|');
+        let number = cells.next()?.trim().parse().ok()?;
+        let code = cells.next_back()?.trim();
+        ["E", "R", "L", "C"].contains(&code).then_some(number)
+    });
+    rows.collect()
+}
+
+/// The same for bytes that are the same each time, so that the list is complete each time.
+#[test]
+fn every_edit_of_the_page_is_made() {
+    let mut state = 1_u64;
+    for _ in 0..600 {
+        let bytes: Vec<u8> = (0..4_000)
+            .map(|_| {
+                // xorshift64*
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+            })
+            .collect();
+        session(&mut Unstructured::new(&bytes)).unwrap();
+    }
+    MADE.with_borrow(|made| assert_eq!(*made, numbered()));
+}

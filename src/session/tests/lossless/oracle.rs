@@ -1,0 +1,384 @@
+//! The edits of `docs/formats/edits.md` made by other code than the product's: a small reader of
+//! JSON that keeps where everything lies, and one function per kind of message that makes exactly
+//! the edits of the page. What it gives is compared byte by byte.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Stands where the last member of an object was: the next one is put there.
+const HOLE: char = '\u{1}';
+
+/// One value of a text: where it lies, and its members when it is an object.
+struct Node {
+    at: Range<usize>,
+    /// Key (unescaped), where the key begins, value.
+    members: Vec<(String, usize, Node)>,
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn byte(&self) -> u8 {
+        self.text.as_bytes()[self.at]
+    }
+
+    fn white(&mut self) {
+        while self.at < self.text.len() && b" \t\n\r\x01".contains(&self.byte()) {
+            self.at += 1;
+        }
+    }
+
+    fn string(&mut self) -> &str {
+        let from = self.at;
+        assert_eq!(self.byte(), b'"', "a string at {from} of {}", self.text);
+        self.at += 1;
+        while self.byte() != b'"' {
+            self.at += if self.byte() == b'\\' { 2 } else { 1 };
+        }
+        self.at += 1;
+        &self.text[from..self.at]
+    }
+
+    fn node(&mut self) -> Node {
+        let from = self.at;
+        let mut members = Vec::new();
+        match self.byte() {
+            b'"' => drop(self.string().len()),
+            open @ (b'{' | b'[') => {
+                let close = if open == b'{' { b'}' } else { b']' };
+                self.at += 1;
+                self.white();
+                while self.byte() != close {
+                    if open == b'{' {
+                        let start = self.at;
+                        let key = self.string();
+                        // a lone surrogate is a key that no edit names
+                        let key = serde_json::from_str(key).unwrap_or_default();
+                        self.white();
+                        self.at += 1;
+                        self.white();
+                        let value = self.node();
+                        members.push((key, start, value));
+                    } else {
+                        self.node();
+                    }
+                    self.white();
+                    if self.byte() == b',' {
+                        self.at += 1;
+                        self.white();
+                    }
+                }
+                self.at += 1;
+            }
+            _ => {
+                while self.at < self.text.len() && !b",]} \t\x01".contains(&self.byte()) {
+                    self.at += 1;
+                }
+            }
+        }
+        Node {
+            at: from..self.at,
+            members,
+        }
+    }
+}
+
+fn read(text: &str) -> Node {
+    let mut reader = Reader { text, at: 0 };
+    reader.white();
+    reader.node()
+}
+
+impl Node {
+    fn find(&self, path: &[&str]) -> Option<&Self> {
+        let Some((first, rest)) = path.split_first() else {
+            return Some(self);
+        };
+        let found = self.members.iter().find(|(key, ..)| key == first);
+        found.and_then(|(.., value)| value.find(rest))
+    }
+}
+
+/// A message on its way to what it should become.
+pub(super) struct Expected<'n> {
+    text: String,
+    /// The numbers of the edits made so far, of all messages.
+    made: &'n mut BTreeSet<u32>,
+}
+
+impl<'n> Expected<'n> {
+    pub(super) fn of(text: &str, made: &'n mut BTreeSet<u32>) -> Self {
+        Self {
+            text: text.to_owned(),
+            made,
+        }
+    }
+
+    pub(super) fn get(&self, path: &[&str]) -> Option<String> {
+        let root = read(&self.text);
+        let node = root.find(path)?;
+        Some(self.text[node.at.clone()].to_owned())
+    }
+
+    /// The unescaped text of a string.
+    pub(super) fn text(&self, path: &[&str]) -> Option<String> {
+        serde_json::from_str(&self.get(path)?).ok()
+    }
+
+    /// The keys of an object.
+    pub(super) fn keys(&self, path: &[&str]) -> Vec<String> {
+        let root = read(&self.text);
+        let members = root.find(path).map(|node| &node.members);
+        let keys = members.into_iter().flatten().map(|(key, ..)| key.clone());
+        keys.collect()
+    }
+
+    /// Edit `number`: a value is replaced; nothing where there is none.
+    pub(super) fn set(&mut self, number: u32, path: &[&str], value: &str) {
+        let at = read(&self.text).find(path).map(|node| node.at.clone());
+        if let Some(at) = at {
+            self.text.replace_range(at, value);
+            self.made.insert(number);
+        }
+    }
+
+    /// Edit `number`: a member is removed; nothing where there is none.
+    pub(super) fn remove(&mut self, number: u32, object: &[&str], key: &str) {
+        let root = read(&self.text);
+        let Some(members) = root.find(object).map(|node| &node.members) else {
+            return;
+        };
+        let Some(at) = members.iter().position(|(found, ..)| found == key) else {
+            return;
+        };
+        let (_, start, value) = &members[at];
+        match (members.get(at + 1), at.checked_sub(1)) {
+            (Some((_, next, _)), _) => self.text.replace_range(*start..*next, ""),
+            (None, Some(before)) => {
+                let from = members[before].2.at.end;
+                self.text.replace_range(from..value.at.end, "");
+            }
+            (None, None) => {
+                let hole = HOLE.to_string();
+                self.text.replace_range(*start..value.at.end, &hole);
+            }
+        }
+        self.made.insert(number);
+    }
+
+    /// Edit `number`: a member is appended.
+    pub(super) fn append(&mut self, number: u32, object: &[&str], key: &str, value: &str) {
+        let root = read(&self.text);
+        let node = root.find(object).expect("an object to append to");
+        let member = format!("\"{key}\":{value}");
+        match node.members.last() {
+            Some((.., last)) => self.text.insert_str(last.at.end, &format!(",{member}")),
+            None => {
+                let inside = &self.text[node.at.clone()];
+                let at = inside.find(HOLE).map_or(1, |at| at);
+                self.text.insert_str(node.at.start + at, &member);
+            }
+        }
+        self.made.insert(number);
+    }
+
+    pub(super) fn done(self) -> String {
+        self.text.replace(HOLE, "")
+    }
+}
+
+/// The four keys by which a request of the stateless era introduces its sender.
+pub(super) const OWN: [&str; 4] = [
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/logLevel",
+];
+const UI: &str = "io.modelcontextprotocol/ui";
+const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// The two sides of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pair {
+    /// The client speaks the stateless era.
+    pub(super) client: bool,
+    /// The upstream does.
+    pub(super) upstream: bool,
+}
+
+/// §1: a request as the upstream gets it. `own` is the upstream's name for what is called;
+/// `introduction` are clientInfo, clientCapabilities and logLevel of a handshake client.
+pub(super) fn request(
+    text: &str,
+    pair: Pair,
+    id: &str,
+    own: Option<(&[&str], &str)>,
+    introduction: (&str, &str, Option<&str>),
+    made: &mut BTreeSet<u32>,
+) -> String {
+    let mut line = Expected::of(text, made);
+    line.set(1, &["id"], id);
+    if let Some((path, name)) = own {
+        line.set(2, path, &format!("\"{name}\""));
+    }
+    line.set(3, &["params", "_meta", "progressToken"], id);
+    if !pair.upstream {
+        line.remove(4, &["params"], "task");
+    }
+    if pair.client != pair.upstream {
+        for key in OWN {
+            line.remove(5, &["params", "_meta"], key);
+        }
+    }
+    if !pair.client && pair.upstream {
+        if line.get(&["params", "_meta"]).is_none() {
+            line.append(6, &["params"], "_meta", "{}");
+        }
+        let (info, capabilities, level) = introduction;
+        let values = [
+            Some("\"2026-07-28\""),
+            Some(info),
+            Some(capabilities),
+            level,
+        ];
+        for (key, value) in OWN.into_iter().zip(values) {
+            if let Some(value) = value {
+                line.append(6, &["params", "_meta"], key, value);
+            }
+        }
+    }
+    if pair.client && pair.upstream {
+        let extensions = ["params", "_meta", OWN[2], "extensions"];
+        for name in line.keys(&extensions) {
+            if name != UI {
+                line.remove(7, &extensions, &name);
+            }
+        }
+    }
+    line.done()
+}
+
+/// §2: an answer as the client gets it; `None` where it is replaced by mcpshim's own.
+pub(super) fn answer(
+    text: &str,
+    pair: Pair,
+    id: &str,
+    cacheable: bool,
+    made: &mut BTreeSet<u32>,
+) -> Option<String> {
+    let mut line = Expected::of(text, made);
+    line.set(8, &["id"], id);
+    if line.get(&["result"]).is_some() {
+        let kind = match line.get(&["result", "resultType"]) {
+            None => "complete".to_owned(),
+            Some(_) => line.text(&["result", "resultType"]).unwrap_or_default(),
+        };
+        match (kind.as_str(), pair.client) {
+            ("complete", _) | ("input_required", true) => {}
+            _ if !pair.upstream => {}
+            _ => return None,
+        }
+    }
+    match pair {
+        Pair {
+            client: false,
+            upstream: true,
+        } => {
+            line.remove(9, &["result"], "resultType");
+            if cacheable {
+                line.remove(10, &["result"], "ttlMs");
+                line.remove(10, &["result"], "cacheScope");
+            }
+        }
+        Pair { client: true, .. } if line.get(&["result"]).is_some() => {
+            if cacheable {
+                line.set(13, &["result", "cacheScope"], "\"private\"");
+                let ttl = line.get(&["result", "ttlMs"]);
+                let short = |ttl: String| ttl.parse::<u64>().is_ok_and(|ms| ms <= 30_000);
+                if ttl.is_some_and(|ttl| !short(ttl)) {
+                    line.set(14, &["result", "ttlMs"], "30000");
+                }
+            }
+            if !pair.upstream {
+                let missing = |line: &Expected<'_>, key| line.get(&["result", key]).is_none();
+                let of_meta = missing(&line, "_meta");
+                if missing(&line, "resultType") {
+                    line.append(11, &["result"], "resultType", "\"complete\"");
+                }
+                if cacheable && missing(&line, "ttlMs") {
+                    line.append(12, &["result"], "ttlMs", "0");
+                }
+                if cacheable && missing(&line, "cacheScope") {
+                    line.append(12, &["result"], "cacheScope", "\"private\"");
+                }
+                let meta = ["result", "_meta"];
+                if of_meta {
+                    line.append(15, &["result"], "_meta", "{}");
+                }
+                let is_object = line.get(&meta).is_some_and(|meta| meta.starts_with('{'));
+                if is_object && line.get(&["result", "_meta", SERVER_INFO]).is_none() {
+                    line.append(15, &meta, SERVER_INFO, r#"{"name":"up"}"#);
+                }
+            }
+        }
+        Pair { .. } => {}
+    }
+    let code = line.get(&["error", "code"]);
+    match (code.as_deref(), pair.upstream, pair.client) {
+        (Some("-32002"), false, true) => line.set(16, &["error", "code"], "-32602"),
+        (Some("-32020" | "-32022"), true, _) => line.set(17, &["error", "code"], "-32603"),
+        (Some("-32042"), false, true) | (Some("-32021"), true, false) => return None,
+        _ => {}
+    }
+    Some(line.done())
+}
+
+/// §3: progress as the client gets it.
+pub(super) fn progress(text: &str, token: &str, made: &mut BTreeSet<u32>) -> String {
+    let mut line = Expected::of(text, made);
+    line.set(18, &["params", "progressToken"], token);
+    line.done()
+}
+
+/// §3: `resources/updated` as the client gets it: for one of its listens, or for none.
+pub(super) fn updated(text: &str, listen: Option<&str>, made: &mut BTreeSet<u32>) -> String {
+    let mut line = Expected::of(text, made);
+    match listen {
+        None => line.remove(20, &["params", "_meta"], SUBSCRIPTION),
+        Some(id) => {
+            if line.get(&["params", "_meta"]).is_none() {
+                line.append(19, &["params"], "_meta", "{}");
+            }
+            if line.get(&["params", "_meta", SUBSCRIPTION]).is_some() {
+                line.set(19, &["params", "_meta", SUBSCRIPTION], id);
+            } else {
+                line.append(19, &["params", "_meta"], SUBSCRIPTION, id);
+            }
+        }
+    }
+    line.done()
+}
+
+#[test]
+fn the_oracle_makes_the_edits_as_the_page_says() {
+    let made = &mut BTreeSet::new();
+    let mut line = Expected::of(r#"{ "a" : 1 ,  "\u0062":[{},2] , "c":{ "d":1 } }"#, made);
+    line.remove(1, &[], "b");
+    line.remove(2, &["c"], "d");
+    line.append(3, &["c"], "e", "[1]");
+    line.append(3, &["c"], "f", "2");
+    line.set(4, &["a"], "\"x\"");
+    line.remove(9, &["nowhere"], "b");
+    assert_eq!(line.done(), r#"{ "a" : "x" ,  "c":{ "e":[1],"f":2 } }"#);
+    let mut line = Expected::of(r#"{"a":1 , "b":2 }"#, made);
+    line.remove(5, &[], "b");
+    assert_eq!(line.done(), r#"{"a":1 }"#);
+    let mut line = Expected::of("{ }", made);
+    line.append(6, &[], "b", "2");
+    assert_eq!(line.done(), r#"{"b":2 }"#);
+    assert_eq!(*made, (1..=6).collect());
+}

@@ -11,7 +11,6 @@ import { createInterface } from 'node:readline';
 const [mode, scriptPath, prefix, dashes, command, ...args] = process.argv.slice(2);
 if (dashes !== '--') throw new Error('usage: client.mjs auto|legacy|v1 SCRIPT PREFIX -- COMMAND ARGS…');
 const script = JSON.parse(readFileSync(scriptPath, 'utf8'));
-const timeout = 60_000;
 
 // What differs between the two versions of the SDK.
 const info = { name: 'peer-typescript', version: '1' };
@@ -48,6 +47,7 @@ const sdk = await (mode === 'v1' ? v1() : v2());
 
 // What the client declares, and how it answers.
 const declared = script[0]?.do === 'declare' ? script[0] : {};
+const timeout = declared.timeout ?? 60_000;
 const capabilities = {};
 if (declared.elicitation !== undefined) capabilities.elicitation = Object.fromEntries(declared.elicitation.map(kind => [kind, {}]));
 if (declared.sampling) capabilities.sampling = {};
@@ -146,11 +146,10 @@ const run = {
     },
     // until the tool answers with the text: for effects that take time
     async until(step) {
-        const end = Date.now() + 20_000;
-        for (;;) {
+        for (let wait = 50; ; wait *= 2) {
             const result = await tool(step);
-            if (result.content[0].text === step.text || Date.now() > end) return result;
-            await new Promise(resolve => setTimeout(resolve, 50));
+            if (result.content[0].text === step.text || wait > 12_800) return result;
+            await new Promise(resolve => setTimeout(resolve, wait));
         }
     },
     // takes the call back at its first progress notification, or when it is asked something

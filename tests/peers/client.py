@@ -9,7 +9,6 @@ What is printed and how is in README.md; client.mjs and rmcp/src/main.rs do the 
 import json
 import os
 import sys
-import time
 import warnings
 from contextlib import AsyncExitStack
 
@@ -132,12 +131,13 @@ class Steps:
 
     async def until(self, step, out):
         """Until the tool answers with the text: for effects that take time."""
-        end = time.monotonic() + 20
+        wait = 0.05
         while True:
             result = plain(await self._call(step))
-            if result["content"][0]["text"] == step["text"] or time.monotonic() > end:
+            if result["content"][0]["text"] == step["text"] or wait > 12.8:
                 return result
-            await anyio.sleep(0.05)
+            await anyio.sleep(wait)
+            wait *= 2
 
     async def cancel(self, step, out):
         """Takes the call back at its first progress notification, or when it is asked something."""
@@ -232,8 +232,9 @@ async def main():
     info = Implementation(name="peer-python", version="1")
     declared = script[0] if script and script[0]["do"] == "declare" else {}
     answers = Answers(declared)
+    limit = declared.get("timeout", 60_000) / 1000
     async with (
-        Client(server, mode=mode, client_info=info, read_timeout_seconds=60, **answers.callbacks()) as client,
+        Client(server, mode=mode, client_info=info, read_timeout_seconds=limit, **answers.callbacks()) as client,
         AsyncExitStack() as listening,
     ):
         steps = Steps(client, prefix, answers, listening)

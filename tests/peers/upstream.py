@@ -6,7 +6,6 @@
 It has every feature that the SDK knows, under the names that upstream.mjs uses.
 """
 
-import json
 import sys
 import warnings
 
@@ -16,6 +15,8 @@ import anyio
 import mcp_types as types
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import Completion, InputRequiredResult, PromptReference, ResourceTemplateReference, ToolAnnotations
+
+from asking import ENTRIES, LEVELS, ask, stateless
 
 # the newer era deprecates what the older one needs
 warnings.simplefilter("ignore")
@@ -72,47 +73,6 @@ def taken_back() -> str:
     return str(cancelled)
 
 
-# Questions: a result that asks in the newer era, requests in the older.
-NAME = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "title": "Name"}, "age": {"type": "integer", "minimum": 0}},
-    "required": ["name"],
-}
-VISIT = {"message": "Sign in there, please.", "url": "https://peer.example/visit?x=1&y=%20"}
-MODEL = {
-    "messages": [types.SamplingMessage(role="user", content=types.TextContent(type="text", text="Say something nice."))],
-    "max_tokens": 10,
-    "system_prompt": "You are nice.",
-}
-questions = {
-    "name": lambda: types.ElicitRequest(params=types.ElicitRequestFormParams(message="What is your name?", requested_schema=NAME)),
-    "visit": lambda: types.ElicitRequest(params=types.ElicitRequestURLParams(**VISIT)),
-    "model": lambda: types.CreateMessageRequest(params=types.CreateMessageRequestParams(**MODEL)),
-    "roots": lambda: types.ListRootsRequest(),
-}
-requests = {
-    "name": lambda session, id: session.elicit_form("What is your name?", NAME, related_request_id=id),
-    "visit": lambda session, id: session.elicit_url(**VISIT, elicitation_id="visit-1", related_request_id=id),
-    "model": lambda session, id: session.create_message(**MODEL, related_request_id=id),
-    "roots": lambda session, id: session.list_roots(),
-}
-
-
-def stateless(ctx):
-    return (ctx.protocol_version or "") >= "2026-07-28"
-
-
-async def ask(ctx, kind):
-    """The answer as JSON, or the result that asks for it."""
-    if not stateless(ctx):
-        answer = await requests[kind](ctx.session, ctx.request_id)
-    else:
-        answer = (ctx.input_responses or {}).get(kind)
-        if answer is None:
-            return InputRequiredResult(input_requests={kind: questions[kind]()})
-    return json.dumps(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
-
-
 @server.tool(name="ask-name", structured_output=False)
 async def ask_name(ctx: Context) -> str | InputRequiredResult:
     """Asks with a form"""
@@ -140,8 +100,7 @@ async def ask_roots(ctx: Context) -> str | InputRequiredResult:
 @server.tool(structured_output=False)
 async def log(ctx: Context) -> str:
     """Logs at three levels"""
-    entries = [("debug", "a detail"), ("warning", {"what": "a warning", "n": 12345678901234567000}), ("error", ["an error", None])]
-    for level, data in entries:
+    for level, data in ENTRIES:
         if stateless(ctx) or LEVELS.index(level) >= LEVELS.index(wanted):
             await ctx.log(level, data, logger_name="peer")
     return "logged"
@@ -178,7 +137,6 @@ def extra() -> str:
 
 
 # What the SDK leaves to its lower level: subscriptions and log levels of the older era.
-LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 wanted = "debug"
 subscribed = set()
 

@@ -21,8 +21,50 @@ pub(super) struct PinFile {
     server: ServerId,
     /// What was run or asked; another one needs another pin.
     transport: Transport,
+    /// What it was told that it may ask of clients; another pin is needed when that changes.
+    #[serde(default)]
+    declared: Declared,
     names: Names,
     pub(super) surface: Surface,
+}
+
+/// The flags of a server's entry that it is told of, and that its tools may depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of the entry, by their names"
+)]
+struct Declared {
+    roots: bool,
+    elicitation: bool,
+    sampling: bool,
+    apps: bool,
+}
+
+impl Declared {
+    fn of(server: &ServerDoc) -> Self {
+        Self {
+            roots: server.roots,
+            elicitation: server.elicitation,
+            sampling: server.sampling,
+            apps: server.apps,
+        }
+    }
+
+    /// The flags that are not the same in the other.
+    fn changed(self, other: Self) -> Vec<String> {
+        let flags = [
+            ("roots", self.roots, other.roots),
+            ("elicitation", self.elicitation, other.elicitation),
+            ("sampling", self.sampling, other.sampling),
+            ("apps", self.apps, other.apps),
+        ];
+        let changed = flags.into_iter().filter(|(_, was, is)| was != is);
+        changed
+            .map(|(flag, _, is)| format!("`{flag}: {is}`"))
+            .collect()
+    }
 }
 
 /// Every name ever assigned, those of removed tools included.
@@ -58,6 +100,7 @@ impl PinFile {
             format: FORMAT,
             server: server.id.clone(),
             transport: server.transport.clone(),
+            declared: Declared::of(server),
             names,
             surface,
         }
@@ -105,6 +148,15 @@ impl PinFile {
             let message = "was made with another transport than the server has now";
             sink.error(top, "stale-pin", message, again);
             return Some(pin);
+        }
+        let changed = pin.declared.changed(Declared::of(server));
+        if !changed.is_empty() {
+            let message = format!(
+                "was made before the server's entry said {}: servers offer other tools to clients \
+                 that can be asked for other things",
+                changed.join(", ")
+            );
+            sink.error(top, "stale-pin", message, again.as_str());
         }
         pin.verify(server, bytes, &again, sink);
         Some(pin)
@@ -212,6 +264,10 @@ impl PinFile {
         line(
             &mut out,
             format_args!("\"transport\": {},", json(&self.transport)?),
+        );
+        line(
+            &mut out,
+            format_args!("\"declared\": {},", json(&self.declared)?),
         );
         out.push_str("\"names\": {\n");
         kept(&mut out, "tools", &self.names.tools, ",")?;

@@ -333,13 +333,13 @@ servers/github2.yaml:2:6: error: the key `gh` is already that of servers/github.
   fix: choose another one: it begins every tool name
 "#);
     assert_snapshot!(after("servers/github.yaml", "key: gh", "key: mcpshim"), @r#"
-pins/github.json:18:1: error: `gh_read_file` does not begin with the key `mcpshim_` [exposed-name]
+pins/github.json:19:1: error: `gh_read_file` does not begin with the key `mcpshim_` [exposed-name]
   fix: run `mcpshim-admin pin DIR mcpshim`
-pins/github.json:19:1: error: `gh_read_tree` does not begin with the key `mcpshim_` [exposed-name]
+pins/github.json:20:1: error: `gh_read_tree` does not begin with the key `mcpshim_` [exposed-name]
   fix: run `mcpshim-admin pin DIR mcpshim`
-pins/github.json:20:1: error: `gh_write` does not begin with the key `mcpshim_` [exposed-name]
+pins/github.json:21:1: error: `gh_write` does not begin with the key `mcpshim_` [exposed-name]
   fix: run `mcpshim-admin pin DIR mcpshim`
-pins/github.json:23:1: error: `gh_review` does not begin with the key `mcpshim_` [exposed-name]
+pins/github.json:24:1: error: `gh_review` does not begin with the key `mcpshim_` [exposed-name]
   fix: run `mcpshim-admin pin DIR mcpshim`
 roles/eng.yaml:5:3: error: no server has the key `gh` [unknown-server]
   fix: use `mcpshim`; or add the server to servers/
@@ -372,9 +372,17 @@ fn local(more: &str) -> String {
 }
 
 #[test]
+fn a_pin_that_was_made_under_other_flags_is_stale() {
+    assert_snapshot!(local("roots: true\nsampling: true"), @r#"
+pins/github.json: error: was made before the server's entry said `roots: true`, `sampling: true`: servers offer other tools to clients that can be asked for other things [stale-pin]
+  fix: run `mcpshim-admin pin DIR gh`
+"#);
+}
+
+#[test]
 fn a_credential_names_itself_its_way_and_where_to_get_it() {
     assert_eq!(
-        local("roots: true\ncredential: {id: github, inject: {env: GITHUB_TOKEN}, obtain: x}"),
+        local("credential: {id: github, inject: {env: GITHUB_TOKEN}, obtain: x}"),
         ""
     );
     for inject in ["bearer", "{header: X-Api-Key}"] {
@@ -909,17 +917,17 @@ servers/github.yaml: error: server `gh` has no pin: nothing is known of its tool
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("pins/github.json", "Does write.", "Deletes all."), @r#"
-pins/github.json:20:1: error: tool `write` does not have the digest of its definition [pin-edited]
+pins/github.json:21:1: error: tool `write` does not have the digest of its definition [pin-edited]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("pins/github.json", "\"write\": \"gh_write\"", "\"write\": \"gh_read_file\""), @r#"
 pins/github.json: error: `read_file` and `write` are both exposed as `gh_read_file` [exposed-name]
   fix: run `mcpshim-admin pin DIR gh`
-pins/github.json:20:1: error: `write` is exposed as `gh_write`, not as in `names` [exposed-name]
+pins/github.json:21:1: error: `write` is exposed as `gh_write`, not as in `names` [exposed-name]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("pins/github.json", "\"exposed\":\"gh_write\"", "\"exposed\":\"gh_x\""), @r#"
-pins/github.json:20:1: error: `write` is exposed as `gh_x`, not as in `names` [exposed-name]
+pins/github.json:21:1: error: `write` is exposed as `gh_x`, not as in `names` [exposed-name]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("pins/github.json", "\"format\": 1", "\"format\": 2"), @r#"
@@ -927,11 +935,11 @@ pins/github.json: error: has format 2, expected 1 [pin-file]
   fix: use the mcpshim-admin that wrote it, or pin again
 "#);
     assert_snapshot!(after("pins/github.json", "\"tools\": {", "\"tools\": {\"write\": \"gh_w\", "), @r#"
-pins/github.json: error: the key "write" stands twice in one object, the second time at byte 298 [pin-edited]
+pins/github.json: error: the key "write" stands twice in one object, the second time at byte 377 [pin-edited]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("pins/github.json", "},\n\"surface\"", "\n\"surface\""), @r#"
-pins/github.json:15:1: error: is not a pin file: expected `,` or `}` at line 15 column 1 [pin-file]
+pins/github.json:16:1: error: is not a pin file: expected `,` or `}` at line 16 column 1 [pin-file]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("servers/github.yaml", "--read-only", "--read-write"), @r#"
@@ -1060,7 +1068,7 @@ fn texts_that_a_reviewer_cannot_see_are_not_published() {
     assert_snapshot!(org.check(), @r#"
 pins/github.json: error: the instructions must not be offered: it hides text from reviewers: U+E0041 [not-offered]
   fix: have the server's owner take it out, and pin again
-pins/github.json:24:1: error: prompt `review` must not be offered: it hides text from reviewers: U+202E [not-offered]
+pins/github.json:25:1: error: prompt `review` must not be offered: it hides text from reviewers: U+202E [not-offered]
   fix: have the server's owner take it out, and pin again
 "#);
     // moved out of the quarantine by hand
@@ -1408,6 +1416,7 @@ fn a_pin_file_reads_back_as_it_was_written() {
 "format": 1,
 "server": "github",
 "transport": {"type":"stdio","command":"npx","args":["-y","@acme/mcp-github@1.2.3","--read-only"],"env":{"LOG_LEVEL":"info"},"package":"npm:@acme/mcp-github@1.2.3"},
+"declared": {"roots":false,"elicitation":false,"sampling":false,"apps":false},
 "names": {
 "tools": {
 "read_file": "gh_read_file",

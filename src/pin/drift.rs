@@ -93,15 +93,45 @@ impl fmt::Display for Difference {
 /// # Errors
 /// [`Drift`] with the first difference, the gravest of its entry.
 pub fn compare(pinned: &Surface, live: &Surface, mode: PinMode) -> Result<(), Drift> {
-    let Some(first) = differences(pinned, live, mode).into_iter().next() else {
-        return Ok(());
-    };
-    let mut sentence = first.to_string();
+    match differences(pinned, live, mode).first() {
+        None => Ok(()),
+        Some(first) => Err(drift(first, pinned, live)),
+    }
+}
+
+/// The same for a live surface that was read for a client of fewer capabilities than the pin:
+/// servers show such clients less, so what is not there is no difference. Returns what that is.
+///
+/// # Errors
+/// [`Drift`] with the first difference of another kind.
+pub fn compare_fewer(
+    pinned: &Surface,
+    live: &Surface,
+    mode: PinMode,
+) -> Result<BTreeSet<(Kind, String)>, Drift> {
+    let mut absent = BTreeSet::new();
+    for difference in differences(pinned, live, mode) {
+        match difference {
+            Difference::Entry {
+                kind,
+                name,
+                change: Change::Removed,
+            } => absent.insert((kind, name)),
+            Difference::Capabilities(_) | Difference::Entry { .. } | Difference::Instructions => {
+                return Err(drift(&difference, pinned, live));
+            }
+        };
+    }
+    Ok(absent)
+}
+
+fn drift(difference: &Difference, pinned: &Surface, live: &Surface) -> Drift {
+    let mut sentence = difference.to_string();
     if pinned.protocol != live.protocol {
         let (was, is) = (printable(&pinned.protocol), printable(&live.protocol));
         sentence.push_str(&format!(" (pinned speaking {was}, now speaking {is})"));
     }
-    Err(Drift { sentence })
+    Drift { sentence }
 }
 
 /// Returns every difference that matters in this mode, one per entry, tools first.

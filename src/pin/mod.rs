@@ -14,7 +14,9 @@ mod names;
 
 use serde_json::value::RawValue;
 
-pub use self::drift::{Change, Difference, Drift, Edit, compare, differences, edits};
+pub use self::drift::{
+    Change, Difference, Drift, Edit, compare, compare_fewer, differences, edits,
+};
 pub use self::names::{Kept, assign_names};
 use crate::ids::Digest;
 use crate::limits::{TOOL_NAME_BYTES, URI_BYTES};

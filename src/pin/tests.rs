@@ -442,6 +442,26 @@ fn added_removed_and_doubled_tools_drift_in_both_modes() {
 }
 
 #[test]
+fn what_a_lesser_client_is_not_shown_is_no_drift_and_everything_else_is() {
+    let more = r#"{"name":"ask","inputSchema":{"type":"object"}}"#;
+    let was = surface(&[READ, more]);
+    let fewer = |is: &[&str]| match compare_fewer(&was, &surface(is), PinMode::Strict) {
+        Ok(absent) => format!("{absent:?}"),
+        Err(drift) => drift.sentence,
+    };
+    assert_eq!(fewer(&[READ, more]), "{}");
+    assert_eq!(fewer(&[READ]), r#"{(Tool, "ask")}"#);
+    let other = READ.replace("Reads.", "Writes.");
+    assert_eq!(
+        fewer(&[&other]),
+        "tool `read`: only the text changed, at `description`"
+    );
+    let newcomer = r#"{"name":"new","inputSchema":{"type":"object"}}"#;
+    assert_eq!(fewer(&[READ, newcomer]), "tool `new` was added");
+    assert!(compare(&was, &surface(&[READ]), PinMode::Names).is_err());
+}
+
+#[test]
 fn a_quarantined_tool_is_no_newcomer() {
     let mut was = surface(&[READ]);
     let odd = r#"{"name":"odd","inputSchema":{"oneOf":[]}}"#;

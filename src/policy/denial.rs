@@ -25,6 +25,8 @@ pub enum DenialCode {
     Drift,
     /// Not part of any surface this caller may know of.
     Hidden,
+    /// The client cannot be asked for what the server needs.
+    Incapable,
     /// The registry expired and its grace is over.
     Lapsed,
     /// Nobody is signed in, or the proof of who calls no longer holds.
@@ -58,6 +60,7 @@ impl DenialCode {
         match self {
             Self::Drift => "drift",
             Self::Hidden => "hidden",
+            Self::Incapable => "incapable",
             Self::Lapsed => "lapsed",
             Self::NoCaller => "no-caller",
             Self::NoRecord => "no-record",
@@ -84,6 +87,7 @@ impl DenialCode {
             | Self::Unavailable => true,
             Self::Drift
             | Self::Hidden
+            | Self::Incapable
             | Self::Lapsed
             | Self::NoCaller
             | Self::NoRegistry

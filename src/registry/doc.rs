@@ -322,6 +322,10 @@ pub struct RevocationsDoc {
 
 /// `server-<id>.json`: one approved server with its pin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that is allowed or not, by its own name"
+)]
 pub struct ServerDoc {
     /// The format of this document.
     pub format: u32,

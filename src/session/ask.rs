@@ -10,15 +10,15 @@
 //! with a code that says why; after [`limits::ASKS_REFUSED`](crate::limits::ASKS_REFUSED) of one
 //! transport they are counted.
 
-use super::Machine;
 use super::call::{Key, Leg, Method, Origin, Stage};
 use super::outbox::{Housekeeping, Upstream};
+use super::{Machine, link};
 use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, TargetKind};
 use crate::clock::{Entropy, Now};
 use crate::ids::LinkId;
 use crate::registry::doc::{AuditRule, ServerDoc};
 use crate::secret::Content;
-use crate::wire::era::{Asked, Can, Era};
+use crate::wire::era::{Asked, Era};
 use crate::wire::msg::Request;
 
 /// The methods an upstream may know.
@@ -118,19 +118,6 @@ impl Refusal {
     }
 }
 
-/// What a server may ask by its entry.
-pub(super) fn may(server: &ServerDoc) -> Can {
-    Can {
-        apps: server.apps,
-        form: server.elicitation,
-        roots: server.roots,
-        sampling: server.sampling,
-        sampling_context: server.sampling,
-        sampling_tools: server.sampling,
-        url: server.elicitation,
-    }
-}
-
 impl Machine {
     /// Takes a request of an upstream. `during` is the call it belongs to, where the transport
     /// knows.
@@ -196,7 +183,7 @@ impl Machine {
         if params.is_some_and(|params| params.misspelt(&MEMBERS).is_some()) {
             return Err(Refusal::Malformed);
         }
-        if !may(server).covers(asked) {
+        if !link::allowed(server).covers(asked) {
             return Err(Refusal::NotInEntry);
         }
         // a client without roots of its own is answered for

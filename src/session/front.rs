@@ -22,7 +22,7 @@ use crate::catalog::STATUS_TOOL;
 use crate::clock::Now;
 use crate::limits;
 use crate::policy::{self, Snapshot};
-use crate::wire::era::{self, Can, Claim, Era, Introduction, Revision};
+use crate::wire::era::{self, Can, Claim, ClaimError, Era, Introduction, Revision};
 use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
 use crate::wire::raw::{self, Object};
 
@@ -46,6 +46,8 @@ pub(super) struct Front {
     pub(super) can: Can,
     /// …which said so in this text.
     can_text: String,
+    /// Its settings of MCP Apps, raw JSON.
+    apps: Option<Box<str>>,
     /// The client's own session id, claimed through the environment.
     session: Option<String>,
     /// The last client context made, and what it was made from.
@@ -121,12 +123,18 @@ impl Front {
     }
 
     /// Reads what a request says its sender can be asked for.
-    fn learn(&mut self, capabilities: &str) {
+    fn learn(&mut self, capabilities: &str) -> Result<(), ClaimError> {
         if self.can_text != capabilities {
-            let object = Object::parse(capabilities).ok();
-            self.can = object.map(|object| Can::of(&object)).unwrap_or_default();
+            let (can, apps) = era::capabilities(capabilities)?;
+            (self.can, self.apps) = (can, apps.map(Into::into));
             capabilities.clone_into(&mut self.can_text);
         }
+        Ok(())
+    }
+
+    /// The client's settings of MCP Apps, raw JSON.
+    pub(super) fn apps(&self) -> Option<&str> {
+        self.apps.as_deref()
     }
 
     /// What an upstream of the stateless era is told of a handshake client.
@@ -251,7 +259,10 @@ impl Machine {
                 return self.error(&request.id, code, &text, data.as_deref());
             }
             (_, Ok(Some(claim))) => {
-                self.front.learn(claim.capabilities);
+                if let Err(wrong) = self.front.learn(claim.capabilities) {
+                    self.outbox.count("unreadable-params", now);
+                    return self.error(&request.id, wrong.rpc_code(), &wrong.to_string(), None);
+                }
                 Asker {
                     era: Era::Stateless,
                     claim: Some(claim),
@@ -349,10 +360,11 @@ impl Machine {
             .as_ref()
             .map(|capabilities| Can::of(capabilities).at_most(revision))
             .unwrap_or_default();
+        let apps = capabilities.as_ref().and_then(era::apps);
+        self.front.apps = apps.map(Into::into);
         self.moved = true;
         self.front.introduction = Some(Introduction {
             info: params.get("clientInfo").unwrap_or("{}").to_owned(),
-            capabilities: capabilities.map_or_else(|| "{}".to_owned(), |c| era::carried(&c)),
             log_level: None,
         });
         let result = format!(

@@ -27,7 +27,8 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -40,7 +41,7 @@ use crate::ids::LinkId;
 use crate::limits;
 use crate::pin::{self, Kind};
 use crate::registry::doc::{PinMode, ServerDoc, Surface, Transport};
-use crate::wire::era::{Era, Revision};
+use crate::wire::era::{APPS, Can, Era, Revision};
 
 /// How mcpshim introduces itself upstream when it speaks for itself: `clientInfo`, raw JSON.
 pub const CLIENT_INFO: &str = concat!(
@@ -49,13 +50,63 @@ pub const CLIENT_INFO: &str = concat!(
     r#""}"#
 );
 
-/// The client capabilities declared upstream by the link, raw JSON.
+/// What a server may ask of a client, by its signed entry.
+#[must_use]
+pub fn allowed(server: &ServerDoc) -> Can {
+    Can {
+        apps: server.apps,
+        form: server.elicitation,
+        roots: server.roots,
+        sampling: server.sampling,
+        sampling_context: server.sampling,
+        sampling_tools: server.sampling,
+        url: server.elicitation,
+    }
+}
+
+/// What the server of one transport is told of the client: what its entry allows of what the
+/// client says. A survey says all that the entry allows.
 ///
-/// Servers show other tools to clients of other capabilities (measured: server-everything), so
-/// the link declares the same in `pin` and in `serve`, or every pin would drift.
-pub const CLIENT_CAPABILITIES: &str = "{}";
-/// The same for a server of the handshake era whose entry says `roots: true`.
-const WITH_ROOTS: &str = r#"{"roots":{"listChanged":true}}"#;
+/// Servers show other tools to clients of other capabilities (measured: server-everything). So it
+/// stays the same for the life of a transport, and the comparison with the pin knows of it.
+#[derive(Debug, Default)]
+struct Told {
+    can: Can,
+    /// The settings of MCP Apps, raw JSON.
+    apps: Option<Box<str>>,
+    /// The capabilities in the stateless era, raw JSON.
+    text: String,
+}
+
+impl Told {
+    fn new(can: Can, apps: Option<&str>) -> Self {
+        let text = can.declared(Era::Stateless, apps.unwrap_or(APPS));
+        let apps = apps.map(Into::into);
+        Self { can, apps, text }
+    }
+
+    /// The capabilities in an era. Servers of the handshake era are answered here where the
+    /// client works, whatever the client can ([`super::roots`]).
+    fn declared(&self, to: Era, allowed: Can) -> Cow<'_, str> {
+        match to {
+            Era::Handshake(_) => {
+                let can = self.under(to, allowed);
+                Cow::Owned(can.declared(to, self.apps.as_deref().unwrap_or(APPS)))
+            }
+            Era::Stateless => Cow::Borrowed(&self.text),
+        }
+    }
+
+    fn under(&self, era: Era, allowed: Can) -> Can {
+        Can {
+            roots: match era {
+                Era::Handshake(_) => allowed.roots,
+                Era::Stateless => self.can.roots,
+            },
+            ..self.can
+        }
+    }
+}
 
 /// Unusable lines on one transport after which it is not taken for an MCP server while it opens.
 const FAULTS: u32 = 1000;
@@ -68,6 +119,10 @@ pub struct Link {
     /// Whether the caller only wants the surface.
     survey: bool,
     phase: Phase,
+    /// What a client says it can be asked for, for the next transport…
+    client: (Can, Option<Box<str>>),
+    /// …and what the server of this one was told.
+    told: Told,
     /// What is known of the running transport's server.
     run: Run,
     /// Requests of the link's own that are not answered.
@@ -89,6 +144,8 @@ pub struct Link {
     /// Since when it is listened to.
     listened_us: u64,
     live: Option<Surface>,
+    /// What of the pin is not there for a client of these capabilities.
+    absent: BTreeSet<(Kind, String)>,
     out: VecDeque<LinkOutput>,
 }
 
@@ -302,6 +359,8 @@ impl Link {
             server,
             survey,
             phase: Phase::Closed,
+            client: (Can::default(), None),
+            told: Told::new(Can::default(), None),
             run: Run::default(),
             asks: BTreeMap::new(),
             next_id: 1,
@@ -316,6 +375,7 @@ impl Link {
             relistens: 0,
             listened_us: 0,
             live: None,
+            absent: BTreeSet::new(),
             out: VecDeque::new(),
         }
     }
@@ -345,7 +405,7 @@ impl Link {
         if server.id != self.server.id
             || server.transport != self.server.transport
             || given(&server) != given(&self.server)
-            || server.roots != self.server.roots
+            || allowed(&server) != allowed(&self.server)
         {
             return false;
         }
@@ -387,6 +447,40 @@ impl Link {
     #[must_use]
     pub fn live(&self) -> Option<&Surface> {
         self.live.as_ref()
+    }
+
+    /// Says what the client can be asked for, before [`Link::want`]: its server is told so, as far
+    /// as its entry allows, when a transport is opened.
+    pub fn declare(&mut self, client: Can, apps: Option<&str>) {
+        if matches!(self.phase, Phase::Closed)
+            && (self.client.0, self.client.1.as_deref()) != (client, apps)
+        {
+            self.client = (client, apps.map(Into::into));
+        }
+    }
+
+    /// What of a client's capabilities the server of this transport was told in the stateless
+    /// era, raw JSON.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        &self.told.text
+    }
+
+    /// Why a pinned tool or prompt is not there, where that may be because of the client: what the
+    /// server was not told that the client can.
+    #[must_use]
+    pub fn lacks(&self, kind: Kind, name: &str) -> Option<Vec<&'static str>> {
+        let Phase::Ready { era, .. } = self.phase else {
+            return None;
+        };
+        let absent = || self.absent.contains(&(kind, name.to_owned()));
+        (!self.absent.is_empty() && absent()).then(|| self.lacking(era))
+    }
+
+    /// What its entry allows and the server of this transport was not told.
+    fn lacking(&self, era: Era) -> Vec<&'static str> {
+        let allowed = allowed(&self.server);
+        self.told.under(era, allowed).lacking(allowed)
     }
 
     /// A call needs it: opens it if it is closed and its back-off is over, else `Failed` comes.
@@ -584,6 +678,11 @@ impl Link {
 
     fn open(&mut self, deadline_us: u64) {
         self.asks.clear();
+        let allowed = allowed(&self.server);
+        self.told = match (&self.client, self.survey) {
+            (_, true) => Told::new(allowed, None),
+            ((client, apps), false) => Told::new(client.and(allowed), apps.as_deref()),
+        };
         self.phase = Phase::Starting { deadline_us };
         self.out.push_back(LinkOutput::Open);
     }
@@ -650,10 +749,7 @@ impl Link {
         let id = self.next_id();
         self.asks.insert(id, Ask::Initialize);
         let version = revision.as_str();
-        let capabilities = match self.server.roots {
-            true => WITH_ROOTS,
-            false => CLIENT_CAPABILITIES,
-        };
+        let capabilities = self.told.declared(revision.era(), allowed(&self.server));
         self.send(format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{CLIENT_INFO}}}}}"#
         ));
@@ -892,8 +988,9 @@ impl Link {
             return;
         };
         let live = survey.into_surface();
-        if let Err(sentence) = self.compare(&live) {
-            return self.drifted(era, sentence, live, now);
+        match self.compare(era, &live) {
+            Ok(absent) => self.absent = absent,
+            Err(sentence) => return self.drifted(era, sentence, live, now),
         }
         let wants_lists = self.survey || self.server.pin == PinMode::Off;
         if wants_lists {
@@ -919,18 +1016,24 @@ impl Link {
         };
     }
 
-    fn compare(&self, live: &Surface) -> Result<(), String> {
+    /// Gives what of the pin is not there because of the client.
+    fn compare(&self, era: Era, live: &Surface) -> Result<BTreeSet<(Kind, String)>, String> {
         if self.survey {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         match (&self.server.surface, self.server.pin) {
-            (_, PinMode::Off) => Ok(()),
+            (_, PinMode::Off) => Ok(BTreeSet::new()),
             (None, PinMode::Names | PinMode::Strict) => Err(format!(
                 "server {} has no pinned surface to compare with",
                 self.server.key
             )),
             (Some(pinned), mode @ (PinMode::Names | PinMode::Strict)) => {
-                pin::compare(pinned, live, mode).map_err(|drift| drift.sentence)
+                // the pin was made for a client that can be asked for all that is allowed
+                let compared = match self.lacking(era).is_empty() {
+                    true => pin::compare(pinned, live, mode).map(|()| BTreeSet::new()),
+                    false => pin::compare_fewer(pinned, live, mode),
+                };
+                compared.map_err(|drift| drift.sentence)
             }
         }
     }
@@ -1241,8 +1344,9 @@ impl Link {
             Era::Handshake(_) => members.trim_end_matches(',').to_owned(),
             // MCP 2026-07-28, basic: every request carries these
             Era::Stateless => format!(
-                r#"{members}"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientInfo":{CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{CLIENT_CAPABILITIES}}}"#,
+                r#"{members}"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}","io.modelcontextprotocol/clientInfo":{CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{told}}}"#,
                 version = Revision::STATELESS.as_str(),
+                told = self.told.text,
             ),
         };
         self.send(format!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::call::{Key, Origin, Outcome, Stage};
-use super::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkState};
+use super::link::{self, Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkState};
 use super::outbox::{Housekeeping, Level, Upstream};
 use super::report::{self, ServerReport};
 use super::road::Fate;
@@ -14,11 +14,11 @@ use crate::clock::{Entropy, Now};
 use crate::ids::{LinkId, ServerKey};
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::pin::{Kept, assign_names};
-use crate::policy::{Denial, DenialCode, SnapshotId};
+use crate::pin::{self, Kept, assign_names};
+use crate::policy::{Access, Denial, DenialCode, SnapshotId};
 use crate::registry::doc::{PinMode, Pinned, ServerDoc, Surface, Transport};
 use crate::secret::Content;
-use crate::wire::era::Era;
+use crate::wire::era::{Can, Era};
 use crate::wire::http;
 use crate::wire::msg::{Body, IdKey, Kind, Message, Notification, Rejected};
 use crate::wire::raw::Object;
@@ -219,6 +219,32 @@ impl Links {
     /// The context of the credential a link was given.
     pub(super) fn credential(&self, id: LinkId) -> Option<ContextId> {
         self.seen(id)?.credential
+    }
+
+    /// What a link's server may ask of the client by its entry, and what it was told in the
+    /// stateless era that the client can, raw JSON.
+    pub(super) fn declared(&self, id: LinkId) -> (Can, &str) {
+        self.seen(id).map_or((Can::default(), "{}"), |slot| {
+            (link::allowed(slot.link.server()), slot.link.told())
+        })
+    }
+
+    /// Why something that is pinned cannot be called: its server offers it to other clients only.
+    pub(super) fn lacks(&self, id: LinkId, access: &Access) -> Option<Denial> {
+        let link = &self.seen(id)?.link;
+        let (kind, name) = match access {
+            Access::Prompt { name, .. } => (pin::Kind::Prompt, name),
+            Access::Resource { .. } => return None,
+            Access::Tool { name, .. } => (pin::Kind::Tool, name),
+        };
+        let lacking = link.lacks(kind, name)?.join(", ");
+        let server = link.server();
+        let text = format!(
+            "server {} offers {access} only to clients that can be asked for what this one does \
+             not declare: {lacking}; use another client, or ask {}",
+            server.key, server.owner
+        );
+        Some(Denial::new(DenialCode::Incapable, text))
     }
 
     pub(super) fn era(&self, id: LinkId) -> Option<Era> {
@@ -535,6 +561,7 @@ impl Machine {
             if let Some(slot) = self.links.slot(id) {
                 slot.ending = None;
                 if wanted {
+                    slot.link.declare(self.front.can, self.front.apps());
                     slot.link.want(now);
                 }
             }
@@ -555,6 +582,7 @@ impl Machine {
     fn want(&mut self, server: &Arc<ServerDoc>, now: &Now) {
         let id = self.link_for(server);
         if let Some(slot) = self.links.slot(id) {
+            slot.link.declare(self.front.can, self.front.apps());
             slot.link.want(now);
         }
         self.pump(id, now);
@@ -615,6 +643,7 @@ impl Machine {
         if let Some(slot) = self.links.slot(id) {
             slot.waiting_bytes += waiting.bytes();
             slot.waiting.push_back(waiting);
+            slot.link.declare(self.front.can, self.front.apps());
             slot.link.want(now);
             slot.busy(now);
         }
@@ -781,6 +810,7 @@ impl Machine {
             if wanted {
                 let id = self.link_for(server);
                 if let Some(slot) = self.links.slot(id) {
+                    slot.link.declare(self.front.can, self.front.apps());
                     slot.link.want(now);
                 }
                 self.pump(id, now);
@@ -875,6 +905,7 @@ impl Machine {
             return;
         };
         if slot.rewatch_at_us.take_if(due).is_some() {
+            slot.link.declare(self.front.can, self.front.apps());
             slot.link.want(now);
             self.pump(id, now);
         }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::Machine;
 use super::call::{Closed, Key, Method, Origin, Outcome, Stage, Start};
 use super::front::{Asker, SERVER_INFO};
-use super::link::{CLIENT_CAPABILITIES, CLIENT_INFO};
+use super::link::CLIENT_INFO;
 use super::links::{Readiness, Waiting};
 use super::outbox::{Held, Housekeeping, Instead, Upstream};
 use super::repeat::Same;
@@ -367,6 +367,7 @@ impl Machine {
             DenialCode::Hidden => true,
             DenialCode::NotGranted => !sees(&server.key),
             DenialCode::Drift
+            | DenialCode::Incapable
             | DenialCode::Lapsed
             | DenialCode::NoCaller
             | DenialCode::NoRecord
@@ -457,6 +458,9 @@ impl Machine {
                 }
             }
         };
+        if let Some(denial) = self.links.lacks(link, &route.access) {
+            return self.refuse_route(ask, route, &denial, now);
+        }
         match permit.start(&snapshot) {
             Ok(started) => {
                 let key = self.start(ask, route, rename, &started, (link, era), now);
@@ -507,7 +511,8 @@ impl Machine {
         let token = id.to_string();
         let (line, content) = match (ask.method, era, uri) {
             (Method::Listen | Method::Subscribe, Era::Stateless, Some(uri)) => {
-                let line = era::listen_line(&token, uri, CLIENT_INFO, CLIENT_CAPABILITIES);
+                let (_, told) = self.links.declared(link);
+                let line = era::listen_line(&token, uri, CLIENT_INFO, told);
                 (line.into(), copied(request.line, &ask.content))
             }
             (Method::Listen, Era::Handshake(_), Some(uri)) => {
@@ -515,7 +520,7 @@ impl Machine {
                 let line = msg::request_line(&token, "resources/subscribe", Some(&params));
                 (line.into(), copied(request.line, &ask.content))
             }
-            _ => self.edited(ask, route, rename, era, &token),
+            _ => self.edited(ask, route, rename, (link, era), &token),
         };
         let rule = self.rule_context(started, now);
         let mut facts = self.facts(ask, route.target, rule, started.audit, content, now);
@@ -556,7 +561,7 @@ impl Machine {
         ask: &Ask<'_, '_>,
         route: &Route,
         rename: Option<Range<usize>>,
-        era: Era,
+        (link, era): (LinkId, Era),
         token: &str,
     ) -> (Bytes, Bytes) {
         let request = ask.request;
@@ -576,7 +581,9 @@ impl Machine {
                 ..own.clone()
             });
         let introduction = silent.as_ref().or(introduction);
-        era::request(edits, request, introduction, era, token);
+        let (allowed, told) = self.links.declared(link);
+        let upstream = era::Upstream { era, allowed, told };
+        era::request(edits, request, introduction, upstream, token);
         let mut line = Vec::with_capacity(request.line.len() + 64);
         edits.apply(request.line, &mut line);
         line.push(b'\n');

@@ -8,7 +8,7 @@ mod can;
 
 use std::borrow::Cow;
 
-pub use self::can::{Asked, Can};
+pub use self::can::{APPS, Asked, Can, apps};
 use super::msg::{self, Notification, Params, Request};
 use super::raw::{self, Change, Edits, Object};
 
@@ -25,8 +25,14 @@ pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// `_meta` key of a notification: the `subscriptions/listen` it belongs to.
 pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// Extensions a client may declare to an upstream, because their traffic is carried.
-const EXTENSIONS: [&str; 1] = ["io.modelcontextprotocol/ui"];
+/// Whether an extension may be declared to an upstream: its traffic is carried, and the server's
+/// entry allows it.
+fn is_carried(extension: &str, allowed: Can) -> bool {
+    match extension {
+        can::UI => allowed.apps,
+        _ => false,
+    }
+}
 
 /// Longest time a client may keep a result of a cacheable method, in milliseconds: a revoked
 /// grant must not outlive it by more.
@@ -219,35 +225,58 @@ pub fn claim<'a>(params: Option<&Params<'a>>) -> Result<Option<Claim<'a>>, Claim
     }))
 }
 
-/// What an upstream of the stateless era is told of a client of the handshake era. Raw JSON.
+/// What an upstream of the stateless era is told of a client of the handshake era, beside its
+/// capabilities. Raw JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
     /// The client's `clientInfo`, as it gave it.
     pub info: String,
-    /// What of its capabilities can be carried to such an upstream.
-    pub capabilities: String,
     /// The level of its last `logging/setLevel`.
     pub log_level: Option<String>,
 }
 
-/// What of a handshake client's capabilities an upstream of the stateless era may count on:
-/// the extensions that are carried. Roots, sampling and elicitation would come back as
-/// `input_required`, which such a client cannot read.
-#[must_use]
-pub fn carried(capabilities: &Object<'_>) -> String {
-    let mut kept = String::new();
-    if let Ok(Some(extensions)) = capabilities.object("extensions") {
-        for (name, value) in extensions.members() {
-            if EXTENSIONS.contains(&name.as_ref()) {
-                let comma = if kept.is_empty() { "" } else { "," };
-                kept.push_str(&format!("{comma}{}:{value}", raw::quoted(&name)));
+/// Reads what a client says it can be asked for: `capabilities` of `initialize`, or
+/// `clientCapabilities`.
+///
+/// # Errors
+/// [`ClaimError`] where two readers of it might see two different things: a key stands twice, or
+/// differs from one of the protocol's in upper and lower case only.
+pub fn capabilities(text: &str) -> Result<(Can, Option<&str>), ClaimError> {
+    const KNOWN: [&str; 4] = ["elicitation", "extensions", "roots", "sampling"];
+    let wrong = |_| ClaimError::Field {
+        key: META_CAPABILITIES,
+        wanted: "an object without duplicate keys",
+    };
+    let odd = || ClaimError::Field {
+        key: META_CAPABILITIES,
+        wanted: "an object whose keys are spelt as the protocol spells them",
+    };
+    let object = Object::parse(text).map_err(wrong)?;
+    if object.misspelt(&KNOWN).is_some() {
+        return Err(odd());
+    }
+    for key in KNOWN {
+        // another type than an object is nothing that anybody can be asked for
+        if object.get(key).is_some_and(|value| value.starts_with('{')) {
+            let inner = object.object(key).map_err(wrong)?;
+            let known = ["context", "form", "tools", "url", can::UI];
+            if inner.is_some_and(|inner| inner.misspelt(&known).is_some()) {
+                return Err(odd());
             }
         }
     }
-    if kept.is_empty() {
-        return "{}".to_owned();
-    }
-    format!(r#"{{"extensions":{{{kept}}}}}"#)
+    Ok((Can::of(&object), apps(&object)))
+}
+
+/// The upstream of a request, as far as the request depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Upstream<'a> {
+    /// How it speaks.
+    pub era: Era,
+    /// What its entry lets it ask of a client.
+    pub allowed: Can,
+    /// What of a handshake client's capabilities it is told, raw JSON.
+    pub told: &'a str,
 }
 
 /// Changes what differs in a request between the client's era and the upstream's. `introduction`
@@ -257,16 +286,17 @@ pub fn request(
     edits: &mut Edits,
     request: &Request<'_>,
     introduction: Option<&Introduction>,
-    to: Era,
+    upstream: Upstream<'_>,
     progress: &str,
 ) {
+    let to = upstream.era;
     let params = request.params.as_ref();
     let meta = params.and_then(|params| params.meta.as_ref());
     let (strip, append): (bool, Vec<(&str, &str)>) = match (introduction, to) {
         (None, Era::Handshake(_)) => (true, Vec::new()),
         (None, Era::Stateless) => {
             if let Some(meta) = meta {
-                declare(edits, meta);
+                declare(edits, meta, upstream.allowed);
             }
             (false, Vec::new())
         }
@@ -275,7 +305,7 @@ pub fn request(
             let mut append = vec![
                 (META_PROTOCOL, "\"2026-07-28\""),
                 (META_CLIENT_INFO, own.info.as_str()),
-                (META_CAPABILITIES, own.capabilities.as_str()),
+                (META_CAPABILITIES, upstream.told),
             ];
             append.extend(
                 own.log_level
@@ -321,17 +351,37 @@ pub fn request(
     }
 }
 
-/// Takes extensions out of `clientCapabilities` whose traffic is not carried.
-fn declare(edits: &mut Edits, meta: &Object<'_>) {
+/// Takes out of `clientCapabilities` what the server's entry does not allow or what is not
+/// carried. What stays stays as it is, its own members included.
+fn declare(edits: &mut Edits, meta: &Object<'_>, allowed: Can) {
     let Ok(Some(capabilities)) = meta.object(META_CAPABILITIES) else {
+        // refused before (`capabilities`); whatever reaches this declares nothing
+        if let Some(span) = meta.value_span(META_CAPABILITIES) {
+            edits.replace(span, "{}");
+        }
         return;
     };
-    if let Ok(Some(extensions)) = capabilities.object("extensions") {
-        let change = |key: &str| match EXTENSIONS.contains(&key) {
+    let extensions = capabilities.object("extensions").ok().flatten();
+    let change = |key: &str| {
+        let stays = match key {
+            "elicitation" => allowed.form || allowed.url,
+            "extensions" => extensions.is_some(),
+            "roots" => allowed.roots,
+            "sampling" => allowed.sampling,
+            _ => false,
+        };
+        match stays {
+            true => Change::Keep,
+            false => Change::Remove,
+        }
+    };
+    edits.object(&capabilities, change, &[]);
+    if let Some(extensions) = &extensions {
+        let change = |key: &str| match is_carried(key, allowed) {
             true => Change::Keep,
             false => Change::Remove,
         };
-        edits.object(&extensions, change, &[]);
+        edits.object(extensions, change, &[]);
     }
 }
 

@@ -974,3 +974,104 @@ fn a_stream_of_news_that_breaks_is_asked_for_again_after_growing_pauses() {
     "#,
     );
 }
+
+fn declares(link: &mut Link) -> Vec<String> {
+    let mut said = Vec::new();
+    while let Some(output) = link.poll() {
+        if let LinkOutput::Send(line) = output {
+            let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            let params = &line["params"];
+            let meta = &params["_meta"]["io.modelcontextprotocol/clientCapabilities"];
+            let own = &params["capabilities"];
+            said.extend(
+                [own, meta]
+                    .iter()
+                    .filter(|v| !v.is_null())
+                    .map(|v| v.to_string()),
+            );
+        }
+    }
+    said
+}
+
+#[test]
+fn a_server_is_told_what_its_entry_allows_of_what_the_client_says() {
+    const ALL: &str = r#","roots":true,"elicitation":true,"sampling":true,"apps":true"#;
+    let client = Can {
+        apps: true,
+        form: true,
+        sampling: true,
+        ..Can::default()
+    };
+    let said = |protocol: &str, flags: &str, survey: bool, client: Can| {
+        let now = Now::default();
+        let mut link = Link::new(LinkId(1), doc("strict", protocol, flags), survey);
+        link.declare(client, Some(r#"{"mimeTypes":["x"]}"#));
+        link.want(&now);
+        // what is said later counts from the next transport on
+        link.declare(Can::default(), None);
+        link.handle(LinkInput::Opened, &now);
+        declares(&mut link).join(" ")
+    };
+    // where the client works is answered here, so a server of the handshake era may always ask
+    assert_eq!(
+        said("2025-11-25", ALL, false, client),
+        r#"{"elicitation":{"form":{}},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["x"]}},"roots":{"listChanged":true},"sampling":{}}"#
+    );
+    assert_eq!(
+        said("2026-07-28", ALL, false, client),
+        r#"{"elicitation":{"form":{}},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["x"]}},"sampling":{}}"#
+    );
+    assert_eq!(said("2026-07-28", "", false, client), "{}");
+    assert_eq!(
+        said(
+            "2025-11-25",
+            r#","elicitation":true"#,
+            false,
+            Can::default()
+        ),
+        "{}"
+    );
+    // a survey has no client
+    assert_eq!(
+        said("2026-07-28", ALL, true, Can::default()),
+        r#"{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}},"roots":{},"sampling":{"context":{},"tools":{}}}"#
+    );
+}
+
+#[test]
+fn a_tool_that_this_client_is_not_shown_is_missed_without_a_drift() {
+    const SCRIPT: &str = r#"want
+        ! open
+        opened
+        » 1 initialize 2025-11-25
+        « 1 result {"protocolVersion":"2025-11-25","capabilities":{"tools":{}}}
+        » notifications/initialized
+        » 2 tools/list
+        « 2 result {"tools":[]}"#;
+    let flags = r#","elicitation":true"#;
+    let mut link = Link::new(LinkId(1), doc("strict", "2025-11-25", flags), false);
+    play(
+        &mut link,
+        &mut Now::default(),
+        &format!("{SCRIPT}\n! ready 2025-11-25"),
+    );
+    assert_eq!(
+        link.lacks(Kind::Tool, "add"),
+        Some(vec!["elicitation", "elicitation of the mode `url`"])
+    );
+    assert_eq!(link.lacks(Kind::Prompt, "add"), None);
+    // a client of all that is allowed is shown all that is pinned
+    let can = Can {
+        form: true,
+        url: true,
+        ..Can::default()
+    };
+    let mut link = Link::new(LinkId(1), doc("strict", "2025-11-25", flags), false);
+    link.declare(can, None);
+    play(
+        &mut link,
+        &mut Now::default(),
+        &format!("{SCRIPT}\n! note drift\n! drift: tool `add` was removed\n! close"),
+    );
+}

@@ -7,8 +7,18 @@ use crate::wire::raw::Object;
 
 use super::{Era, Revision};
 
+/// The extension of MCP Apps.
+pub(super) const UI: &str = "io.modelcontextprotocol/ui";
+
+/// Settings of MCP Apps where no client says its own, raw JSON.
+pub const APPS: &str = r#"{"mimeTypes":["text/html;profile=mcp-app"]}"#;
+
 /// What can be asked of a client, as far as mcpshim carries it. The default is nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that is allowed or not, by its own name"
+)]
 pub struct Can {
     /// MCP Apps (`io.modelcontextprotocol/ui`): shows resources of the scheme `ui:`.
     pub apps: bool,
@@ -84,6 +94,13 @@ impl Asked {
     }
 }
 
+/// The client's own settings of MCP Apps among its capabilities, raw JSON.
+#[must_use]
+pub fn apps<'a>(capabilities: &Object<'a>) -> Option<&'a str> {
+    let extensions = capabilities.object("extensions").ok()??;
+    extensions.get(UI).filter(|own| own.starts_with('{'))
+}
+
 impl Can {
     /// Reads a client's capabilities, of any revision. A shape nobody knows counts as absent.
     #[must_use]
@@ -98,7 +115,7 @@ impl Can {
         let extensions = object("extensions");
         let url = within(&elicitation, "url");
         Self {
-            apps: within(&extensions, "io.modelcontextprotocol/ui"),
+            apps: within(&extensions, UI),
             // `{}` is the form alone (MCP 2025-11-25, elicitation)
             form: elicitation.is_some() && (within(&elicitation, "form") || !url),
             roots: object("roots").is_some(),
@@ -151,9 +168,32 @@ impl Can {
         }
     }
 
-    /// The capabilities object that says so in an era, raw JSON.
+    /// What of `all` is missing here, in words that follow `a client with`.
     #[must_use]
-    pub fn declared(self, to: Era) -> String {
+    pub fn lacking(self, all: Self) -> Vec<&'static str> {
+        let lacks = [
+            (all.form && !self.form, "elicitation"),
+            (all.url && !self.url, "elicitation of the mode `url`"),
+            (all.sampling && !self.sampling, "sampling"),
+            (
+                all.sampling_tools && !self.sampling_tools && self.sampling,
+                "sampling with tools",
+            ),
+            (
+                all.sampling_context && !self.sampling_context && self.sampling,
+                "sampling with context",
+            ),
+            (all.roots && !self.roots, "roots"),
+            (all.apps && !self.apps, "MCP Apps"),
+        ];
+        let lacks = lacks.into_iter().filter(|(lacks, _)| *lacks);
+        lacks.map(|(_, word)| word).collect()
+    }
+
+    /// The capabilities object that says so in an era, raw JSON. `apps` are the settings of MCP
+    /// Apps, raw JSON: the client's own, or [`APPS`].
+    #[must_use]
+    pub fn declared(self, to: Era, apps: &str) -> String {
         let mut members = Vec::new();
         if self.roots {
             members.push(match to {
@@ -177,10 +217,7 @@ impl Can {
             members.push(format!(r#""elicitation":{{{inner}}}"#));
         }
         if self.apps {
-            members.push(
-                r#""extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}}"#
-                    .to_owned(),
-            );
+            members.push(format!(r#""extensions":{{"{UI}":{apps}}}"#));
         }
         format!("{{{}}}", members.join(","))
     }
@@ -239,7 +276,11 @@ mod tests {
                 url: bit(6),
             };
             for era in [Era::Stateless, Era::Handshake(Revision::NEWEST_HANDSHAKE)] {
-                assert_eq!(can(&one.declared(era)), one);
+                assert_eq!(can(&one.declared(era, APPS)), one);
+            }
+            assert!(one.lacking(one).is_empty());
+            if one != Can::default() {
+                assert!(!Can::default().lacking(one).is_empty());
             }
         }
     }

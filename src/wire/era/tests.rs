@@ -10,9 +10,28 @@ fn parse(line: &str) -> Request<'_> {
     }
 }
 
+/// Every flag but those that are told by `without`.
+fn every() -> Can {
+    Can {
+        apps: true,
+        form: true,
+        roots: true,
+        sampling: true,
+        sampling_context: true,
+        sampling_tools: true,
+        url: true,
+    }
+}
+
 fn up(line: &str, introduction: Option<&Introduction>, to: Era) -> String {
+    up_to(line, introduction, to, every())
+}
+
+fn up_to(line: &str, introduction: Option<&Introduction>, era: Era, allowed: Can) -> String {
     let mut edits = Edits::new();
-    request(&mut edits, &parse(line), introduction, to, "9");
+    let told = "{}";
+    let upstream = Upstream { era, allowed, told };
+    request(&mut edits, &parse(line), introduction, upstream, "9");
     let mut out = Vec::new();
     edits.apply(line, &mut out);
     String::from_utf8(out).unwrap()
@@ -42,7 +61,6 @@ fn down(line: &str, from: Era, to: Era, cacheable: bool) -> Result<String, Untra
 fn introduction() -> Introduction {
     Introduction {
         info: r#"{"name":"c"}"#.to_owned(),
-        capabilities: "{}".to_owned(),
         log_level: Some("\"info\"".to_owned()),
     }
 }
@@ -180,13 +198,62 @@ fn initialize_gets_the_version_it_asks_for_where_it_is_known() {
 }
 
 #[test]
-fn only_carried_capabilities_are_declared_for_a_handshake_client() {
-    let carried = |text: &str| carried(&Object::parse(text).unwrap());
-    assert_eq!(carried(r#"{"roots":{},"sampling":{},"tasks":{}}"#), "{}");
-    assert_eq!(
-        carried(
-            r#"{"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"m":[1]}}}"#
-        ),
-        r#"{"extensions":{"io.modelcontextprotocol/ui":{"m":[1]}}}"#
+fn a_stateless_client_declares_what_the_entry_allows_and_nothing_else() {
+    let said = r#"{"roots":{"listChanged":true}, "sampling":{"tools":{},"x":1e2},"elicitation":{"form":{},"url":{}},"tasks":{},"experimental":{"a":1},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]},"b/c":{}}}"#;
+    let line = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"_meta":{{"io.modelcontextprotocol/clientCapabilities":{said}}}}}}}"#
     );
+    let told = |allowed: Can| {
+        let line = up_to(&line, None, Era::Stateless, allowed);
+        let start = line.find("clientCapabilities\":").unwrap() + 20;
+        line[start..line.len() - 3].to_owned()
+    };
+    let only = |change: fn(&mut Can)| {
+        let mut allowed = Can::default();
+        change(&mut allowed);
+        told(allowed)
+    };
+    insta::assert_snapshot!(
+        [
+            told(every()),
+            told(Can::default()),
+            only(|can| can.apps = true),
+            only(|can| can.form = true),
+            only(|can| can.roots = true),
+            only(|can| can.sampling = true),
+        ]
+        .join("\n"),
+        @r#"
+    {"roots":{"listChanged":true}, "sampling":{"tools":{},"x":1e2},"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]}}}
+    {"extensions":{}}
+    {"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]}}}
+    {"elicitation":{"form":{},"url":{}},"extensions":{}}
+    {"roots":{"listChanged":true}, "extensions":{}}
+    {"sampling":{"tools":{},"x":1e2},"extensions":{}}
+    "#
+    );
+}
+
+#[test]
+fn capabilities_that_two_readers_read_differently_are_refused() {
+    for text in [
+        r#"{"elicitation":{},"elicitation":{}}"#,
+        r#"{"elicitation":{},"\u0065licitation":{}}"#,
+        r#"{"elicitation":{"url":{},"url":1}}"#,
+        r#"{"extensions":{"io.modelcontextprotocol/ui":{},"io.modelcontextprotocol/ui":{}}}"#,
+        r#"{"Sampling":{}}"#,
+        r#"{"elicitation":{"URL":{}}}"#,
+        "[]",
+    ] {
+        assert!(capabilities(text).is_err(), "{text}");
+    }
+    let (can, apps) =
+        capabilities(r#"{"elicitation":{},"x":{"y":1,"y":2},"extensions":{"io.modelcontextprotocol/ui":{"m":[1]}}}"#)
+            .unwrap();
+    assert!(can.form && !can.url && can.apps);
+    assert_eq!(apps, Some(r#"{"m":[1]}"#));
+    // what reaches an edit all the same declares nothing
+    let line = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"roots":{},"roots":{}}}}}"#;
+    let told = up(line, None, Era::Stateless);
+    assert!(told.contains(r#"clientCapabilities":{}"#), "{told}");
 }

@@ -62,7 +62,13 @@ struct Wire<'m> {
 
 thread_local! {
     // made once: a session is much quicker than it is
-    static ENG: Arc<Snapshot> = snapshot_of(1, &registry(), Some(ann(&["eng"])));
+    static ENG: Arc<Snapshot> = {
+        let mut registry = registry();
+        let mut beta = (*registry.servers[&fixture::key("beta")]).clone();
+        (beta.elicitation, beta.apps) = (true, true);
+        registry.put(beta);
+        snapshot_of(1, &registry, Some(ann(&["eng"])))
+    };
     static MADE: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 

@@ -252,6 +252,13 @@ pub(super) fn request(
         }
     }
     if pair.client && pair.upstream {
+        // the entry allows elicitation and apps
+        let capabilities = ["params", "_meta", OWN[2]];
+        for name in line.keys(&capabilities) {
+            if !["elicitation", "extensions"].contains(&&*name) {
+                line.remove(7, &capabilities, &name);
+            }
+        }
         let extensions = ["params", "_meta", OWN[2], "extensions"];
         for name in line.keys(&extensions) {
             if name != UI {

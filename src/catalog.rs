@@ -15,6 +15,7 @@ use crate::policy::pattern::Pattern;
 use crate::policy::{Access, Snapshot, allows};
 use crate::registry::Verified;
 use crate::registry::doc::{Pinned, Registry, Surface};
+use crate::wire::era::Revision;
 use crate::wire::raw;
 
 /// The tool that is always there, whoever calls and whatever is wrong.
@@ -58,6 +59,8 @@ pub struct Entry {
     pub exposed: ExposedName,
     /// The pinned definition's digest.
     pub digest: Digest,
+    /// A tool that its server, of the handshake era, only runs as a task (MCP 2025-11-25).
+    pub needs_task: bool,
 }
 
 /// A tool the caller sees.
@@ -77,7 +80,7 @@ struct Names {
 
 impl Names {
     /// Takes an entry in, unless its exposed name is taken: the first in the order keeps it.
-    fn add(&mut self, server: &ServerKey, pinned: &Pinned) {
+    fn add(&mut self, server: &ServerKey, pinned: &Pinned, needs_task: bool) {
         let (Some(exposed), Some((before, after))) = (&pinned.exposed, around_name(pinned)) else {
             return;
         };
@@ -100,6 +103,7 @@ impl Names {
             name: pinned.name.clone(),
             exposed: exposed.clone(),
             digest: pinned.digest,
+            needs_task,
         });
     }
 
@@ -178,14 +182,14 @@ impl Catalog {
                 name.clone_from(&tool.name);
             }
             if allows(snapshot, &access, now) {
-                self.tools.add(key, tool);
+                self.tools.add(key, tool, needs_task(surface, tool));
                 any = true;
             }
         }
         for prompt in &surface.prompts {
             let (server, name) = (key.clone(), prompt.name.clone());
             if allows(snapshot, &Access::Prompt { server, name }, now) {
-                self.prompts.add(key, prompt);
+                self.prompts.add(key, prompt, false);
                 any = true;
             }
         }
@@ -226,6 +230,14 @@ impl Catalog {
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<&ToolEntry> {
         self.tools.get(name)
+    }
+
+    /// Whether a tool that the caller sees can only be called as a task of the handshake era.
+    #[must_use]
+    pub fn needs_task(&self, server: &ServerKey, name: &str) -> bool {
+        let entries = self.tools.entries.iter();
+        let mut those = entries.filter(|entry| entry.needs_task);
+        those.any(|entry| entry.server == *server && entry.name == name)
     }
 
     /// The prompt a client means, by the same rule.
@@ -326,6 +338,22 @@ fn push(list: &mut String, entry: &str) {
         list.push(',');
     }
     list.push_str(entry);
+}
+
+/// Whether a tool can only be called as a task of MCP 2025-11-25 (`execution.taskSupport`). In the
+/// stateless era the member means nothing.
+#[must_use]
+pub fn needs_task(surface: &Surface, tool: &Pinned) -> bool {
+    let definition = tool.definition.get();
+    if !definition.contains("taskSupport") || surface.protocol == Revision::STATELESS.as_str() {
+        return false;
+    }
+    let support = || {
+        let definition = raw::Object::parse(definition).ok()?;
+        let execution = definition.object("execution").ok()??;
+        Some(execution.text("taskSupport")? == "required")
+    };
+    support().unwrap_or(false)
 }
 
 /// What stands before and after the value of a definition's `name`.

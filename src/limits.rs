@@ -126,7 +126,11 @@ pub const ROOTS_MS: u64 = 10_000;
 pub const ROOTS: usize = 256;
 /// Longest list of roots, in bytes.
 pub const ROOTS_BYTES: usize = 256 << 10;
-/// Resources one session may be subscribed to.
+/// Tasks of one session that can be followed; the oldest is forgotten for a newer one.
+pub const TASKS: usize = 1024;
+/// Longest id of an upstream's task, in bytes.
+pub const TASK_ID_BYTES: usize = 512;
+/// Resources and tasks one session may be subscribed to.
 pub const SUBSCRIPTIONS: usize = 1024;
 /// A list longer than this is handed to a client in pages of this size, in bytes.
 pub const LIST_PAGE_BYTES: usize = 4 << 20;

@@ -29,6 +29,8 @@ pub enum DenialCode {
     Incapable,
     /// The registry expired and its grace is over.
     Lapsed,
+    /// The tool can only be called in a way that is not carried.
+    NeedsTask,
     /// Nobody is signed in, or the proof of who calls no longer holds.
     NoCaller,
     /// The call could not be recorded.
@@ -62,6 +64,7 @@ impl DenialCode {
             Self::Hidden => "hidden",
             Self::Incapable => "incapable",
             Self::Lapsed => "lapsed",
+            Self::NeedsTask => "needs-task",
             Self::NoCaller => "no-caller",
             Self::NoRecord => "no-record",
             Self::NoRegistry => "no-registry",
@@ -89,6 +92,7 @@ impl DenialCode {
             | Self::Hidden
             | Self::Incapable
             | Self::Lapsed
+            | Self::NeedsTask
             | Self::NoCaller
             | Self::NoRegistry
             | Self::NotGranted

@@ -206,7 +206,11 @@ impl Machine {
     fn only_call(&self, link: LinkId) -> Option<Key> {
         let asking = |method| match method {
             Method::Prompt | Method::Read | Method::Tool => true,
-            Method::Complete | Method::Listen | Method::Subscribe | Method::Unsubscribe => false,
+            Method::Complete
+            | Method::Listen
+            | Method::Subscribe
+            | Method::Task
+            | Method::Unsubscribe => false,
         };
         let open = self.calls.select(|key, call| {
             key.link == link

@@ -44,6 +44,8 @@ pub(super) enum Method {
     Prompt,
     Read,
     Subscribe,
+    /// `tasks/get`, `tasks/update` or `tasks/cancel`.
+    Task,
     Tool,
     Unsubscribe,
 }
@@ -57,6 +59,7 @@ impl Method {
             | Self::Listen
             | Self::Prompt
             | Self::Subscribe
+            | Self::Task
             | Self::Tool
             | Self::Unsubscribe => false,
         }

@@ -33,8 +33,11 @@ pub(super) const SERVER_INFO: &str = concat!(
     r#""}"#
 );
 
-/// What it offers, raw JSON. The same whatever the registry says: a registry may come later.
-const CAPABILITIES: &str = r#"{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}}"#;
+/// What it offers, raw JSON without the braces. The same whatever the registry says: a registry may come later.
+const CAPABILITIES: &str = r#""completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}"#;
+
+/// What it offers clients of the stateless era besides.
+const EXTENSIONS: &str = r#""extensions":{"io.modelcontextprotocol/tasks":{}}"#;
 
 /// What is known of the client.
 #[derive(Debug, Default)]
@@ -96,6 +99,12 @@ impl<'a> Asker<'a> {
     /// A client of which no request says more.
     pub(super) fn unclaimed(era: Era) -> Self {
         Self { era, claim: None }
+    }
+
+    /// Whether its client can follow a task.
+    pub(super) fn follows_tasks(&self) -> bool {
+        self.claim
+            .is_some_and(|claim| era::follows_tasks(claim.capabilities))
     }
 
     /// Log messages asked for by this request.
@@ -301,6 +310,9 @@ impl Machine {
             "resources/subscribe" | "resources/unsubscribe" if !stateless => {
                 self.routed(request, &asker, fate, now);
             }
+            "tasks/cancel" | "tasks/get" | "tasks/update" if stateless => {
+                self.tasked(request, &asker, fate, now);
+            }
             "logging/setLevel" if !stateless => self.set_level(request),
             "subscriptions/listen" if stateless => self.listen(request, &asker, now),
             other => {
@@ -368,7 +380,7 @@ impl Machine {
             log_level: None,
         });
         let result = format!(
-            r#"{{"protocolVersion":"{}","capabilities":{CAPABILITIES},"serverInfo":{SERVER_INFO},"instructions":{}}}"#,
+            r#"{{"protocolVersion":"{}","capabilities":{{{CAPABILITIES}}},"serverInfo":{SERVER_INFO},"instructions":{}}}"#,
             revision.as_str(),
             raw::quoted(&self.snapshot.catalog().instructions())
         );
@@ -378,7 +390,7 @@ impl Machine {
 
     fn discover(&mut self, request: &Request<'_>, asker: &Asker<'_>) {
         let members = format!(
-            r#""supportedVersions":["{}"],"capabilities":{CAPABILITIES},"instructions":{}"#,
+            r#""supportedVersions":["{}"],"capabilities":{{{CAPABILITIES},{EXTENSIONS}}},"instructions":{}"#,
             Era::Stateless.revision().as_str(),
             raw::quoted(&self.snapshot.catalog().instructions())
         );

@@ -1103,6 +1103,7 @@ impl Machine {
             "notifications/message"
             | "notifications/progress"
             | "notifications/resources/updated"
+            | "notifications/tasks"
                 if inspect::notification(notification) != Finding::Clear =>
             {
                 self.outbox.count("long-notification", now);
@@ -1110,6 +1111,7 @@ impl Machine {
             "notifications/progress" => self.progress(id, notification, now),
             "notifications/message" => self.log_message(id, during, notification),
             "notifications/resources/updated" => self.resource_updated(id, notification, now),
+            "notifications/tasks" => self.task_told(id, notification, now),
             "notifications/subscriptions/acknowledged" => self.acknowledged(id, notification, now),
             // of a listen of ours (MCP 2026-07-28, cancellation)
             "notifications/cancelled" => self.listen_withdrawn(id, notification, now),

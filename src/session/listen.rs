@@ -37,7 +37,10 @@ struct Listen {
     id: Box<str>,
     line: Vec<u8>,
     lists: [bool; 3],
+    /// What is honoured: resources, and tasks by the ids the client has for them.
     uris: BTreeSet<String>,
+    /// Every task it asks for.
+    tasks: BTreeSet<String>,
 }
 
 /// Every subscription of the session.
@@ -98,6 +101,13 @@ impl Listens {
         own.chain(listens).collect()
     }
 
+    /// The listens, by their id tokens, that a task is part of.
+    pub(super) fn of_task(&self, label: &str) -> Vec<Box<str>> {
+        let open = self.open.iter();
+        let open = open.filter(|open| open.tasks.contains(label) && open.uris.contains(label));
+        open.map(|open| open.id.clone()).collect()
+    }
+
     /// How many want a URI: the handshake client itself, and each listen.
     fn wanted(&self, uri: &str) -> usize {
         let open = self.open.iter();
@@ -124,6 +134,15 @@ impl Machine {
             let text = "params.notifications.resourceSubscriptions must be an array";
             return self.error(&request.id, -32602, text, None);
         };
+        // what a client cannot follow it cannot ask for
+        let tasks = match asker.follows_tasks() {
+            true => wanted.get("taskIds").unwrap_or("[]"),
+            false => "[]",
+        };
+        let Ok(tasks) = raw::elements(tasks) else {
+            let text = "params.notifications.taskIds must be an array";
+            return self.error(&request.id, -32602, text, None);
+        };
         let held: usize = self
             .listens
             .open
@@ -131,17 +150,20 @@ impl Machine {
             .map(|listen| listen.uris.len())
             .sum();
         if self.listens.open.len() >= limits::LISTENS
-            || held + asked.len() > limits::SUBSCRIPTIONS
+            || held + asked.len() + tasks.len() > limits::SUBSCRIPTIONS
             || request.line.len() > limits::LISTEN_BYTES
         {
             self.outbox.count("listen-limit", now);
             let text = "too many subscriptions at once; cancel some, or ask for fewer";
             return self.error(&request.id, -32603, text, None);
         }
-        let asked: BTreeSet<String> = asked
-            .into_iter()
-            .filter_map(|token| Some(raw::string(token)?.into_owned()))
-            .collect();
+        let texts = |tokens: Vec<&str>| -> BTreeSet<String> {
+            let texts = tokens.into_iter();
+            let texts = texts.filter_map(|token| Some(raw::string(token)?.into_owned()));
+            texts.collect()
+        };
+        let tasks = texts(tasks);
+        let asked: BTreeSet<String> = texts(asked).difference(&tasks).cloned().collect();
         let lists = LISTS.map(|(flag, _)| wanted.get(flag) == Some("true"));
         let mut honoured: Vec<String> = LISTS
             .iter()
@@ -149,15 +171,20 @@ impl Machine {
             .filter(|(_, on)| *on)
             .map(|((flag, _), _)| format!("\"{flag}\":true"))
             .collect();
-        let uris: BTreeSet<String> = asked
+        let mut uris: BTreeSet<String> = asked
             .iter()
             .filter(|uri| self.may_watch(uri, now))
             .cloned()
             .collect();
-        if !uris.is_empty() {
-            let tokens: Vec<String> = uris.iter().map(|uri| raw::quoted(uri)).collect();
-            honoured.push(format!("\"resourceSubscriptions\":[{}]", tokens.join(",")));
+        let followed = tasks.iter().filter(|task| self.may_follow(task, now));
+        let followed: BTreeSet<String> = followed.cloned().collect();
+        for (flag, what) in [("resourceSubscriptions", &uris), ("taskIds", &followed)] {
+            if !what.is_empty() {
+                let tokens: Vec<String> = what.iter().map(|one| raw::quoted(one)).collect();
+                honoured.push(format!("\"{flag}\":[{}]", tokens.join(",")));
+            }
         }
+        uris.extend(followed);
         let key = request.id.key();
         self.listens.open.push(Listen {
             key: key.clone(),
@@ -165,11 +192,12 @@ impl Machine {
             line: request.line.as_bytes().to_vec(),
             lists,
             uris,
+            tasks: tasks.clone(),
         });
         debug_assert_eq!(asker.era, Era::Stateless);
         let line = era::acknowledgement(request.id.raw(), &honoured.join(","));
         self.outbox.send_client(line);
-        for uri in &asked {
+        for uri in asked.iter().chain(&tasks) {
             self.listen_resource(&key, uri, Fate::Fresh, now);
         }
     }
@@ -178,20 +206,29 @@ impl Machine {
     /// client already.
     pub(super) fn listen_resource(&mut self, listen: &IdKey, uri: &str, fate: Fate<'_>, now: &Now) {
         let found = self.listens.open.iter().find(|open| open.key == *listen);
-        let Some(line) = found.map(|open| open.line.clone()) else {
+        let Some((line, task)) = found.map(|open| (open.line.clone(), open.tasks.contains(uri)))
+        else {
             return;
         };
-        if let Ok(Message::Request(request)) = Message::parse(&line) {
-            self.watch(&request, uri, fate, now);
+        match (Message::parse(&line), task) {
+            (Ok(Message::Request(request)), true) => self.watch_task(&request, uri, fate, now),
+            (Ok(Message::Request(request)), false) => self.watch(&request, uri, fate, now),
+            _ => {}
         }
     }
 
     /// Whether a resource is watched that this server has for this caller.
     pub(super) fn is_watched(&self, server: &ServerKey) -> bool {
-        let catalog = self.snapshot.catalog();
         let watched = self.listens.watched();
-        let mut owners = watched.keys().filter_map(|uri| catalog.route(uri));
-        owners.any(|owner| owner == *server)
+        watched.keys().any(|uri| self.is_at(uri, server))
+    }
+
+    /// Whether a resource or task is this server's.
+    fn is_at(&self, uri: &str, server: &ServerKey) -> bool {
+        match self.tasks.server(uri) {
+            Some(owner) => owner == server,
+            None => self.snapshot.catalog().route(uri).as_ref() == Some(server),
+        }
     }
 
     /// A link is ready: what is watched there and is not subscribed to on this transport is asked
@@ -200,9 +237,8 @@ impl Machine {
         let Some(server) = self.server_of(link) else {
             return;
         };
-        let catalog = self.snapshot.catalog();
         let lost = |uri: &str| {
-            catalog.route(uri).as_ref() == Some(&server.key)
+            self.is_at(uri, &server.key)
                 && !self.listens.held.contains(&(link, uri.to_owned()))
                 && self
                     .calls

@@ -17,6 +17,7 @@ mod repeat;
 pub mod report;
 mod road;
 mod roots;
+mod tasks;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use self::outbox::Outbox;
 use self::repeat::Repeats;
 use self::road::Routes;
 use self::roots::Roots;
+use self::tasks::Tasks;
 use crate::audit::entry::Entry;
 use crate::clock::{Entropy, Now};
 use crate::ids::{CredentialId, LinkId, ServerKey};
@@ -224,6 +226,7 @@ pub struct Machine {
     repeats: Repeats,
     listens: Listens,
     roots: Roots,
+    tasks: Tasks,
     outbox: Outbox,
     edits: Edits,
     closing: bool,
@@ -254,6 +257,7 @@ impl Machine {
             repeats: Repeats::default(),
             listens: Listens::default(),
             roots: Roots::default(),
+            tasks: Tasks::default(),
             outbox: Outbox::default(),
             edits: Edits::new(),
             closing: false,

@@ -19,6 +19,7 @@ use super::link::CLIENT_INFO;
 use super::links::{Readiness, Waiting};
 use super::outbox::{Held, Housekeeping, Instead, Upstream};
 use super::repeat::Same;
+use super::tasks::{self, Tasked};
 use crate::audit::entry::Body as Record;
 use crate::audit::entry::{CallFacts, CallerContext, Context, ContextId, End, TargetKind};
 use crate::catalog::STATUS_TOOL;
@@ -30,7 +31,7 @@ use crate::limits;
 use crate::policy::{Access, Decision, Denial, DenialCode, Snapshot, Started, allows, decide};
 use crate::registry::doc::{AuditRule, FailMode, RepeatLimit, ServerDoc};
 use crate::secret::Content;
-use crate::wire::era::{self, Era, ErrorAs, Introduction, Revision};
+use crate::wire::era::{self, Era, ErrorAs, Introduction, Revision, Untranslatable};
 use crate::wire::meta;
 use crate::wire::msg::{self, Body, Request, Response};
 use crate::wire::raw::{self, Object};
@@ -59,8 +60,10 @@ pub(super) struct Route {
     pub(super) access: Access,
     pub(super) server: Arc<ServerDoc>,
     pub(super) target: ContextId,
-    /// The upstream's own name as a JSON token.
-    token: String,
+    /// The upstream's own name as a JSON token, or its id of a task.
+    pub(super) token: String,
+    /// A tool that can only be called as a task of the handshake era, which is not offered.
+    needs_task: bool,
 }
 
 /// What is kept between calls of one snapshot.
@@ -74,22 +77,36 @@ pub(super) struct Routes {
 }
 
 /// A name that leads nowhere the caller may go.
-struct Dead {
+pub(super) struct Dead {
     /// What it leads to, for the record.
-    target: ContextId,
-    audit: AuditRule,
-    denial: Denial,
+    pub(super) target: ContextId,
+    pub(super) audit: AuditRule,
+    pub(super) denial: Denial,
     /// The caller does not even see the server: the client is told that there is no such thing.
     hidden: bool,
 }
 
 /// One request of the client's on the road.
-struct Ask<'r, 'a> {
-    request: &'r Request<'a>,
-    asker: &'r Asker<'a>,
-    method: Method,
+pub(super) struct Ask<'r, 'a> {
+    pub(super) request: &'r Request<'a>,
+    pub(super) asker: &'r Asker<'a>,
+    pub(super) method: Method,
     /// Where in its line lies what the record keeps of it.
-    content: Range<usize>,
+    pub(super) content: Range<usize>,
+}
+
+impl Route {
+    /// The id the client has for the task it leads to.
+    fn label(&self) -> String {
+        let id = raw::string(&self.token).unwrap_or_default();
+        tasks::label(&self.server.key, &id)
+    }
+
+    /// Whether it leads to a task, asked for in this way.
+    fn is_task(&self, method: Method) -> bool {
+        let tool = matches!(self.access, Access::Tool { .. });
+        method == Method::Task || (method == Method::Listen && tool)
+    }
 }
 
 impl Routes {
@@ -134,7 +151,7 @@ impl Machine {
         let holder = reference.as_ref().unwrap_or(&params.object);
         let uses_uri = match method {
             Method::Complete => holder.text("type").as_deref() == Some("ref/resource"),
-            Method::Prompt | Method::Tool => false,
+            Method::Prompt | Method::Task | Method::Tool => false,
             Method::Listen | Method::Read | Method::Subscribe | Method::Unsubscribe => true,
         };
         let member = if uses_uri { "uri" } else { "name" };
@@ -216,6 +233,7 @@ impl Machine {
             | Method::Prompt
             | Method::Read
             | Method::Subscribe
+            | Method::Task
             | Method::Tool
             | Method::Unsubscribe => TargetKind::Prompt,
         };
@@ -250,7 +268,7 @@ impl Machine {
         let kind = match method {
             Method::Complete => TargetKind::Completion,
             Method::Listen | Method::Subscribe | Method::Unsubscribe => TargetKind::Subscription,
-            Method::Prompt | Method::Read | Method::Tool => TargetKind::Resource,
+            Method::Prompt | Method::Read | Method::Task | Method::Tool => TargetKind::Resource,
         };
         let access = self.snapshot.catalog().route(uri).map(|server| {
             let uri = uri.to_owned();
@@ -262,7 +280,7 @@ impl Machine {
         }
     }
 
-    fn route(
+    pub(super) fn route(
         &mut self,
         kind: TargetKind,
         access: Access,
@@ -287,16 +305,21 @@ impl Machine {
             definition,
         };
         let target = self.outbox.context(target, now);
+        let needs_task = match &access {
+            Access::Tool { server, name } => self.snapshot.catalog().needs_task(server, name),
+            Access::Prompt { .. } | Access::Resource { .. } => false,
+        };
         Some(Arc::new(Route {
             access,
             server,
             target,
             token,
+            needs_task,
         }))
     }
 
     /// A name that leads to nothing the caller sees: what to record, what to say.
-    fn dead(
+    pub(super) fn dead(
         &mut self,
         kind: TargetKind,
         access: Option<Access>,
@@ -369,6 +392,7 @@ impl Machine {
             DenialCode::Drift
             | DenialCode::Incapable
             | DenialCode::Lapsed
+            | DenialCode::NeedsTask
             | DenialCode::NoCaller
             | DenialCode::NoRecord
             | DenialCode::NoRegistry
@@ -388,7 +412,7 @@ impl Machine {
         })
     }
 
-    fn walk(
+    pub(super) fn walk(
         &mut self,
         ask: &Ask<'_, '_>,
         route: &Arc<Route>,
@@ -413,6 +437,15 @@ impl Machine {
             self.outbox.count("no-completions", now);
             let members = r#""completion":{"values":[],"total":0,"hasMore":false}"#;
             return self.own(ask.request.id.raw(), ask.asker.era, members, false);
+        }
+        if route.needs_task && ask.method == Method::Tool {
+            let text = format!(
+                "{} can only be called as a task of MCP 2025-11-25, which mcpshim does not carry; \
+                 ask {} for a version of it that answers directly",
+                route.access, route.server.owner
+            );
+            let denial = Denial::new(DenialCode::NeedsTask, text);
+            return self.refuse_route(ask, route, &denial, now);
         }
         if matches!(ask.method, Method::Listen | Method::Subscribe) && self.subscriptions_full() {
             let text = "too many resources are subscribed to; unsubscribe from some";
@@ -448,6 +481,10 @@ impl Machine {
                                 listen: key,
                                 uri: uri.clone(),
                             },
+                            (Method::Listen, Access::Tool { .. }) => Waiting::Resource {
+                                listen: key,
+                                uri: route.label(),
+                            },
                             _ => Waiting::Request {
                                 key,
                                 line: ask.request.line.as_bytes().to_vec(),
@@ -459,6 +496,14 @@ impl Machine {
             }
         };
         if let Some(denial) = self.links.lacks(link, &route.access) {
+            return self.refuse_route(ask, route, &denial, now);
+        }
+        if route.is_task(ask.method) && era != Era::Stateless {
+            let text = format!(
+                "server {} speaks another protocol version by now, which does not know this task",
+                route.server.key
+            );
+            let denial = Denial::new(DenialCode::Unavailable, text);
             return self.refuse_route(ask, route, &denial, now);
         }
         match permit.start(&snapshot) {
@@ -475,7 +520,7 @@ impl Machine {
 
     /// What a call counts as, and how often it may be made; `None` where there is no limit.
     fn repeat_of(&self, ask: &Ask<'_, '_>, route: &Route) -> Option<(Same, RepeatLimit)> {
-        let Access::Tool { name, .. } = &route.access else {
+        let (Access::Tool { name, .. }, Method::Tool) = (&route.access, ask.method) else {
             return None;
         };
         let org = &self.snapshot.registry()?.org.limits;
@@ -499,9 +544,11 @@ impl Machine {
             (
                 Method::Listen | Method::Subscribe | Method::Unsubscribe,
                 Access::Resource { uri, .. },
-            ) => Some(uri.as_str()),
+            ) => Some(Cow::Borrowed(uri.as_str())),
+            (Method::Listen, Access::Tool { .. }) => Some(Cow::Owned(route.label())),
             _ => None,
         };
+        let uri = uri.as_deref();
         if let (Method::Unsubscribe, Era::Stateless, Some(uri)) = (ask.method, era, uri) {
             self.unsubscribe_here(request.id.raw(), ask.asker.era, uri, now);
             return None;
@@ -510,6 +557,21 @@ impl Machine {
         let key = Key { link, id };
         let token = id.to_string();
         let (line, content) = match (ask.method, era, uri) {
+            (Method::Listen, Era::Stateless, Some(label)) if route.is_task(ask.method) => {
+                let line = era::listen_task_line(&token, &route.token, CLIENT_INFO);
+                (line.into(), tasks::noted(label, None))
+            }
+            (Method::Task, _, _) => {
+                let params = request.params.as_ref().map(|params| &params.object);
+                let label = params.and_then(|params| params.text("taskId"));
+                let responses = request.line.get(ask.content.clone());
+                let responses = responses.filter(|responses| !responses.is_empty());
+                let noted = tasks::noted(&label.unwrap_or_default(), responses);
+                (
+                    self.edited(ask, route, rename, (link, era), &token).0,
+                    noted,
+                )
+            }
             (Method::Listen | Method::Subscribe, Era::Stateless, Some(uri)) => {
                 let (_, told) = self.links.declared(link);
                 let line = era::listen_line(&token, uri, CLIENT_INFO, told);
@@ -533,6 +595,7 @@ impl Machine {
                 | Method::Prompt
                 | Method::Read
                 | Method::Subscribe
+                | Method::Task
                 | Method::Tool
                 | Method::Unsubscribe => Origin::Client {
                     id: request.id.raw().into(),
@@ -548,6 +611,9 @@ impl Machine {
             line,
         };
         self.wants_level(link, start.level);
+        if ask.method == Method::Tool && ask.asker.follows_tasks() {
+            self.tasks.expect(key);
+        }
         let intent = self.calls.open(key, started, facts, start, now);
         self.outbox.append(intent, now);
         self.outbox.hold(Held::Call(key));
@@ -762,7 +828,7 @@ impl Machine {
 
     /// Records a refusal and tells the client, who does not wait for the record. `unknown` is the
     /// name to call unknown, where the client is not to learn more.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         ask: &Ask<'_, '_>,
         target: ContextId,
@@ -788,6 +854,7 @@ impl Machine {
             (Some(name), Method::Tool) => {
                 self.error(id, -32602, &format!("Unknown tool: {}", echoed(name)), None);
             }
+            (Some(_), Method::Task) => self.error(id, -32602, "Unknown task", None),
             (Some(name), Method::Prompt | Method::Complete) => {
                 self.error(
                     id,
@@ -860,6 +927,10 @@ impl Machine {
             return self.listen_answered(key, end, content, now);
         };
         let client = client.clone();
+        let tasked = match &response.body {
+            Body::Result(result) => self.task_in(key, result),
+            Body::Error { .. } => Tasked::No,
+        };
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(response.id_span(), &client);
@@ -867,9 +938,22 @@ impl Machine {
             (Finding::Stop(why), _) => Reply::Text(why),
             (Finding::Clear, Body::Result(result)) => {
                 let info = self.links.server_info(link);
-                match era::result(edits, result, from, to, method.cacheable(), info) {
-                    Ok(()) => Reply::Edited,
-                    Err(wrong) => Reply::Text(format!("the server's answer was dropped: {wrong}")),
+                let done = era::result(edits, result, from, to, method.cacheable(), info);
+                match (done, &tasked) {
+                    (Err(Untranslatable::Type(kind)), Tasked::Named(span, label))
+                        if kind == "task" =>
+                    {
+                        edits.replace(span.clone(), &raw::quoted(label));
+                        Reply::Edited
+                    }
+                    (Ok(()), Tasked::Named(span, label)) => {
+                        edits.replace(span.clone(), &raw::quoted(label));
+                        Reply::Edited
+                    }
+                    (Ok(()), Tasked::No) => Reply::Edited,
+                    (Err(wrong), _) => {
+                        Reply::Text(format!("the server's answer was dropped: {wrong}"))
+                    }
                 }
             }
             (
@@ -908,6 +992,10 @@ impl Machine {
                 copied(response.line, &span),
             ),
         };
+        let content = match &tasked {
+            Tasked::Named(id, label) => tasks::sealed(response.line, &span, id, label),
+            Tasked::No => content,
+        };
         self.subscribed(key, end, now);
         let outcome = Outcome {
             end,
@@ -924,6 +1012,7 @@ impl Machine {
         let instead = closed.instead();
         let fail_mode = closed.fail_mode;
         self.unmake(&closed);
+        self.tasks.over(key);
         let stood = matches!(closed.origin, Origin::Standing);
         self.outbox.append(closed.body, now);
         if let (Some(line), Some(instead)) = (line, instead) {

@@ -25,11 +25,16 @@ pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// `_meta` key of a notification: the `subscriptions/listen` it belongs to.
 pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
-/// Whether an extension may be declared to an upstream: its traffic is carried, and the server's
-/// entry allows it.
+/// The extension of tasks (SEP-2663): between peers of the stateless era only.
+pub const TASKS: &str = "io.modelcontextprotocol/tasks";
+
+/// Whether an extension may be declared to an upstream of the stateless era: its traffic is
+/// carried, and the server's entry allows it.
 fn is_carried(extension: &str, allowed: Can) -> bool {
     match extension {
         can::UI => allowed.apps,
+        // asks nothing of a client by itself
+        TASKS => true,
         _ => false,
     }
 }
@@ -259,7 +264,7 @@ pub fn capabilities(text: &str) -> Result<(Can, Option<&str>), ClaimError> {
         // another type than an object is nothing that anybody can be asked for
         if object.get(key).is_some_and(|value| value.starts_with('{')) {
             let inner = object.object(key).map_err(wrong)?;
-            let known = ["context", "form", "tools", "url", can::UI];
+            let known = ["context", "form", "tools", "url", can::UI, TASKS];
             if inner.is_some_and(|inner| inner.misspelt(&known).is_some()) {
                 return Err(odd());
             }
@@ -423,6 +428,27 @@ pub fn listen_line(id: &str, uri: &str, info: &str, capabilities: &str) -> Vec<u
     msg::request_line(id, "subscriptions/listen", Some(&params))
 }
 
+/// Whether capabilities of the stateless era, raw JSON, name the extension of tasks.
+#[must_use]
+pub fn follows_tasks(capabilities: &str) -> bool {
+    let named = || {
+        let capabilities = Object::parse(capabilities).ok()?;
+        let extensions = capabilities.object("extensions").ok()??;
+        extensions.object(TASKS).ok()?
+    };
+    capabilities.contains(TASKS) && named().is_some()
+}
+
+/// A `subscriptions/listen` of mcpshim's own for one task, newline included.
+#[must_use]
+pub fn listen_task_line(id: &str, task: &str, info: &str) -> Vec<u8> {
+    let params = format!(
+        r#"{{"notifications":{{"taskIds":[{task}]}},"_meta":{{"{META_PROTOCOL}":"{}","{META_CLIENT_INFO}":{info},"{META_CAPABILITIES}":{{"extensions":{{"{TASKS}":{{}}}}}}}}}}"#,
+        Revision::V2026_07_28.as_str(),
+    );
+    msg::request_line(id, "subscriptions/listen", Some(&params))
+}
+
 /// The first message of a client's listen: what is honoured, raw JSON without the braces.
 #[must_use]
 pub fn acknowledgement(id: &str, honoured: &str) -> Vec<u8> {
@@ -454,6 +480,15 @@ pub fn stamped(
     subscription: Option<&str>,
 ) -> Vec<u8> {
     edits.clear();
+    stamp(edits, notification, subscription);
+    let mut line = Vec::with_capacity(notification.line.len() + 64);
+    edits.apply(notification.line, &mut line);
+    line.push(b'\n');
+    line
+}
+
+/// The edits that make it so.
+pub fn stamp(edits: &mut Edits, notification: &Notification<'_>, subscription: Option<&str>) {
     let params = notification.params.as_ref();
     let meta = params.and_then(|params| params.meta.as_ref());
     match (meta, params, subscription) {
@@ -481,10 +516,6 @@ pub fn stamped(
         }
         (None, _, None) => {}
     }
-    let mut line = Vec::with_capacity(notification.line.len() + 64);
-    edits.apply(notification.line, &mut line);
-    line.push(b'\n');
-    line
 }
 
 /// A result that has no form in the client's era.

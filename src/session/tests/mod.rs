@@ -22,6 +22,7 @@ mod lossless;
 mod renew;
 mod roots;
 mod subscriptions;
+mod tasks;
 
 use std::collections::BTreeMap;
 
@@ -436,9 +437,11 @@ fn about(_surface: &Surface, version: &str) -> String {
     )
 }
 
-/// Whether a listen is for resources: those are the machine's, the others the link's.
+/// Whether a listen is for resources or tasks: those are the machine's, the others the link's.
 fn watches(request: &Request<'_>) -> bool {
     let params = &request.params.as_ref().unwrap().object;
     let wanted = params.object("notifications").unwrap().unwrap();
-    wanted.get("resourceSubscriptions").is_some()
+    ["resourceSubscriptions", "taskIds"]
+        .iter()
+        .any(|what| wanted.get(what).is_some())
 }

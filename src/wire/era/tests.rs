@@ -70,7 +70,7 @@ const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{
 #[test]
 fn requests_lose_and_gain_exactly_the_keys_of_their_era() {
     // stateless client, stateless upstream: extensions that are not carried go, the rest stays
-    insta::assert_snapshot!(up(MODERN, None, Era::Stateless), @r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","task":{"ttl":1},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","claudecode/toolUseId":"t","io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/ui":{"k":1}}},"progressToken":9}}}"#);
+    insta::assert_snapshot!(up(MODERN, None, Era::Stateless), @r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","task":{"ttl":1},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","claudecode/toolUseId":"t","io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"k":1}}},"progressToken":9}}}"#);
     // stateless client, handshake upstream: the era's keys go, vendor keys stay
     insta::assert_snapshot!(up(MODERN, None, LEGACY), @r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","_meta":{"claudecode/toolUseId":"t","progressToken":9}}}"#);
     // handshake client, stateless upstream: the keys are put there, with and without a _meta
@@ -224,12 +224,12 @@ fn a_stateless_client_declares_what_the_entry_allows_and_nothing_else() {
         ]
         .join("\n"),
         @r#"
-    {"roots":{"listChanged":true}, "sampling":{"tools":{},"x":1e2},"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]}}}
-    {"extensions":{}}
-    {"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]}}}
-    {"elicitation":{"form":{},"url":{}},"extensions":{}}
-    {"roots":{"listChanged":true}, "extensions":{}}
-    {"sampling":{"tools":{},"x":1e2},"extensions":{}}
+    {"roots":{"listChanged":true}, "sampling":{"tools":{},"x":1e2},"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]}}}
+    {"extensions":{"io.modelcontextprotocol/tasks":{}}}
+    {"extensions":{"io.modelcontextprotocol/tasks":{},"io.modelcontextprotocol/ui":{"mimeTypes":[ "a" ]}}}
+    {"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}
+    {"roots":{"listChanged":true}, "extensions":{"io.modelcontextprotocol/tasks":{}}}
+    {"sampling":{"tools":{},"x":1e2},"extensions":{"io.modelcontextprotocol/tasks":{}}}
     "#
     );
 }

@@ -51,6 +51,8 @@ pub(super) struct Front {
     can_text: String,
     /// Its settings of MCP Apps, raw JSON.
     apps: Option<Box<str>>,
+    /// How the last request of the stateless era named its sender.
+    claimed: String,
     /// The client's own session id, claimed through the environment.
     session: Option<String>,
     /// The last client context made, and what it was made from.
@@ -156,11 +158,12 @@ impl Front {
 
     /// The client by its own words, as far as it has said any.
     pub(super) fn client(&self) -> Option<ClientReport> {
+        let era = self.era()?;
         let own = self.introduction.as_ref().map(|own| own.info.as_str());
-        let (info, revision) = match (&self.known, self.era()) {
+        let (info, revision) = match (&self.known, era) {
             (Some((info, revision, _)), _) => (info.as_str(), *revision),
-            (None, Some(era)) => (own.unwrap_or("{}"), era.revision()),
-            (None, None) => return None,
+            (None, Era::Handshake(revision)) => (own.unwrap_or("{}"), revision),
+            (None, Era::Stateless) => (self.claimed.as_str(), era.revision()),
         };
         let (name, version) = named(info);
         Some(ClientReport {
@@ -272,6 +275,11 @@ impl Machine {
                     self.outbox.count("unreadable-params", now);
                     return self.error(&request.id, wrong.rpc_code(), &wrong.to_string(), None);
                 }
+                let info = claim.info.unwrap_or("{}");
+                if self.front.claimed != info {
+                    info.clone_into(&mut self.front.claimed);
+                    self.moved |= self.front.pin != Pin::Opening;
+                }
                 Asker {
                     era: Era::Stateless,
                     claim: Some(claim),
@@ -297,6 +305,7 @@ impl Machine {
         }
         if self.front.pin == Pin::Opening {
             self.front.pin = Pin::Stateless;
+            self.moved = true;
         }
         let stateless = asker.era == Era::Stateless;
         match request.method.as_ref() {

@@ -20,6 +20,7 @@ mod doctor;
 mod hostile;
 mod kill;
 mod login;
+mod lossless;
 #[cfg(target_os = "linux")]
 mod managed;
 mod peers;

@@ -303,3 +303,20 @@ fn a_server_that_is_not_pinned_is_started_by_the_first_list_and_lists_what_is_gr
     rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/list","params":{$META}}"#);
     assert!(rig.servers.is_empty());
 }
+
+#[test]
+fn a_stateless_client_is_known_by_its_first_request() {
+    let mut rig = Rig::eng();
+    // a probe says nothing yet: the process that sent it may be gone at once
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"server/discover","params":{$META}}"#);
+    assert_eq!(rig.machine.report().client, None);
+    rig.machine.take_moved();
+    rig.play(r#"> {"jsonrpc":"2.0","id":2,"method":"tools/list","params":{$META}}"#);
+    assert!(rig.machine.take_moved());
+    let client = rig.machine.report().client.unwrap();
+    assert_eq!(
+        (client.name.as_str(), client.version.as_str()),
+        ("probe", "1")
+    );
+    assert_eq!(client.protocol, "2026-07-28");
+}

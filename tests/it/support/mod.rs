@@ -6,7 +6,9 @@
 
 mod org;
 mod process;
+mod recorded;
 pub(crate) mod web;
 
 pub(crate) use org::{Collector, Grant, Issuer, Org, Server};
 pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, run_with, wait_for};
+pub(crate) use recorded::Recording;

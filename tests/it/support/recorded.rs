@@ -1,0 +1,98 @@
+//! What mcpshim says, recorded on its way and held to the schemas of the protocol.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::org::Org;
+use super::process::{Ended, run};
+
+/// Stands between two programs and keeps what they say to each other.
+const BETWEEN: &str = r#"tee -a "$0.$$.in" | "$@" | tee -a "$0.$$.out""#;
+
+/// The wires of one session.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    dir: PathBuf,
+}
+
+impl Recording {
+    /// One that keeps its files with the organisation's.
+    pub(crate) fn new(org: &Org) -> Self {
+        let dir = org.path().join("recorded");
+        std::fs::create_dir_all(&dir).unwrap();
+        Self { dir }
+    }
+
+    /// The command that runs a server of mcpshim's and keeps what both say.
+    pub(crate) fn upstream(
+        &self,
+        name: &str,
+        command: &Path,
+        args: &[String],
+    ) -> (PathBuf, Vec<String>) {
+        self.between(&format!("upstream-{name}"), command, args)
+    }
+
+    /// The command that runs mcpshim for a client and keeps what both say.
+    pub(crate) fn client(&self, command: &Path, args: &[String]) -> (PathBuf, Vec<String>) {
+        self.between("client", command, args)
+    }
+
+    fn between(&self, name: &str, command: &Path, args: &[String]) -> (PathBuf, Vec<String>) {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let file = self.dir.join(format!("{name}-"));
+        let mut all = vec![
+            "-c".to_owned(),
+            BETWEEN.to_owned(),
+            text(&file),
+            text(command),
+        ];
+        all.extend_from_slice(args);
+        (PathBuf::from("/bin/sh"), all)
+    }
+
+    /// Puts a recording there as if it had been made: what was said on each side.
+    pub(crate) fn forge(&self, name: &str, said: &str, heard: &str) {
+        std::fs::write(self.dir.join(format!("{name}-forged.in")), said).unwrap();
+        std::fs::write(self.dir.join(format!("{name}-forged.out")), heard).unwrap();
+    }
+
+    /// Holds every message of mcpshim's to its revision.
+    #[track_caller]
+    pub(crate) fn checked(&self, but: &[&str]) -> Ended {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let python = target.join("peers/python/bin/python");
+        assert!(
+            python.exists(),
+            "run scripts/peers: {} is missing",
+            python.display()
+        );
+        let mut command = Command::new(python);
+        command
+            .arg(root.join("tests/peers/schema/validate.py"))
+            .arg(root.join("tests/data/mcp-schema"))
+            .arg(&self.dir);
+        for name in but {
+            command.args(["--but", name]);
+        }
+        run(&mut command)
+    }
+
+    /// Fails the test unless every message of mcpshim's is one of its revision; gives how many of
+    /// which kind there were. `but` are names of what a server's own definitions have wrong.
+    #[track_caller]
+    pub(crate) fn validate(&self, but: &[&str]) -> BTreeMap<String, u64> {
+        let ended = self.checked(but);
+        assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
+        let seen: BTreeMap<String, u64> = serde_json::from_str(ended.stdout.trim()).unwrap();
+        assert!(
+            !seen.is_empty(),
+            "nothing was recorded in {}",
+            self.dir.display()
+        );
+        seen
+    }
+}

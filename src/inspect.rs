@@ -35,6 +35,24 @@ pub fn response(response: &Response<'_>) -> Finding {
     )
 }
 
+/// Looks at what an upstream asks before the client gets it: its request, or the result it is in.
+pub fn question(line: &str) -> Finding {
+    bounded(
+        line.len() + ROOM_BYTES,
+        limits::LINE_OUT_BYTES,
+        "the question",
+    )
+}
+
+/// Looks at a client's answer to an upstream's question before the upstream gets it.
+pub fn answer(response: &Response<'_>) -> Finding {
+    bounded(
+        response.line.len() + ROOM_BYTES,
+        limits::LINE_BYTES,
+        "the answer",
+    )
+}
+
 /// Looks at an upstream's notification (progress, a log message, a changed resource, a task)
 /// before the client gets it.
 pub fn notification(notification: &Notification<'_>) -> Finding {

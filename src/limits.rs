@@ -118,6 +118,37 @@ pub const LEGS: u16 = 128;
 pub const ASKS: u32 = 1024;
 /// Refused questions of one transport that are recorded one by one; later ones are counted.
 pub const ASKS_REFUSED: u32 = 16;
+/// Questions to one client that may be open at once: a person answers one after the other…
+pub const QUESTIONS: usize = 32;
+/// …and of one upstream.
+pub const QUESTIONS_PER_SERVER: usize = 8;
+/// How long a person may take to answer one, in milliseconds.
+pub const QUESTION_MS: u64 = 600_000;
+/// For so long in all the time of a call stands still while a person is asked, in milliseconds.
+pub const CALL_PAUSED_MS: u64 = 3_600_000;
+/// Longest question that a person reads (elicitation), in bytes.
+pub const ELICITATION_BYTES: usize = 256 << 10;
+/// Elicitations of one upstream whose end it may still say (`notifications/elicitation/complete`).
+pub const ELICITATION_IDS: usize = 64;
+/// News of one question that are passed on to its upstream, and the longest, in bytes.
+pub const QUESTION_NEWS: u32 = 1024;
+/// See [`QUESTION_NEWS`].
+pub const NEWS_BYTES: usize = 64 << 10;
+/// Things that an upstream of the stateless era may ask for in one result.
+pub const INPUT_REQUESTS: usize = 16;
+/// Longest `requestState` that is carried, in bytes.
+pub const REQUEST_STATE_BYTES: usize = 1 << 20;
+/// Times that one call may be sent again with what was answered: as often as SDK clients do.
+pub const ROUNDS: u32 = 10;
+/// Pause before a call is sent again whose upstream asks for nothing but that, in milliseconds: as
+/// SDK clients pause.
+pub const ROUND_PAUSE_MS: u64 = 250;
+/// Calls that may wait for answers of a client between two legs.
+pub const DRIVES: usize = 64;
+/// Longest request that is kept to be sent again, in bytes, and all of them.
+pub const DRIVEN_LINE_BYTES: usize = 4 << 20;
+/// See [`DRIVEN_LINE_BYTES`].
+pub const DRIVEN_BYTES: usize = 32 << 20;
 /// Questions of upstreams for the client's roots that may wait for it.
 pub const ROOTS_WAITING: usize = 64;
 /// How long the client may take to say its roots, in milliseconds.

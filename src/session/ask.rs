@@ -10,16 +10,20 @@
 //! with a code that says why; after [`limits::ASKS_REFUSED`](crate::limits::ASKS_REFUSED) of one
 //! transport they are counted.
 
-use super::call::{Key, Leg, Method, Origin, Stage};
-use super::outbox::{Housekeeping, Upstream};
+use bytes::Bytes;
+
+use super::call::{Key, Leg, Method, Origin, Outcome, Stage};
+use super::outbox::{Held, Housekeeping, Upstream};
 use super::{Machine, link};
-use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, TargetKind};
+use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, End, TargetKind};
 use crate::clock::{Entropy, Now};
-use crate::ids::LinkId;
+use crate::ids::{LinkId, ServerKey};
+use crate::policy::{Access, allows};
 use crate::registry::doc::{AuditRule, ServerDoc};
 use crate::secret::Content;
 use crate::wire::era::{Asked, Era};
-use crate::wire::msg::Request;
+use crate::wire::msg::{self, IdKey, Request};
+use crate::wire::raw::Object;
 
 /// The methods an upstream may know.
 const METHODS: [&str; 3] = ["elicitation/create", "roots/list", "sampling/createMessage"];
@@ -51,6 +55,18 @@ pub(super) struct Question<'a> {
     pub(super) audit: AuditRule,
 }
 
+/// Who asked: one transport of one link, with this id token, for what the caller may do there.
+#[derive(Debug, Clone)]
+pub(super) struct Questioner {
+    pub(super) link: LinkId,
+    pub(super) transport: u32,
+    pub(super) id: Box<str>,
+    pub(super) key: IdKey,
+    server: ServerKey,
+    /// What the call is that it asked in.
+    access: Option<Access>,
+}
+
 /// Why a question is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -64,6 +80,8 @@ pub(super) enum Refusal {
     NotDeclared(Asked),
     /// The server's entry does not say that it may ask this.
     NotInEntry,
+    /// Another question of its server has the same id.
+    Repeated,
     /// More than a limit allows, of questions or of bytes.
     TooMany,
     /// No protocol version knows it.
@@ -79,6 +97,7 @@ impl Refusal {
             Self::NoCall => "ask-outside-call",
             Self::NotDeclared(_) => "ask-not-declared",
             Self::NotInEntry => "ask-not-in-entry",
+            Self::Repeated => "ask-repeated-id",
             Self::TooMany => "ask-limit",
             Self::Unknown => "ask-unknown",
         }
@@ -95,6 +114,7 @@ impl Refusal {
                 | Asked::Sampling { tools: true, .. },
             ) => -32602,
             Self::NotDeclared(_) | Self::NotInEntry | Self::Unknown => -32601,
+            Self::Repeated => -32600,
             Self::Caller | Self::NoCall | Self::TooMany => -32603,
         }
     }
@@ -113,9 +133,21 @@ impl Refusal {
             Self::NotInEntry | Self::Unknown => {
                 format!("Method not found: {method} is not offered here")
             }
+            Self::Repeated => "a request with this id is still open".to_owned(),
             Self::TooMany => "too many questions, or one that is too long".to_owned(),
         }
     }
+}
+
+/// The method, where an upstream may know it.
+pub(super) fn known(method: &str) -> &'static str {
+    let known = METHODS.iter().find(|known| **known == method);
+    known.copied().unwrap_or_default()
+}
+
+/// Whether two readers would read two things.
+pub(super) fn is_ambiguous(params: &Object<'_>) -> bool {
+    params.misspelt(&MEMBERS).is_some()
 }
 
 impl Machine {
@@ -152,7 +184,7 @@ impl Machine {
             // clients that have none are answered for
             (Asked::Roots, _, call) => self.roots_asked(link, &server, call, request, now),
             (_, Some(Era::Handshake(_)), _) => {
-                self.refuse_ask(link, request, Refusal::NotDeclared(asked), now);
+                self.relay(link, &server, call, asked, request, now);
             }
             (_, Some(Era::Stateless), Some(_call)) => {
                 let _ = entropy;
@@ -173,14 +205,12 @@ impl Machine {
     ) -> Result<Asked, Refusal> {
         let params = request.params.as_ref().map(|params| &params.object);
         let Some(asked) = Asked::of(&request.method, params) else {
-            let known = METHODS.contains(&request.method.as_ref());
-            return Err(if known {
-                Refusal::Malformed
-            } else {
-                Refusal::Unknown
+            return Err(match known(&request.method) {
+                "" => Refusal::Unknown,
+                _ => Refusal::Malformed,
             });
         };
-        if params.is_some_and(|params| params.misspelt(&MEMBERS).is_some()) {
+        if params.is_some_and(is_ambiguous) {
             return Err(Refusal::Malformed);
         }
         if !link::allowed(server).covers(asked) {
@@ -200,6 +230,15 @@ impl Machine {
     fn in_flight_upstream(&self, key: Key) -> Option<Key> {
         let call = self.calls.get(key)?;
         matches!(call.stage, Stage::Sent).then_some(key)
+    }
+
+    /// The calls that wait for an answer of this upstream.
+    pub(super) fn sent_calls(&self, link: LinkId) -> Vec<Key> {
+        self.calls.select(|key, call| {
+            key.link == link
+                && matches!(call.stage, Stage::Sent)
+                && matches!(call.origin, Origin::Client { .. })
+        })
     }
 
     /// The only call that waits for this upstream, where there is but one.
@@ -235,17 +274,29 @@ impl Machine {
         let (rpc, why) = (refusal.rpc_code(), refusal.sentence(&request.method));
         let answer = Housekeeping::Refuse(request.id.raw().into(), rpc, why);
         self.outbox.send_link(link, Upstream::Housekeeping(answer));
+        let params = request.params.as_ref().map(|params| params.object.raw());
+        self.deny_ask(link, known(&request.method), params, refusal, now);
+    }
+
+    /// Records that a question was refused, by its method where that is known.
+    pub(super) fn deny_ask(
+        &mut self,
+        link: LinkId,
+        method: &str,
+        params: Option<&str>,
+        refusal: Refusal,
+        now: &Now,
+    ) {
         let Some(server) = self.server_of(link) else {
             return;
         };
         if !self.refuses_once_more(link) {
             return self.outbox.count("ask", now);
         }
-        let known = METHODS.iter().find(|known| **known == request.method);
         let ask = Question {
             server: &server,
-            method: known.copied().unwrap_or_default(),
-            params: request.params.as_ref().map(|params| params.object.raw()),
+            method,
+            params,
             audit: AuditRule::default(),
         };
         let (leg, code) = (self.calls.first_leg(), refusal.code());
@@ -291,8 +342,99 @@ impl Machine {
             rule: self.outbox.context(rule, now),
             credential: None,
             correlation: Correlation::default(),
-            content: Content(bytes::Bytes::copy_from_slice(params)),
+            content: Content(Bytes::copy_from_slice(params)),
             audit: ask.audit,
+        }
+    }
+
+    // ---- and what it is told
+
+    pub(super) fn questioner(
+        &self,
+        link: LinkId,
+        server: &ServerDoc,
+        call: Option<Key>,
+        request: &Request<'_>,
+    ) -> Questioner {
+        let call = call.and_then(|call| self.calls.get(call));
+        Questioner {
+            link,
+            transport: self.links.transport(link),
+            id: request.id.raw().into(),
+            key: request.id.key(),
+            server: server.key.clone(),
+            access: call.map(|call| call.access.clone()),
+        }
+    }
+
+    /// Whether the caller may still do what it asked for, or use its server at all.
+    pub(super) fn may_hear(&self, to: &Questioner, now: &Now) -> bool {
+        match &to.access {
+            Some(access) => allows(&self.snapshot, access, now),
+            None => self.snapshot.uses(&to.server, now),
+        }
+    }
+
+    /// Answers an upstream, once the answer is recorded.
+    pub(super) fn tell(
+        &mut self,
+        to: Questioner,
+        leg: Leg,
+        outcome: Outcome,
+        line: Bytes,
+        now: &Now,
+    ) {
+        let Some((outcome, fail_mode)) = self.calls.close_ask(leg, outcome, now) else {
+            return;
+        };
+        self.outbox.append(outcome, now);
+        let why = "the answer could not be recorded";
+        let instead = msg::error_line(&to.id, -32603, why, None).into();
+        self.outbox.hold(Held::Told {
+            to,
+            line,
+            fail_mode,
+            instead,
+        });
+    }
+
+    /// Tells an upstream that there is no answer, once that is recorded.
+    pub(super) fn tell_error(&mut self, to: Questioner, leg: Leg, end: End, why: &str, now: &Now) {
+        let line = msg::error_line(&to.id, -32603, why, None);
+        self.tell(to, leg, Outcome::bare(end), line.into(), now);
+    }
+
+    /// A question ends and nobody waits for its answer.
+    pub(super) fn drop_ask(&mut self, leg: Leg, now: &Now) {
+        if let Some((outcome, _)) = self
+            .calls
+            .close_ask(leg, Outcome::bare(End::Cancelled), now)
+        {
+            self.outbox.append(outcome, now);
+        }
+    }
+
+    /// Sends an answer to an upstream whose transport still is the one that asked. What a client
+    /// said is withheld where the caller may not use the server any more: writing the record may
+    /// have taken as long as a collector does.
+    pub(super) fn tell_upstream(&mut self, to: &Questioner, line: Bytes, now: &Now) {
+        if self.links.transport(to.link) != to.transport {
+            return;
+        }
+        let line = match self.may_hear(to, now) {
+            true => line,
+            false => {
+                let why = "the client cannot be asked now";
+                msg::error_line(&to.id, -32603, why, None).into()
+            }
+        };
+        self.outbox.send_link(to.link, Upstream::Answer(line));
+    }
+
+    /// The same for news of a question that is open.
+    pub(super) fn tell_news(&mut self, to: &Questioner, line: Bytes, now: &Now) {
+        if self.links.transport(to.link) == to.transport && self.may_hear(to, now) {
+            self.outbox.send_link(to.link, Upstream::News(line));
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::outbox::{Instead, Level};
 use super::repeat::Same;
-use crate::audit::entry::{Body, CallFacts, End};
+use crate::audit::entry::{Body, CallFacts, ContextId, Correlation, End};
 use crate::clock::Now;
 use crate::ids::{CallId, LinkId};
 use crate::limits;
@@ -63,6 +63,51 @@ impl Method {
             | Self::Tool
             | Self::Unsubscribe => false,
         }
+    }
+}
+
+/// What is kept of a request that its upstream may want again, with what its client answered.
+#[derive(Debug)]
+pub(super) struct Again {
+    /// As it went up.
+    pub(super) line: Bytes,
+    pub(super) target: ContextId,
+    pub(super) client: ContextId,
+    pub(super) correlation: Correlation,
+    /// How often it was sent again.
+    pub(super) rounds: u32,
+}
+
+/// A call between two legs: its upstream wants input.
+#[derive(Debug)]
+pub(super) struct Suspended {
+    call: CallId,
+    legs: u16,
+    pub(super) origin: Origin,
+    pub(super) method: Method,
+    pub(super) era: Era,
+    pub(super) level: Option<Level>,
+    pub(super) access: Access,
+    pub(super) audit: AuditRule,
+    pub(super) again: Box<Again>,
+    /// What is left of its time.
+    pub(super) left_us: u64,
+}
+
+impl Suspended {
+    /// Its next leg.
+    pub(super) fn next_leg(&mut self) -> Leg {
+        let leg = self.legs;
+        self.legs = self.legs.saturating_add(1);
+        Leg {
+            call: self.call,
+            leg,
+        }
+    }
+
+    /// `tools/call`, whose refusals are results.
+    pub(super) fn is_tool(&self) -> bool {
+        self.method == Method::Tool
     }
 }
 
@@ -122,6 +167,11 @@ impl CallFacts {
 }
 
 impl Execution {
+    /// How many legs it has so far.
+    pub(super) fn legs(&self) -> u16 {
+        self.legs
+    }
+
     /// How it is recorded, its further legs too.
     pub(super) fn audit(&self) -> AuditRule {
         self.record.audit
@@ -147,7 +197,34 @@ pub(super) struct Execution {
     pub(super) uri: Option<Box<str>>,
     /// What it counts as, where the same call may be made only so often.
     same: Option<Same>,
+    /// What is kept of it, where its upstream may want it again.
+    pub(super) again: Option<Box<Again>>,
     deadline_us: u64,
+    pause: Pause,
+}
+
+/// When the time of a call stands still.
+#[derive(Debug)]
+struct Pause {
+    /// Questions that are open.
+    questions: u32,
+    /// Since when.
+    since_us: u64,
+    /// What was left of the call's time then.
+    left_us: u64,
+    /// For how much longer it may stand still.
+    patience_us: u64,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self {
+            questions: 0,
+            since_us: 0,
+            left_us: 0,
+            patience_us: limits::CALL_PAUSED_MS * 1000,
+        }
+    }
 }
 
 /// What is known when a call starts, beside its permit.
@@ -161,6 +238,7 @@ pub(super) struct Start {
     /// Longest time until the answer.
     pub(super) deadline_us: u64,
     pub(super) line: Bytes,
+    pub(super) again: Option<Box<Again>>,
 }
 
 /// How a call ended, for the record.
@@ -218,6 +296,8 @@ pub(super) struct Calls {
     outcomes: u64,
     /// No deadline is earlier than this.
     soonest_us: Option<u64>,
+    /// What is kept of requests that may be wanted again, in bytes.
+    kept_bytes: usize,
 }
 
 impl Calls {
@@ -266,7 +346,9 @@ impl Calls {
             uri,
             deadline_us,
             line,
+            again,
         } = start;
+        self.kept_bytes += again.as_ref().map_or(0, |again| again.line.len());
         if let Origin::Client { key: client, .. } = &origin {
             self.by_client.insert(client.clone(), key);
         }
@@ -288,15 +370,16 @@ impl Calls {
             level,
             uri,
             same: None,
+            again,
             deadline_us,
+            pause: Pause::default(),
         };
         let old = self.open.insert(key, execution);
         debug_assert!(old.is_none(), "request ids of a link are never given twice");
         Body::Intent(facts)
     }
 
-    /// Ends an execution; gives its outcome, to be appended at once.
-    pub(super) fn close(&mut self, key: Key, outcome: Outcome, now: &Now) -> Option<Closed> {
+    fn take(&mut self, key: Key) -> Option<Execution> {
         let execution = self.open.remove(&key)?;
         if let Origin::Client { key: client, .. } = &execution.origin {
             self.by_client.remove(client);
@@ -304,7 +387,80 @@ impl Calls {
         if self.open.is_empty() {
             self.soonest_us = None;
         }
+        let kept = execution.again.as_ref().map_or(0, |again| again.line.len());
+        self.kept_bytes = self.kept_bytes.saturating_sub(kept);
         self.outcomes += 1;
+        Some(execution)
+    }
+
+    /// Ends a leg of an execution that goes on once its upstream has what it wants; gives its
+    /// outcome, to be appended at once.
+    pub(super) fn suspend(
+        &mut self,
+        key: Key,
+        outcome: Outcome,
+        now: &Now,
+    ) -> Option<(Body, Suspended)> {
+        self.open.get(&key)?.again.as_ref()?;
+        let mut execution = self.take(key)?;
+        let suspended = Suspended {
+            call: execution.record.leg.call,
+            legs: execution.legs,
+            origin: execution.origin,
+            method: execution.method,
+            era: execution.era,
+            level: execution.level,
+            access: execution.access,
+            audit: execution.record.audit,
+            again: execution.again.take()?,
+            left_us: execution.deadline_us.saturating_sub(now.mono_us),
+        };
+        Some((execution.record.close(outcome, now), suspended))
+    }
+
+    /// What is kept of requests in flight that may be wanted again, in bytes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// A person is asked something for a call: its time stands still, for at most
+    /// [`limits::CALL_PAUSED_MS`] in all.
+    pub(super) fn pause(&mut self, key: Key, now: &Now) {
+        let Some(execution) = self.open.get_mut(&key) else {
+            return;
+        };
+        let pause = &mut execution.pause;
+        pause.questions += 1;
+        if pause.questions == 1 {
+            pause.since_us = now.mono_us;
+            pause.left_us = execution.deadline_us.saturating_sub(now.mono_us);
+            execution.deadline_us = execution.deadline_us.saturating_add(pause.patience_us);
+        }
+    }
+
+    /// It was answered, or is not asked any more: with the last such question time runs again.
+    pub(super) fn resume(&mut self, key: Key, now: &Now) {
+        let Some(execution) = self.open.get_mut(&key) else {
+            return;
+        };
+        let pause = &mut execution.pause;
+        if pause.questions == 0 {
+            return;
+        }
+        pause.questions -= 1;
+        if pause.questions == 0 {
+            let stood_us = now.mono_us.saturating_sub(pause.since_us);
+            pause.patience_us = pause.patience_us.saturating_sub(stood_us);
+            let deadline_us = now.mono_us.saturating_add(pause.left_us);
+            execution.deadline_us = execution.deadline_us.min(deadline_us);
+            let soonest = self.soonest_us.unwrap_or(u64::MAX);
+            self.soonest_us = Some(soonest.min(execution.deadline_us));
+        }
+    }
+
+    /// Ends an execution; gives its outcome, to be appended at once.
+    pub(super) fn close(&mut self, key: Key, outcome: Outcome, now: &Now) -> Option<Closed> {
+        let execution = self.take(key)?;
         let unmade = execution.same.filter(|_| outcome.end == End::NotSent);
         let audit = execution.record.audit;
         Some(Closed {
@@ -342,6 +498,11 @@ impl Calls {
         self.outcomes += 1;
         let fail_mode = record.audit.fail_mode;
         Some((record.close(outcome, now), fail_mode))
+    }
+
+    /// How the intent of a question may fail to be recorded.
+    pub(super) fn ask_fail_mode(&self, leg: Leg) -> Option<FailMode> {
+        Some(self.asks.get(&leg)?.audit.fail_mode)
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Execution> {

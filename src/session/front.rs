@@ -210,11 +210,7 @@ impl Machine {
         match Message::parse(line) {
             Ok(Message::Request(request)) => self.client_request(&request, Fate::Fresh, now),
             Ok(Message::Notification(notification)) => self.client_notification(&notification, now),
-            Ok(Message::Response(response)) => {
-                if !self.roots_answered(&response, now) {
-                    self.outbox.count("client-answer", now);
-                }
-            }
+            Ok(Message::Response(response)) => self.client_answers(&response, now),
             Err(rejected) => self.client_rejected(&rejected, now),
         }
     }
@@ -229,7 +225,8 @@ impl Machine {
                     .send_client(msg::error_line(id, code, &text, None));
             }
             // JSON-RPC answers neither
-            Kind::Notification | Kind::Response => {}
+            Kind::Notification => {}
+            Kind::Response => self.client_mumbles(rejected.id.as_deref(), now),
         }
     }
 
@@ -336,6 +333,7 @@ impl Machine {
     fn in_flight(&self, id: &Id<'_>) -> bool {
         let key = id.key();
         self.calls.of_client(&key).is_some()
+            || self.drives.has(&key)
             || self.links.waits(&key)
             || self.front.waits(&key)
             || self.listens.has(&key)
@@ -525,7 +523,7 @@ impl Machine {
             "notifications/initialized" => self.warn(now),
             "notifications/roots/list_changed" => self.roots_changed(),
             // progress can only be of requests to the client
-            "notifications/progress" => {}
+            "notifications/progress" => self.client_progress(notification, now),
             "notifications/cancelled" => self.client_cancels(notification, now),
             _ => self.outbox.count("unknown-notification", now),
         }
@@ -542,6 +540,8 @@ impl Machine {
         let key = id.key();
         if let Some(call) = self.calls.of_client(&key) {
             self.cancel(call, now);
+        } else if self.drives.has(&key) {
+            self.cancel_drive(&key, now);
         } else if self.listens.has(&key) {
             self.end_listen(&key, now);
         } else if self.links.forget(&key) {
@@ -600,6 +600,7 @@ impl Machine {
         for call in self.calls.select(|_, _| true) {
             self.abandon(call, now);
         }
+        self.abandon_drives(now);
         self.forget_asks(None, now);
         self.end_listens();
         self.end_links(now);

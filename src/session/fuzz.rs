@@ -413,7 +413,7 @@ impl World<'_> {
     /// The client says its roots, well or badly, whether it was asked or not; or that they changed.
     fn say_roots(&mut self) {
         let id = match self.byte() % 4 {
-            0 => "\"mcpshim-roots-1\"".to_owned(),
+            0 => "\"mcpshim-1\"".to_owned(),
             _ => self.question.clone(),
         };
         let line = match self.byte() % 5 {

@@ -30,6 +30,8 @@ const MINTED: u64 = 1 << 63;
 /// Something that waits for a link.
 #[derive(Debug)]
 pub(super) enum Waiting {
+    /// A call between two legs.
+    Driven { key: IdKey },
     /// A request of the client's.
     Request { key: IdKey, line: Vec<u8> },
     /// One resource of a `subscriptions/listen`.
@@ -39,6 +41,8 @@ pub(super) enum Waiting {
 impl Waiting {
     fn bytes(&self) -> usize {
         match self {
+            // its request is counted elsewhere
+            Self::Driven { .. } => 0,
             Self::Request { line, .. } => line.len(),
             Self::Resource { uri, .. } => uri.len(),
         }
@@ -75,6 +79,8 @@ struct Slot {
     level: Option<Level>,
     /// Questions of its transport that may be answered, and those that were refused.
     asks: [u32; 2],
+    /// What a person was sent to for it.
+    elicitations: VecDeque<Box<str>>,
     /// Which transport of its life it is.
     transport: u32,
     /// The highest request id given.
@@ -132,6 +138,46 @@ impl Links {
             slot.waiting_bytes = slot.waiting.iter().map(Waiting::bytes).sum();
         }
         found
+    }
+
+    /// Drops a call that waits to be sent again.
+    pub(super) fn forget_driven(&mut self, id: &IdKey) {
+        for slot in &mut self.slots {
+            slot.waiting
+                .retain(|one| !matches!(one, Waiting::Driven { key } if key == id));
+        }
+    }
+
+    /// Where a link is in its life.
+    pub(super) fn state(&self, id: LinkId) -> Option<LinkState> {
+        Some(self.seen(id)?.link.state())
+    }
+
+    /// Whether new calls to its server go to this link.
+    pub(super) fn is_current(&self, id: LinkId) -> bool {
+        self.seen(id).is_some_and(|slot| !slot.retired)
+    }
+
+    /// A person is sent somewhere for a server, under this id.
+    pub(super) fn elicits(&mut self, id: LinkId, elicitation: &str) {
+        if let Some(slot) = self.slot(id) {
+            if slot.elicitations.len() >= limits::ELICITATION_IDS {
+                slot.elicitations.pop_front();
+            }
+            slot.elicitations.push_back(elicitation.into());
+        }
+    }
+
+    /// Whether that is so, and is not over yet; it is then.
+    pub(super) fn elicited(&mut self, id: LinkId, elicitation: &str) -> bool {
+        let Some(slot) = self.slot(id) else {
+            return false;
+        };
+        let at = slot
+            .elicitations
+            .iter()
+            .position(|one| &**one == elicitation);
+        at.is_some_and(|at| slot.elicitations.remove(at).is_some())
     }
 
     /// Drops what waits for a `subscriptions/listen` that is over.
@@ -402,6 +448,7 @@ impl Machine {
             chores: Vec::new(),
             level: None,
             asks: [0; 2],
+            elicitations: VecDeque::new(),
             transport: 0,
             given: 0,
             credential: None,
@@ -728,6 +775,7 @@ impl Machine {
 
     fn resume(&mut self, waiting: Waiting, fate: Fate<'_>, now: &Now) {
         match waiting {
+            Waiting::Driven { key } => self.drive_resumes(&key, fate, now),
             Waiting::Request { line, .. } => {
                 if let Ok(Message::Request(request)) = Message::parse(&line) {
                     self.client_request(&request, fate, now);
@@ -867,6 +915,7 @@ impl Machine {
         }
         let (key, _) = self.links.describe(id);
         self.forget_asks(Some(id), now);
+        self.forget_drives(id, reason, now);
         for _ in 0..self.listens.lose(id) {
             self.links.released(id, now);
         }
@@ -1016,7 +1065,7 @@ impl Machine {
                     slot.link.owns(number)
                 });
                 if !owned {
-                    return self.answered(id, number, &response, now);
+                    return self.answered(id, number, &response, now, entropy);
                 }
                 let answer = match &response.body {
                     Body::Error {
@@ -1113,8 +1162,14 @@ impl Machine {
             "notifications/resources/updated" => self.resource_updated(id, notification, now),
             "notifications/tasks" => self.task_told(id, notification, now),
             "notifications/subscriptions/acknowledged" => self.acknowledged(id, notification, now),
-            // of a listen of ours (MCP 2026-07-28, cancellation)
-            "notifications/cancelled" => self.listen_withdrawn(id, notification, now),
+            // of a listen of ours (MCP 2026-07-28, cancellation), or of a question of its own
+            "notifications/cancelled" => match self.links.era(id) {
+                Some(Era::Stateless) => self.listen_withdrawn(id, notification, now),
+                Some(Era::Handshake(_)) | None => self.upstream_cancels(id, notification, now),
+            },
+            "notifications/elicitation/complete" => {
+                self.elicitation_complete(id, notification, now);
+            }
             _ => self.outbox.count("unknown-upstream-notification", now),
         }
     }

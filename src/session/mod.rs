@@ -8,11 +8,14 @@
 
 mod ask;
 mod call;
+mod drive;
 mod front;
 pub mod link;
 mod links;
 mod listen;
 mod outbox;
+mod question;
+mod relay;
 mod repeat;
 pub mod report;
 mod road;
@@ -24,10 +27,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::call::Calls;
+use self::drive::Drives;
 use self::front::Front;
 use self::links::Links;
 use self::listen::Listens;
 use self::outbox::Outbox;
+use self::question::Questions;
 use self::repeat::Repeats;
 use self::road::Routes;
 use self::roots::Roots;
@@ -227,6 +232,8 @@ pub struct Machine {
     listens: Listens,
     roots: Roots,
     tasks: Tasks,
+    questions: Questions,
+    drives: Drives,
     outbox: Outbox,
     edits: Edits,
     closing: bool,
@@ -258,6 +265,8 @@ impl Machine {
             listens: Listens::default(),
             roots: Roots::default(),
             tasks: Tasks::default(),
+            questions: Questions::default(),
+            drives: Drives::default(),
             outbox: Outbox::default(),
             edits: Edits::new(),
             closing: false,
@@ -316,7 +325,8 @@ impl Machine {
             Input::Wake => {
                 self.front_wake(now);
                 self.links_wake(now);
-                self.roots_wake(now);
+                self.questions_wake(now);
+                self.drives_wake(now);
                 self.listens_wake(now);
                 self.time_out(now);
                 self.outbox.flush(now, false);
@@ -338,6 +348,7 @@ impl Machine {
         self.routes.clear();
         self.links_follow(now);
         self.decide_held(&old, now);
+        self.questions_follow(&old, now);
         self.lists_moved(old, now);
         self.warn(now);
     }
@@ -357,7 +368,8 @@ impl Machine {
             self.front.next_wakeup(),
             self.links.next_wakeup(),
             self.listens.next_wakeup(),
-            self.roots.next_wakeup(),
+            self.questions.next_wakeup(),
+            self.drives.next_wakeup(),
             self.calls.next_wakeup(),
             self.outbox.next_wakeup(),
         ]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ask::Questioner;
 use super::call::Key;
-use super::roots::Asker;
 use super::{Output, Ticket};
 use crate::audit::entry::{Body, Context, ContextId, Entry};
 use crate::clock::Now;
@@ -26,6 +26,8 @@ pub(super) enum Upstream {
     Call(Bytes),
     /// The answer to a question of its own. Its outcome is recorded.
     Answer(Bytes),
+    /// How far the client is with a question of its own. Its intent is recorded.
+    News(Bytes),
     /// What a link or the machine says for itself: no client payload.
     Housekeeping(Housekeeping),
 }
@@ -88,7 +90,7 @@ impl Level {
 impl Upstream {
     fn into_line(self) -> Bytes {
         match self {
-            Self::Answer(line) | Self::Call(line) => line,
+            Self::Answer(line) | Self::Call(line) | Self::News(line) => line,
             Self::Housekeeping(Housekeeping::Cancel(id)) => msg::notification_line(
                 "notifications/cancelled",
                 Some(&format!("{{\"requestId\":{id}}}")),
@@ -133,9 +135,11 @@ pub(super) enum Held {
     Call(Key),
     /// The end of the session, after its last entry.
     Done,
+    /// A question to the client, after its intent.
+    Question(u64),
     /// The answer to an upstream, after its outcome.
     Told {
-        to: Asker,
+        to: Questioner,
         line: Bytes,
         fail_mode: FailMode,
         /// What it gets when the outcome could not be recorded.

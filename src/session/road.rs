@@ -13,17 +13,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Machine;
+use super::ask;
 use super::call::{Closed, Key, Method, Origin, Outcome, Stage, Start};
 use super::front::{Asker, SERVER_INFO};
-use super::link::CLIENT_INFO;
+use super::link::{self, CLIENT_INFO};
 use super::links::{Readiness, Waiting};
 use super::outbox::{Held, Housekeeping, Instead, Upstream};
+use super::question;
 use super::repeat::Same;
 use super::tasks::{self, Tasked};
 use crate::audit::entry::Body as Record;
 use crate::audit::entry::{CallFacts, CallerContext, Context, ContextId, End, TargetKind};
 use crate::catalog::STATUS_TOOL;
-use crate::clock::Now;
+use crate::clock::{Entropy, Now};
 use crate::identity::Caller;
 use crate::ids::{Digest, ExposedName, LinkId, RoleName, ServerKey};
 use crate::inspect::{self, Finding};
@@ -587,6 +589,11 @@ impl Machine {
         let rule = self.rule_context(started, now);
         let mut facts = self.facts(ask, route.target, rule, started.audit, content, now);
         facts.credential = self.links.credential(link);
+        let asks = matches!(ask.method, Method::Prompt | Method::Read | Method::Tool);
+        let again = match (ask.asker.era, era) {
+            (Era::Handshake(_), Era::Stateless) if asks => self.kept(&line, &facts),
+            (Era::Handshake(_) | Era::Stateless, _) => None,
+        };
         let params = request.params.as_ref();
         let start = Start {
             origin: match ask.method {
@@ -609,6 +616,7 @@ impl Machine {
             uri: uri.map(Into::into),
             deadline_us: now.mono_us + route.server.limits.call_ms * 1000,
             line,
+            again,
         };
         self.wants_level(link, start.level);
         if ask.method == Method::Tool && ask.asker.follows_tasks() {
@@ -798,7 +806,7 @@ impl Machine {
         id
     }
 
-    fn rule_context(&mut self, started: &Started<'_>, now: &Now) -> ContextId {
+    pub(super) fn rule_context(&mut self, started: &Started<'_>, now: &Now) -> ContextId {
         let known = self.routes.rules.iter();
         let mut known =
             known.filter(|(rule, role, _)| *rule == started.rule.id && *role == started.role);
@@ -897,7 +905,14 @@ impl Machine {
     // ---- down
 
     /// Takes an upstream's answer to a call.
-    pub(super) fn answered(&mut self, link: LinkId, id: u64, response: &Response<'_>, now: &Now) {
+    pub(super) fn answered(
+        &mut self,
+        link: LinkId,
+        id: u64,
+        response: &Response<'_>,
+        now: &Now,
+        entropy: &mut dyn Entropy,
+    ) {
         let key = Key { link, id };
         let Some(call) = self.calls.get(key) else {
             // to a call that was cancelled or timed out, a second time, or to nothing
@@ -926,10 +941,21 @@ impl Machine {
             let content = Content(copied(response.line, &span));
             return self.listen_answered(key, end, content, now);
         };
+        if let (Body::Result(result), Era::Handshake(_)) = (&response.body, to)
+            && era::asks_input(result, from)
+        {
+            return self.drive(key, response, result, now, entropy);
+        }
         let client = client.clone();
         let tasked = match &response.body {
             Body::Result(result) => self.task_in(key, result),
             Body::Error { .. } => Tasked::No,
+        };
+        let to_address = match (&response.body, to) {
+            (Body::Error { code, object, .. }, Era::Handshake(_)) if *code == era::URL_REQUIRED => {
+                Some(self.elicits_in_error(link, object, from))
+            }
+            (Body::Error { .. } | Body::Result(_), _) => None,
         };
         let edits = &mut self.edits;
         edits.clear();
@@ -965,14 +991,26 @@ impl Machine {
                 },
             ) => match era::error(*code, message, object.get("data"), from, to) {
                 ErrorAs::Code(mapped) => {
-                    if mapped != *code
-                        && let Some(span) = object.value_span("code")
-                    {
-                        edits.replace(span, &mapped.to_string());
+                    if let Some(labels) = to_address {
+                        for (at, label) in labels.iter().flatten() {
+                            edits.replace(*at..*at, label);
+                        }
+                        // the client cannot open it, or the organisation does not let it be asked
+                        match labels {
+                            Some(_) => Reply::Edited,
+                            None => Reply::Text(era::open_first(message, object.get("data"))),
+                        }
+                    } else {
+                        if mapped != *code
+                            && let Some(span) = object.value_span("code")
+                        {
+                            edits.replace(span, &mapped.to_string());
+                        }
+                        Reply::Edited
                     }
-                    Reply::Edited
                 }
                 ErrorAs::Text(text) => Reply::Text(text),
+                ErrorAs::Lacks(text) => Reply::Failure(text, object.get("data")),
             },
         };
         let (line, content) = match reply {
@@ -987,8 +1025,12 @@ impl Machine {
                 };
                 (line, content)
             }
+            Reply::Failure(text, data) => (
+                failed(&client, to, method == Method::Tool, &text, data).into(),
+                copied(response.line, &span),
+            ),
             Reply::Text(text) => (
-                failed(&client, to, method == Method::Tool, &text).into(),
+                failed(&client, to, method == Method::Tool, &text, None).into(),
                 copied(response.line, &span),
             ),
         };
@@ -1004,8 +1046,52 @@ impl Machine {
         self.settle(key, outcome, Some(line), now);
     }
 
+    /// A server wants a person to open an address before a call (2025-11-25, error -32042): where
+    /// its questions begin in the line, and who says it asks. `None` where the client cannot be
+    /// asked that, or not by this server.
+    fn elicits_in_error(
+        &mut self,
+        link: LinkId,
+        error: &Object<'_>,
+        from: Era,
+    ) -> Option<Vec<(usize, String)>> {
+        let server = self.server_of(link)?;
+        let may = link::allowed(&server)
+            .and(self.front.can)
+            .covers(era::Asked::Url);
+        if !may || !matches!(from, Era::Handshake(_)) {
+            return None;
+        }
+        let data = error.object("data").ok()??;
+        let list = data.value_span("elicitations")?;
+        let asked = raw::elements(data.get("elicitations")?).ok()?;
+        if asked.is_empty() || asked.len() > limits::INPUT_REQUESTS {
+            return None;
+        }
+        let base = data.get("elicitations")?;
+        let mut labels = Vec::new();
+        let mut ids = Vec::new();
+        for one in asked {
+            let at = list.start + raw::place(base, one)?.start;
+            let one = Object::parse(one).ok()?;
+            let text = |key: &str| one.text(key);
+            if ask::is_ambiguous(&one) || !text("url").is_some_and(|url| question::is_web(&url)) {
+                return None;
+            }
+            text("message")?;
+            let label = format!("[{}] ", server.key);
+            labels.push((at + one.value_span("message")?.start + 1, label));
+            ids.push(text("elicitationId")?.into_owned());
+        }
+        for id in ids.iter().filter(|id| id.len() <= limits::ID_BYTES) {
+            self.links.elicits(link, id);
+        }
+        Some(labels)
+    }
+
     /// Closes a call, records its outcome and holds the client's answer until that is done.
     pub(super) fn settle(&mut self, key: Key, outcome: Outcome, line: Option<Bytes>, now: &Now) {
+        let end = outcome.end;
         let Some(closed) = self.calls.close(key, outcome, now) else {
             return;
         };
@@ -1015,6 +1101,7 @@ impl Machine {
         self.tasks.over(key);
         let stood = matches!(closed.origin, Origin::Standing);
         self.outbox.append(closed.body, now);
+        self.call_ended(key, end, now);
         if let (Some(line), Some(instead)) = (line, instead) {
             self.outbox.hold(Held::Answer {
                 line,
@@ -1038,7 +1125,7 @@ impl Machine {
         let line = match &call.origin {
             Origin::Client { id, .. } => {
                 let tool = call.method == Method::Tool;
-                Some(failed(id, call.era, tool, text).into())
+                Some(failed(id, call.era, tool, text, None).into())
             }
             Origin::Listen | Origin::Standing => None,
         };
@@ -1094,7 +1181,8 @@ impl Machine {
                 Held::Answer { line, .. } => self.outbox.send_client(line),
                 Held::Call(key) => self.let_go(key, now),
                 Held::Done => self.outbox.push(super::Output::Done),
-                Held::Told { to, line, .. } => self.tell_upstream(&to, line),
+                Held::Question(number) => self.question_recorded(number),
+                Held::Told { to, line, .. } => self.tell_upstream(&to, line, now),
             }
         }
     }
@@ -1141,9 +1229,10 @@ impl Machine {
                     ..
                 } => {
                     self.outbox.count("unrecorded", now);
-                    self.tell_upstream(&to, line);
+                    self.tell_upstream(&to, line, now);
                 }
-                Held::Told { to, instead, .. } => self.tell_upstream(&to, instead),
+                Held::Question(number) => self.question_unrecorded(number, now),
+                Held::Told { to, instead, .. } => self.tell_upstream(&to, instead, now),
             }
         }
     }
@@ -1193,11 +1282,7 @@ impl Machine {
     /// none of them is sent: their intents name the caller of before.
     pub(super) fn decide_held(&mut self, before: &Snapshot, now: &Now) {
         let snapshot = Arc::clone(&self.snapshot);
-        let same = match (before.caller(), snapshot.caller()) {
-            (Some(before), Some(now)) => before.is_same(now),
-            // nobody is refused everything
-            (None, _) | (_, None) => true,
-        };
+        let same = is_same_caller(before, &snapshot);
         let held = self
             .calls
             .select(|_, call| matches!(call.stage, Stage::Held(_)));
@@ -1268,8 +1353,28 @@ fn repeated(route: &Route, limit: RepeatLimit, seconds: u64) -> Denial {
     Denial::new(DenialCode::Repeated, text)
 }
 
+/// Whether the same person or agent calls under both.
+pub(super) fn is_same_caller(before: &Snapshot, after: &Snapshot) -> bool {
+    match (before.caller(), after.caller()) {
+        (Some(before), Some(after)) => before.is_same(after),
+        // nobody is refused everything
+        (None, _) | (_, None) => true,
+    }
+}
+
+/// How a refusal is told of a call that was sent before: not [`Denial::client_text`], which may
+/// say that nothing was.
+pub(super) fn refused_later(denial: &Denial) -> String {
+    format!(
+        "Refused, the call does not go on and may have taken effect in part: {}.",
+        denial.sentence
+    )
+}
+
 /// What the client gets for an answer.
-enum Reply {
+enum Reply<'a> {
+    /// A failure with this text, and the error's own data where no tool result says it.
+    Failure(String, Option<&'a str>),
     /// The upstream's line with the edits made.
     Edited,
     /// A failure with this text.
@@ -1292,16 +1397,16 @@ fn span_in_listen(request: &Request<'_>, uri: &str) -> Option<Range<usize>> {
 }
 
 /// A tool result that says what went wrong, or an error where there is no tool.
-fn failed(id: &str, era: Era, tool: bool, text: &str) -> Vec<u8> {
+pub(super) fn failed(id: &str, era: Era, tool: bool, text: &str, data: Option<&str>) -> Vec<u8> {
     if !tool {
-        return msg::error_line(id, -32603, text, None);
+        return msg::error_line(id, -32603, text, data);
     }
     let result = era::own_result(&tool_text(text), era, false, SERVER_INFO, None);
     msg::result_line(id, &result)
 }
 
 /// The same for a refusal, with its code.
-fn denied(id: &str, era: Era, tool: bool, code: &str, text: &str) -> Vec<u8> {
+pub(super) fn denied(id: &str, era: Era, tool: bool, code: &str, text: &str) -> Vec<u8> {
     let note = format!("{{\"code\":\"{code}\"}}");
     if !tool {
         return msg::error_line(id, DENIED, text, Some(&note));

@@ -10,19 +10,18 @@
 //!                                         └─no─▶ roots/list to the client ─┘
 //! ```
 
-use bytes::Bytes;
-
 use super::Machine;
-use super::ask::{Question, Refusal};
+use super::ask::{Question, Questioner, Refusal};
 use super::call::{Key, Leg, Outcome};
-use super::outbox::{Held, Housekeeping, Upstream};
+use super::outbox::{Housekeeping, Upstream};
+use super::question::{self, Purpose};
 use crate::audit::entry::End;
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
 use crate::registry::doc::ServerDoc;
 use crate::secret::Content;
-use crate::wire::msg::{self, Body, Request, Response};
+use crate::wire::msg::{self, Body, IdKey, Request, Response};
 use crate::wire::raw::{self, Object};
 
 /// What the session knows of where the client works.
@@ -33,8 +32,6 @@ pub(super) struct Roots {
     /// What it said last: a JSON array.
     known: Option<String>,
     asked: Option<Asked>,
-    /// Questions to the client so far.
-    questions: u64,
     waiting: Vec<Wait>,
     /// For clients that have none: a JSON array.
     project: Option<String>,
@@ -43,9 +40,6 @@ pub(super) struct Roots {
 /// The question to the client that is open.
 #[derive(Debug)]
 struct Asked {
-    /// Its id token.
-    id: String,
-    until_us: u64,
     /// They changed meanwhile: what is answered does not count.
     stale: bool,
 }
@@ -53,16 +47,8 @@ struct Asked {
 /// An upstream that waits for the answer.
 #[derive(Debug)]
 struct Wait {
-    to: Asker,
+    to: Questioner,
     leg: Leg,
-}
-
-/// Who asked: one transport of one link, with this id token.
-#[derive(Debug, Clone)]
-pub(super) struct Asker {
-    pub(super) link: LinkId,
-    pub(super) transport: u32,
-    id: Box<str>,
 }
 
 impl Roots {
@@ -70,10 +56,6 @@ impl Roots {
     pub(super) fn opened(&mut self, offered: bool) {
         self.offered = offered;
         self.known = None;
-    }
-
-    pub(super) fn next_wakeup(&self) -> Option<u64> {
-        Some(self.asked.as_ref()?.until_us)
     }
 }
 
@@ -110,11 +92,7 @@ impl Machine {
         let facts = self.ask_facts(&ask, leg, "roots", now);
         let intent = self.calls.open_ask(facts, now);
         self.outbox.append(intent, now);
-        let to = Asker {
-            link,
-            transport: self.links.transport(link),
-            id: request.id.raw().into(),
-        };
+        let to = self.questioner(link, server, during, request);
         let wait = Wait { to, leg };
         let roots = &self.roots;
         match (&roots.known, roots.offered) {
@@ -141,27 +119,18 @@ impl Machine {
         if self.roots.asked.is_some() {
             return;
         }
-        self.roots.questions += 1;
-        let id = format!("\"mcpshim-roots-{}\"", self.roots.questions);
-        let line = msg::request_line(&id, "roots/list", None);
-        self.roots.asked = Some(Asked {
-            id,
-            until_us: now.mono_us + limits::ROOTS_MS * 1000,
-            stale: false,
-        });
+        let Some(number) = self.questions.open(Purpose::Roots, limits::ROOTS_MS, now) else {
+            return self.tell_waiting(Err("the client is asked too much"), now);
+        };
+        let line = msg::request_line(&question::token(number), "roots/list", None);
+        self.roots.asked = Some(Asked { stale: false });
         self.outbox.send_client(line);
     }
 
-    /// The client answers something; false when it was not asked for.
-    pub(super) fn roots_answered(&mut self, response: &Response<'_>, now: &Now) -> bool {
-        let id = response.id.as_ref().map(msg::Id::raw);
-        let asked = self.roots.asked.take_if(|asked| id == Some(&asked.id));
-        let Some(asked) = asked else {
-            return false;
-        };
-        if asked.stale {
-            self.ask_client(now);
-            return true;
+    /// The client says them, or that it does not.
+    pub(super) fn roots_answered(&mut self, response: &Response<'_>, now: &Now) {
+        if self.roots.asked.take().is_some_and(|asked| asked.stale) {
+            return self.ask_client(now);
         }
         let said = match &response.body {
             Body::Error { .. } => Err("the client refuses to say its roots"),
@@ -173,7 +142,12 @@ impl Machine {
         };
         self.roots.known = said.as_ref().ok().cloned();
         self.tell_waiting(said.as_deref().map_err(|why| *why), now);
-        true
+    }
+
+    /// The client does not say them.
+    pub(super) fn roots_failed(&mut self, why: &str, now: &Now) {
+        self.roots.asked = None;
+        self.tell_waiting(Err(why), now);
     }
 
     fn tell_waiting(&mut self, said: Result<&str, &str>, now: &Now) {
@@ -184,33 +158,17 @@ impl Machine {
 
     /// Answers one upstream, once the answer is recorded.
     fn say_roots(&mut self, wait: Wait, said: Result<&str, &str>, now: &Now) {
-        let refusal = |why: &str| Bytes::from(msg::error_line(&wait.to.id, -32603, why, None));
-        let (end, content, line) = match said {
+        match said {
             Ok(roots) => {
                 let result = format!("{{\"roots\":{roots}}}");
                 let line = msg::result_line(&wait.to.id, &result);
-                (End::Ok, Content(result.into()), line.into())
+                let outcome = Outcome {
+                    end: End::Ok,
+                    content: Content(result.into()),
+                };
+                self.tell(wait.to, wait.leg, outcome, line.into(), now);
             }
-            Err(why) => (End::Error(-32603), Content::default(), refusal(why)),
-        };
-        let instead = refusal("the answer could not be recorded");
-        let outcome = Outcome { end, content };
-        let Some((outcome, fail_mode)) = self.calls.close_ask(wait.leg, outcome, now) else {
-            return;
-        };
-        self.outbox.append(outcome, now);
-        self.outbox.hold(Held::Told {
-            to: wait.to,
-            line,
-            fail_mode,
-            instead,
-        });
-    }
-
-    /// Sends an answer to an upstream whose transport still is the one that asked.
-    pub(super) fn tell_upstream(&mut self, to: &Asker, line: Bytes) {
-        if self.links.transport(to.link) == to.transport {
-            self.outbox.send_link(to.link, Upstream::Answer(line));
+            Err(why) => self.tell_error(wait.to, wait.leg, End::Error(-32603), why, now),
         }
     }
 
@@ -226,22 +184,22 @@ impl Machine {
         }
     }
 
-    pub(super) fn roots_wake(&mut self, now: &Now) {
-        let due = |asked: &mut Asked| asked.until_us <= now.mono_us;
-        if self.roots.asked.take_if(due).is_some() {
-            self.tell_waiting(Err("the client did not say its roots in time"), now);
+    /// An upstream takes its question back.
+    pub(super) fn roots_cancelled(&mut self, link: LinkId, id: &IdKey, now: &Now) {
+        let this = |wait: &mut Wait| wait.to.link == link && wait.to.key == *id;
+        let gone: Vec<Wait> = self.roots.waiting.extract_if(.., this).collect();
+        for wait in gone {
+            self.drop_ask(wait.leg, now);
         }
     }
 
     /// A transport is gone, and its questions with it; all of them when the session ends.
     pub(super) fn forget_asks(&mut self, of: Option<LinkId>, now: &Now) {
+        self.forget_relays(of, now);
         let gone = |wait: &mut Wait| of.is_none_or(|link| wait.to.link == link);
         let gone: Vec<Wait> = self.roots.waiting.extract_if(.., gone).collect();
         for wait in gone {
-            let outcome = Outcome::bare(End::Cancelled);
-            if let Some((outcome, _)) = self.calls.close_ask(wait.leg, outcome, now) {
-                self.outbox.append(outcome, now);
-            }
+            self.drop_ask(wait.leg, now);
         }
     }
 }

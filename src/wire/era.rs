@@ -603,11 +603,17 @@ fn keep_private(edits: &mut Edits, result: &Object<'_>, cacheable: bool, append:
     edits.object(result, change, append);
 }
 
+/// The error of 2025-11-25 that wants addresses opened first (`UrlElicitationRequired`).
+pub const URL_REQUIRED: i64 = -32042;
+
 /// What an upstream's error becomes for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorAs {
     /// The same, with this code.
     Code(i64),
+    /// For `tools/call`: a result with `isError` and this text. For other methods: `InternalError`
+    /// with the same data. The client lacks something.
+    Lacks(String),
     /// For `tools/call`: a result with `isError` and this text, because no error code of the
     /// client's era says it. For other methods: `InternalError` with the same data.
     Text(String),
@@ -629,21 +635,52 @@ pub fn error(code: i64, message: &str, data: Option<&str>, from: Era, to: Era) -
         // ResourceNotFound became InvalidParams
         (Era::Handshake(_), Era::Stateless, -32002) => ErrorAs::Code(-32602),
         // UrlElicitationRequired: 2025-11-25 only
-        (Era::Handshake(_), Era::Handshake(Revision::V2025_11_25), -32042) => ErrorAs::Code(code),
-        (Era::Handshake(_), _, -32042) => {
-            let urls = urls(data).join(" ");
-            ErrorAs::Text(format!(
-                "{message}. Open this address, then call again: {urls}"
+        (Era::Handshake(_), Era::Handshake(Revision::V2025_11_25), URL_REQUIRED) => {
+            ErrorAs::Code(code)
+        }
+        (Era::Handshake(_), _, URL_REQUIRED) => ErrorAs::Text(open_first(message, data)),
+        // MissingRequiredClientCapability: the client's own affair in its own era
+        (Era::Stateless, Era::Handshake(_), -32021) => {
+            let needs = lacking(data).join(", ");
+            let needs = if needs.is_empty() {
+                "something"
+            } else {
+                &needs
+            };
+            ErrorAs::Lacks(format!(
+                "The server needs {needs} of the client, which this client does not offer or the \
+                 organisation does not let this server use: {message}"
             ))
         }
-        // MissingRequiredClientCapability: the client's own affair in its own era
-        (Era::Stateless, Era::Handshake(_), -32021) => ErrorAs::Text(format!(
-            "The server needs something of the client that this connection cannot carry: {message}"
-        )),
         // HeaderMismatch, UnsupportedProtocolVersion: between mcpshim and the upstream
         (Era::Stateless, _, -32020 | -32022) => ErrorAs::Code(-32603),
         _ => ErrorAs::Code(code),
     }
+}
+
+/// What a client of another revision is told of a `UrlElicitationRequired` error.
+#[must_use]
+pub fn open_first(message: &str, data: Option<&str>) -> String {
+    let urls = urls(data).join(" ");
+    format!("{message}. Open this address, then call again: {urls}")
+}
+
+/// What the data of a `MissingRequiredClientCapability` error names.
+fn lacking(data: Option<&str>) -> Vec<String> {
+    let data = data.and_then(|data| Object::parse(data).ok());
+    let needs = data.and_then(|data| data.object("requiredCapabilities").ok()?);
+    let names = needs.iter().flat_map(Object::members);
+    names
+        .take(8)
+        .map(|(name, _)| name.chars().take(64).collect())
+        .collect()
+}
+
+/// Whether a result asks for input before its call goes on (MCP 2026-07-28, multi-round-trip
+/// requests).
+#[must_use]
+pub fn asks_input(result: &Object<'_>, from: Era) -> bool {
+    from == Era::Stateless && result.text("resultType").as_deref() == Some("input_required")
 }
 
 /// The addresses in the data of a `UrlElicitationRequired` error.

@@ -89,6 +89,14 @@ impl<'a> Id<'a> {
     }
 }
 
+impl IdKey {
+    /// The id a token means; `None` for what is no id.
+    #[must_use]
+    pub fn of_token(token: &str) -> Option<Self> {
+        Some(Id::parse(token).ok()?.key())
+    }
+}
+
 /// A message's `params`.
 #[derive(Debug)]
 pub struct Params<'a> {

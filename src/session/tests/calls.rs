@@ -48,14 +48,14 @@ fn handshake_client_to_stateless_upstream() {
     ! intent 2 beta(2026-07-28)/echo by rule#2 eng
     »beta {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"old","version":"3"},"io.modelcontextprotocol/clientCapabilities":{}}}}
     «beta {"jsonrpc":"2.0","id":7,"result":{"resultType":"input_required","inputRequests":{}}}
-    ! outcome 2 Ok {"resultType":"input_required","inputRequests":{}}
-    < {"jsonrpc":"2.0","id":"b","result":{"content":[{"type":"text","text":"the server's answer was dropped: it asks for input, which a client of this protocol version cannot give"}],"isError":true}}
+    ! outcome 2 Input {"resultType":"input_required","inputRequests":{}}
+    < {"jsonrpc":"2.0","id":"b","result":{"content":[{"type":"text","text":"server beta asks for input, but it asks for nothing"}],"isError":true}}
     > {"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"beta_echo"}}
     ! intent 3 beta(2026-07-28)/echo by rule#2 eng
     »beta {"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"old","version":"3"},"io.modelcontextprotocol/clientCapabilities":{}}}}
     «beta {"jsonrpc":"2.0","id":8,"error":{"code":-32021,"message":"needs elicitation","data":{}}}
     ! outcome 3 error -32021 {"code":-32021,"message":"needs elicitation","data":{}}
-    < {"jsonrpc":"2.0","id":"c","result":{"content":[{"type":"text","text":"The server needs something of the client that this connection cannot carry: needs elicitation"}],"isError":true}}
+    < {"jsonrpc":"2.0","id":"c","result":{"content":[{"type":"text","text":"The server needs something of the client, which this client does not offer or the organisation does not let this server use: needs elicitation"}],"isError":true}}
     "#);
 }
 

@@ -15,7 +15,9 @@
     reason = "what a test does not expect should stop it"
 )]
 
+mod asks;
 mod calls;
+mod drive;
 mod eras;
 mod laws;
 mod lossless;
@@ -268,6 +270,10 @@ impl Rig {
             other => panic!("not a rule: {other:?}"),
         };
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let leg = |call: u64, leg: u16| match leg {
+            0 => call.to_string(),
+            leg => format!("{call}.{leg}"),
+        };
         Some(match body {
             Body::Context(id, context) => {
                 assert_eq!(id.0 as usize, self.contexts.len() + 1, "contexts are dense");
@@ -289,7 +295,7 @@ impl Rig {
                 let tool_use = ids.tool_use_id.as_deref().unwrap_or_default();
                 format!(
                     "intent {} {} by {} {} {tool_use}",
-                    facts.call.0,
+                    leg(facts.call.0, facts.leg),
                     target(&facts.target),
                     rule(&facts.rule),
                     said(&facts.content.0)
@@ -300,13 +306,18 @@ impl Rig {
             Body::Link { code, .. } => format!("link {code}"),
             Body::Loss { code, count } => format!("loss {code} {count}"),
             Body::Outcome {
-                call, end, content, ..
+                call,
+                leg: of,
+                end,
+                content,
+                ..
             } => {
                 let end = match end {
                     End::Error(code) => format!("error {code}"),
                     other => format!("{other:?}"),
                 };
-                format!("outcome {} {end} {}", call.0, said(&content.0))
+                let call = leg(call.0, *of);
+                format!("outcome {call} {end} {}", said(&content.0))
                     .trim_end()
                     .to_owned()
             }

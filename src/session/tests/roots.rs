@@ -25,15 +25,15 @@ fn a_client_that_has_roots_is_asked_once_and_its_words_are_passed_on() {
     insta::assert_snapshot!(rig.play(&format!(
         r#"{ASK}
         «alpha {{"jsonrpc":"2.0","id":2,"method":"roots/list","params":{{}}}}
-        > {{"jsonrpc":"2.0","id":"mcpshim-roots-1","result":{{"roots":[ {{"uri":"file:///x","name":"\u0058","z":1.50}} ],"_meta":{{}}}}}}
+        > {{"jsonrpc":"2.0","id":"mcpshim-1","result":{{"roots":[ {{"uri":"file:///x","name":"\u0058","z":1.50}} ],"_meta":{{}}}}}}
         «alpha {{"jsonrpc":"2.0","id":3,"method":"roots/list"}}"#
     )), @r#"
     «alpha {"jsonrpc":"2.0","id":"r1","method":"roots/list"}
     ! intent 2 alpha(2025-11-25)/roots/list by roots
-    < {"jsonrpc":"2.0","id":"mcpshim-roots-1","method":"roots/list"}
+    < {"jsonrpc":"2.0","id":"mcpshim-1","method":"roots/list"}
     «alpha {"jsonrpc":"2.0","id":2,"method":"roots/list","params":{}}
     ! intent 3 alpha(2025-11-25)/roots/list by roots {}
-    > {"jsonrpc":"2.0","id":"mcpshim-roots-1","result":{"roots":[ {"uri":"file:///x","name":"\u0058","z":1.50} ],"_meta":{}}}
+    > {"jsonrpc":"2.0","id":"mcpshim-1","result":{"roots":[ {"uri":"file:///x","name":"\u0058","z":1.50} ],"_meta":{}}}
     ! outcome 2 Ok {"roots":[ {"uri":"file:///x","name":"\u0058","z":1.50} ]}
     ! outcome 3 Ok {"roots":[ {"uri":"file:///x","name":"\u0058","z":1.50} ]}
     »alpha {"jsonrpc":"2.0","id":"r1","result":{"roots":[ {"uri":"file:///x","name":"\u0058","z":1.50} ]}}
@@ -48,19 +48,19 @@ fn a_client_that_has_roots_is_asked_once_and_its_words_are_passed_on() {
         r#"> {{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}}
         {ASK}
         > {{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}}
-        > {{"jsonrpc":"2.0","id":"mcpshim-roots-2","result":{{"roots":[]}}}}
-        > {{"jsonrpc":"2.0","id":"mcpshim-roots-3","result":{{"roots":[]}}}}"#
+        > {{"jsonrpc":"2.0","id":"mcpshim-2","result":{{"roots":[]}}}}
+        > {{"jsonrpc":"2.0","id":"mcpshim-3","result":{{"roots":[]}}}}"#
     )), @r#"
     > {"jsonrpc":"2.0","method":"notifications/roots/list_changed"}
     »alpha {"jsonrpc":"2.0","method":"notifications/roots/list_changed"}
     «alpha {"jsonrpc":"2.0","id":"r1","method":"roots/list"}
     ! intent 5 alpha(2025-11-25)/roots/list by roots
-    < {"jsonrpc":"2.0","id":"mcpshim-roots-2","method":"roots/list"}
+    < {"jsonrpc":"2.0","id":"mcpshim-2","method":"roots/list"}
     > {"jsonrpc":"2.0","method":"notifications/roots/list_changed"}
     »alpha {"jsonrpc":"2.0","method":"notifications/roots/list_changed"}
-    > {"jsonrpc":"2.0","id":"mcpshim-roots-2","result":{"roots":[]}}
-    < {"jsonrpc":"2.0","id":"mcpshim-roots-3","method":"roots/list"}
-    > {"jsonrpc":"2.0","id":"mcpshim-roots-3","result":{"roots":[]}}
+    > {"jsonrpc":"2.0","id":"mcpshim-2","result":{"roots":[]}}
+    < {"jsonrpc":"2.0","id":"mcpshim-3","method":"roots/list"}
+    > {"jsonrpc":"2.0","id":"mcpshim-3","result":{"roots":[]}}
     ! outcome 5 Ok {"roots":[]}
     »alpha {"jsonrpc":"2.0","id":"r1","result":{"roots":[]}}
     "#);
@@ -127,7 +127,7 @@ fn a_client_that_does_not_answer_well_or_in_time_is_not_waited_for() {
         // the next question asks again
         let again = rig.play(ASK);
         assert!(
-            again.contains(r#"< {"jsonrpc":"2.0","id":"mcpshim-roots-2""#),
+            again.contains(r#"< {"jsonrpc":"2.0","id":"mcpshim-2""#),
             "{again}"
         );
     };
@@ -141,21 +141,19 @@ fn a_client_that_does_not_answer_well_or_in_time_is_not_waited_for() {
         r#""result":{"roots":[{"uri":"file:///a","uri":"file:///b"}]}"#,
     ];
     for body in wrong {
-        refused(&format!(
-            r#"> {{"jsonrpc":"2.0","id":"mcpshim-roots-1",{body}}}"#
-        ));
+        refused(&format!(r#"> {{"jsonrpc":"2.0","id":"mcpshim-1",{body}}}"#));
     }
     let many: Vec<String> = (0..300)
         .map(|n| format!(r#"{{"uri":"file:///{n}"}}"#))
         .collect();
     let many = many.join(",");
     refused(&format!(
-        r#"> {{"jsonrpc":"2.0","id":"mcpshim-roots-1","result":{{"roots":[{many}]}}}}"#
+        r#"> {{"jsonrpc":"2.0","id":"mcpshim-1","result":{{"roots":[{many}]}}}}"#
     ));
     // an answer nobody asked for, or a late one, is counted
     let mut rig = rig(r#"{"roots":{}}"#);
     let stray = rig.play(
-        r#"> {"jsonrpc":"2.0","id":"mcpshim-roots-1","result":{"roots":[{"uri":"file:///evil"}]}}
+        r#"> {"jsonrpc":"2.0","id":"mcpshim-1","result":{"roots":[{"uri":"file:///evil"}]}}
         +3000"#,
     );
     assert!(stray.contains("! counted client-answer 1"), "{stray}");
@@ -167,8 +165,7 @@ fn an_answer_goes_to_the_transport_that_asked_and_after_its_record() {
     rig.play(ASK);
     let transcript = rig.play("closed alpha ended");
     assert!(transcript.contains("! outcome 2 Cancelled"), "{transcript}");
-    let transcript =
-        rig.play(r#"> {"jsonrpc":"2.0","id":"mcpshim-roots-1","result":{"roots":[]}}"#);
+    let transcript = rig.play(r#"> {"jsonrpc":"2.0","id":"mcpshim-1","result":{"roots":[]}}"#);
     assert!(!transcript.contains("»alpha"), "{transcript}");
 
     let mut rig = self::rig("{}");

@@ -131,7 +131,7 @@ fn error_codes_of_one_era_never_reach_the_other() {
     assert_eq!(code(Era::Stateless, LEGACY, 1234), ErrorAs::Code(1234));
     assert!(matches!(
         code(Era::Stateless, LEGACY, -32021),
-        ErrorAs::Text(_)
+        ErrorAs::Lacks(_)
     ));
     let data = r#"{"elicitations":[{"mode":"url","elicitationId":"e","url":"https://a/\u0062"}]}"#;
     let ErrorAs::Text(text) = error(-32042, "Sign in", Some(data), LEGACY, Era::Stateless) else {

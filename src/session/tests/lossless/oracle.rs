@@ -338,7 +338,9 @@ pub(super) fn answer(
     match (code.as_deref(), pair.upstream, pair.client) {
         (Some("-32002"), false, true) => line.set(16, &["error", "code"], "-32602"),
         (Some("-32020" | "-32022"), true, _) => line.set(17, &["error", "code"], "-32603"),
-        (Some("-32042"), false, true) | (Some("-32021"), true, false) => return None,
+        // this client cannot be sent to an address
+        (Some("-32042"), false, true) | (Some("-32042"), _, false) => return None,
+        (Some("-32021"), true, false) => return None,
         _ => {}
     }
     Some(line.done())

@@ -36,8 +36,8 @@ pub const STATUS_DEFINITION: &str = concat!(
 pub struct Catalog {
     tools: Names,
     prompts: Names,
-    resources: String,
-    templates: String,
+    resources: Listing,
+    templates: Listing,
     /// Static URIs and who serves them.
     fixed: BTreeMap<Box<str>, ServerKey>,
     /// Templates in registry order.
@@ -68,6 +68,60 @@ pub type ToolEntry = Entry;
 /// A prompt the caller sees.
 pub type PromptEntry = Entry;
 
+/// A list as clients get it, in pages: a client may read one page only, so all that one line can
+/// hold is on the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// A JSON array without its brackets.
+    text: String,
+    /// Where pages end that another follows: at a comma.
+    ends: Vec<usize>,
+    /// How many entries there are, and how many on the first page.
+    counts: (usize, usize),
+}
+
+impl Listing {
+    /// Adds an entry, given in pieces.
+    fn push(&mut self, pieces: &[&str]) {
+        let begin = self.ends.last().map_or(0, |end| end + 1);
+        if !self.text.is_empty() {
+            let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+            if self.text.len() - begin + 1 + len > limits::LIST_PAGE_BYTES {
+                self.ends.push(self.text.len());
+            }
+            self.text.push(',');
+        }
+        self.text.extend(pieces.iter().copied());
+        self.counts.0 += 1;
+        self.counts.1 += usize::from(self.ends.is_empty());
+    }
+
+    /// The entries of one page, separated by commas, and whether another page follows; `None`
+    /// where there is no such page. The first, 0, is always there.
+    #[must_use]
+    pub fn page(&self, index: usize) -> Option<(&str, bool)> {
+        let begin = match index.checked_sub(1) {
+            None => 0,
+            Some(before) => self.ends.get(before)? + 1,
+        };
+        let end = self.ends.get(index).copied();
+        let entries = self.text.get(begin..end.unwrap_or(self.text.len()))?;
+        Some((entries, end.is_some()))
+    }
+
+    /// All entries, separated by commas.
+    #[must_use]
+    pub fn entries(&self) -> &str {
+        &self.text
+    }
+
+    /// How many entries there are, and how many of them are on the first page.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.counts
+    }
+}
+
 /// Tools or prompts: the list, and the way back from names.
 #[derive(Debug, Default)]
 struct Names {
@@ -75,7 +129,7 @@ struct Names {
     exposed: BTreeMap<ExposedName, usize>,
     /// Original names; `None` once a second entry has the same.
     bare: BTreeMap<Box<str>, Option<usize>>,
-    list: String,
+    list: Listing,
 }
 
 impl Names {
@@ -88,10 +142,8 @@ impl Names {
             return;
         }
         // the exposed name in place of the original, every other byte stays; it needs no escapes
-        push(&mut self.list, before);
-        for part in ["\"", exposed.as_str(), "\"", after] {
-            self.list.push_str(part);
-        }
+        self.list
+            .push(&[before, "\"", exposed.as_str(), "\"", after]);
         let at = self.entries.len();
         self.exposed.insert(exposed.clone(), at);
         self.bare
@@ -122,8 +174,6 @@ impl Catalog {
     pub(crate) fn build(snapshot: &Snapshot, now: &Now) -> Self {
         let mut catalog = Self {
             registry: snapshot.shared_registry(),
-            resources: "[".to_owned(),
-            templates: "[".to_owned(),
             ..Self::default()
         };
         // at most this long: growing step by step would copy megabytes several times
@@ -136,10 +186,8 @@ impl Catalog {
         };
         let tools = surfaces().flat_map(|surface| &surface.tools);
         let bound = tools.map(|tool| tool.definition.get().len() + limits::EXPOSED_NAME_BYTES);
-        catalog.tools.list.reserve(bound.sum());
-        catalog.tools.list.push('[');
-        catalog.prompts.list.push('[');
-        push(&mut catalog.tools.list, STATUS_DEFINITION);
+        catalog.tools.list.text.reserve(bound.sum());
+        catalog.tools.list.push(&[STATUS_DEFINITION]);
         let mut visible = Vec::new();
         for key in snapshot
             .registry()
@@ -151,14 +199,6 @@ impl Catalog {
             {
                 visible.push((key, surface));
             }
-        }
-        for list in [
-            &mut catalog.tools.list,
-            &mut catalog.prompts.list,
-            &mut catalog.resources,
-            &mut catalog.templates,
-        ] {
-            list.push(']');
         }
         catalog.instructions = instructions(snapshot, &visible);
         catalog
@@ -205,7 +245,7 @@ impl Catalog {
                 }
                 std::collections::btree_map::Entry::Vacant(vacant) => {
                     vacant.insert(key.clone());
-                    push(&mut self.resources, resource.definition.get());
+                    self.resources.push(&[resource.definition.get()]);
                 }
             }
         }
@@ -218,7 +258,7 @@ impl Catalog {
             if self.shapes.iter().any(|(other, _)| *other == shape) {
                 self.shadowed.push((key.clone(), template.name.clone()));
             } else {
-                push(&mut self.templates, template.definition.get());
+                self.templates.push(&[template.definition.get()]);
                 self.shapes.push((shape, key.clone()));
             }
         }
@@ -297,28 +337,28 @@ impl Catalog {
         &self.shadowed
     }
 
-    /// The value of `tools` in a `tools/list` result: a JSON array, [`STATUS_TOOL`] first.
+    /// The `tools` of a `tools/list` result, [`STATUS_TOOL`] first.
     #[must_use]
-    pub fn tools(&self) -> &str {
-        or_empty(&self.tools.list)
+    pub fn tools(&self) -> &Listing {
+        &self.tools.list
     }
 
-    /// The value of `prompts` in a `prompts/list` result.
+    /// The `prompts` of a `prompts/list` result.
     #[must_use]
-    pub fn prompts(&self) -> &str {
-        or_empty(&self.prompts.list)
+    pub fn prompts(&self) -> &Listing {
+        &self.prompts.list
     }
 
-    /// The value of `resources` in a `resources/list` result.
+    /// The `resources` of a `resources/list` result.
     #[must_use]
-    pub fn resources(&self) -> &str {
-        or_empty(&self.resources)
+    pub fn resources(&self) -> &Listing {
+        &self.resources
     }
 
-    /// The value of `resourceTemplates` in a `resources/templates/list` result.
+    /// The `resourceTemplates` of a `resources/templates/list` result.
     #[must_use]
-    pub fn templates(&self) -> &str {
-        or_empty(&self.templates)
+    pub fn templates(&self) -> &Listing {
+        &self.templates
     }
 
     /// The merged `instructions`, at most [`limits::INSTRUCTIONS_BYTES`].
@@ -326,18 +366,6 @@ impl Catalog {
     pub fn instructions(&self) -> String {
         self.instructions.clone()
     }
-}
-
-fn or_empty(list: &str) -> &str {
-    if list.is_empty() { "[]" } else { list }
-}
-
-/// Adds an element to an array that is being written.
-fn push(list: &mut String, entry: &str) {
-    if list.len() > 1 {
-        list.push(',');
-    }
-    list.push_str(entry);
 }
 
 /// Whether a tool can only be called as a task of MCP 2025-11-25 (`execution.taskSupport`). In the
@@ -441,8 +469,9 @@ mod tests {
         registry
     }
 
-    fn names(list: &str) -> Vec<String> {
-        let entries: Vec<serde_json::Value> = serde_json::from_str(list).unwrap();
+    fn names(list: &Listing) -> Vec<String> {
+        let list = format!("[{}]", list.entries());
+        let entries: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap();
         let name = |entry: &serde_json::Value| entry["name"].as_str().unwrap().to_owned();
         entries.iter().map(name).collect()
     }
@@ -453,10 +482,41 @@ mod tests {
         let snapshot = snapshot(&registry, Some(ann(&["eng"])), &at(NOW));
         let catalog = snapshot.catalog();
         assert_eq!(names(catalog.tools()), [STATUS_TOOL, "a_get", "b_list"]);
-        assert_eq!(catalog.prompts(), "[]");
+        assert_eq!(catalog.prompts().page(0), Some(("", false)));
         insta::assert_snapshot!(
-            catalog.tools().split_once("},{").unwrap().1,
-            @r#""annotations":{"readOnlyHint":true},"description":"d","inputSchema":{"type":"object"},"name":"a_get"},{"annotations":{"readOnlyHint":true},"description":"d","inputSchema":{"type":"object"},"name":"b_list"}]"#
+            catalog.tools().entries().split_once("},{").unwrap().1,
+            @r#""annotations":{"readOnlyHint":true},"description":"d","inputSchema":{"type":"object"},"name":"a_get"},{"annotations":{"readOnlyHint":true},"description":"d","inputSchema":{"type":"object"},"name":"b_list"}"#
+        );
+    }
+
+    #[test]
+    fn a_list_that_no_line_can_hold_comes_in_pages() {
+        let mut list = Listing::default();
+        let entry = format!("\"{}\"", "x".repeat(limits::LIST_PAGE_BYTES / 3));
+        for number in 0..7 {
+            list.push(&["[", &entry, ",", &number.to_string(), "]"]);
+        }
+        assert_eq!(list.counts(), (7, 2));
+        let mut numbers = Vec::new();
+        for index in 0..4 {
+            let (page, more) = list.page(index).unwrap();
+            assert!(page.len() <= limits::LIST_PAGE_BYTES);
+            assert_eq!(more, index < 3);
+            let page: Vec<(String, u32)> = serde_json::from_str(&format!("[{page}]")).unwrap();
+            numbers.extend(page.into_iter().map(|(_, number)| number));
+        }
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(list.page(4), None);
+        // what is longer than a page has one for itself
+        let mut list = Listing::default();
+        let entry = format!("\"{}\"", "x".repeat(limits::LIST_PAGE_BYTES));
+        for entry in ["1", &entry, "2"] {
+            list.push(&[entry]);
+        }
+        let page = |index| list.page(index).unwrap();
+        assert_eq!(
+            [page(0), page(1), page(2)],
+            [("1", true), (entry.as_str(), true), ("2", false)]
         );
     }
 
@@ -584,7 +644,7 @@ mod tests {
         let catalog = wrong.catalog();
         assert_eq!(names(catalog.tools()), [STATUS_TOOL]);
         for list in [catalog.prompts(), catalog.resources(), catalog.templates()] {
-            assert_eq!(list, "[]");
+            assert_eq!(list.page(0), Some(("", false)));
         }
         assert!(catalog.instructions().contains("mcpshim registry refresh"));
         assert!(matches!(

@@ -163,8 +163,10 @@ pub const TASKS: usize = 1024;
 pub const TASK_ID_BYTES: usize = 512;
 /// Resources and tasks one session may be subscribed to.
 pub const SUBSCRIPTIONS: usize = 1024;
-/// A list longer than this is handed to a client in pages of this size, in bytes.
-pub const LIST_PAGE_BYTES: usize = 4 << 20;
+/// A list longer than this is handed to a client in pages of this size, in bytes. Clients that
+/// read one page only see what one line can hold: less than 8 MB, two below the smallest read
+/// buffer in the field, so that 10,000 tools of a usual size fit.
+pub const LIST_PAGE_BYTES: usize = 7_900_000;
 /// Burst of `list_changed` notifications is gathered for this long, in milliseconds.
 pub const LIST_CHANGED_DEBOUNCE_MS: u64 = 250;
 /// How long a machine with no verified registry waits for its first one before it answers

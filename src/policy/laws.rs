@@ -432,7 +432,8 @@ fn listed_is_callable_for_some_arguments() {
             }
             for uri in URIS {
                 let quoted = format!("\"uri\":\"{uri}\"");
-                if catalog.route(uri) == Some(key(server)) && catalog.resources().contains(&quoted)
+                if catalog.route(uri) == Some(key(server))
+                    && catalog.resources().entries().contains(&quoted)
                 {
                     assert!(
                         world.allows(&resource(server, uri), second),

@@ -88,6 +88,13 @@ pub fn status(snapshot: &Snapshot, now: &Now) -> Status {
         }
     }
     trouble.extend(snapshot.warning(now));
+    let (tools, first) = snapshot.catalog().tools().counts();
+    if first < tools {
+        trouble.push(format!(
+            "you may use so many tools that no one message holds their list: a client that reads \
+             only its first page offers {first} of {tools}; ask for a role with fewer"
+        ));
+    }
     Status {
         version: env!("CARGO_PKG_VERSION"),
         caller: snapshot.caller().map(|_| who(snapshot)),

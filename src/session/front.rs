@@ -18,7 +18,7 @@ use super::report::ClientReport;
 use super::road::Fate;
 use super::{LineFault, Machine, Output};
 use crate::audit::entry::{Context, ContextId};
-use crate::catalog::STATUS_TOOL;
+use crate::catalog::{Listing, STATUS_TOOL};
 use crate::clock::Now;
 use crate::limits;
 use crate::policy::{self, Snapshot};
@@ -194,7 +194,7 @@ pub(super) enum List {
 }
 
 impl List {
-    pub(super) fn body(self, snapshot: &Snapshot) -> (&'static str, &str) {
+    pub(super) fn body(self, snapshot: &Snapshot) -> (&'static str, &Listing) {
         let catalog = snapshot.catalog();
         match self {
             Self::Prompts => ("prompts", catalog.prompts()),
@@ -345,9 +345,10 @@ impl Machine {
     }
 
     /// Answers with a result of mcpshim's own.
-    pub(super) fn own(&mut self, id: &str, era: Era, members: &str, cacheable: bool) {
-        let result = era::own_result(members, era, cacheable, SERVER_INFO, None);
-        self.outbox.send_client(msg::result_line(id, &result));
+    /// `members` is raw JSON without the braces, in pieces.
+    pub(super) fn own(&mut self, id: &str, era: Era, members: &[&str], cacheable: bool) {
+        let line = era::own_line(id, members, era, cacheable, SERVER_INFO, None);
+        self.outbox.send_client(line);
     }
 
     fn initialize(&mut self, request: &Request<'_>) {
@@ -401,7 +402,7 @@ impl Machine {
             Era::Stateless.revision().as_str(),
             raw::quoted(&self.snapshot.catalog().instructions())
         );
-        self.own(request.id.raw(), asker.era, &members, true);
+        self.own(request.id.raw(), asker.era, &[&members], true);
     }
 
     /// Keeps a request until the first registry is here, for at most
@@ -448,11 +449,19 @@ impl Machine {
         let params = request.params.as_ref();
         let cursor = params.and_then(|params| params.object.get("cursor"));
         let snapshot = Arc::clone(&self.snapshot);
-        let (member, body) = list.body(&snapshot);
-        match page(body, cursor, snapshot.id().0) {
-            Some((entries, next)) => {
-                let next = next.map(|next| format!(",\"nextCursor\":\"{next}\""));
-                let members = format!("\"{member}\":{entries}{}", next.unwrap_or_default());
+        let (member, listing) = list.body(&snapshot);
+        let index = match cursor {
+            None => Some(0),
+            Some(token) => cursor_index(token, snapshot.id().0),
+        };
+        match index.and_then(|index| Some((index, listing.page(index)?))) {
+            Some((index, (entries, more))) => {
+                let head = format!("\"{member}\":[");
+                let tail = match more {
+                    true => format!("],\"nextCursor\":\"{}.{}\"", snapshot.id().0, index + 1),
+                    false => "]".to_owned(),
+                };
+                let members = [head.as_str(), entries, tail.as_str()];
                 self.own(request.id.raw(), asker.era, &members, true);
             }
             None => {
@@ -489,7 +498,7 @@ impl Machine {
             r#""content":[{{"type":"text","text":{}}}],"isError":false"#,
             raw::quoted(&text)
         );
-        self.own(request.id.raw(), asker.era, &members, false);
+        self.own(request.id.raw(), asker.era, &[&members], false);
     }
 
     /// Warns a client that takes log messages, once, that the sign-in ends soon.
@@ -628,36 +637,10 @@ fn named(info: &str) -> (String, String) {
     (field("name"), field("version"))
 }
 
-/// One page of a list: its entries as an array, and the cursor of the next. Lists are one page
-/// unless they would overflow a client. `None` for a cursor of another list or snapshot.
-fn page(body: &str, cursor: Option<&str>, snapshot: u64) -> Option<(String, Option<String>)> {
-    if cursor.is_none() && body.len() <= limits::LIST_PAGE_BYTES {
-        return Some((body.to_owned(), None));
-    }
-    let start = match cursor {
-        None => 0,
-        Some(token) => {
-            let text = raw::string(token)?;
-            let (of, start) = text.split_once('.')?;
-            if of.parse() != Ok(snapshot) {
-                return None;
-            }
-            start.parse::<usize>().ok()?
-        }
-    };
-    let entries = raw::elements(body).ok()?;
-    let rest = entries.get(start..).filter(|rest| !rest.is_empty())?;
-    let mut out = String::from("[");
-    let mut taken = 0;
-    for entry in rest {
-        if taken > 0 && out.len() + entry.len() > limits::LIST_PAGE_BYTES {
-            break;
-        }
-        out.push_str(if taken > 0 { "," } else { "" });
-        out.push_str(entry);
-        taken += 1;
-    }
-    out.push(']');
-    let next = (taken < rest.len()).then(|| format!("{snapshot}.{}", start + taken));
-    Some((out, next))
+/// The page that a cursor of ours means; `None` for one of another snapshot or another's.
+fn cursor_index(token: &str, snapshot: u64) -> Option<usize> {
+    let text = raw::string(token)?;
+    let (of, index) = text.split_once('.')?;
+    (of.parse() == Ok(snapshot)).then_some(())?;
+    index.parse().ok()
 }

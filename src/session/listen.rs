@@ -307,7 +307,7 @@ impl Machine {
     pub(super) fn unsubscribe_here(&mut self, id: &str, era: Era, uri: &str, now: &Now) {
         self.listens.own.remove(uri);
         self.unwatch(uri, now);
-        self.own(id, era, "", false);
+        self.own(id, era, &[], false);
     }
 
     /// Keeps book of a handshake client's own subscriptions, before their call is closed.
@@ -412,7 +412,7 @@ impl Machine {
         {
             let (id, era, uri) = (id.clone(), call.era, uri.to_string());
             self.listens.own.insert(uri);
-            self.own(&id, era, "", false);
+            self.own(&id, era, &[], false);
         }
         if self.calls.stand(key) {
             self.links.stands(link);

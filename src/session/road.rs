@@ -438,7 +438,7 @@ impl Machine {
             // nothing to ask it for (MCP 2025-03-26 on: a capability of its own)
             self.outbox.count("no-completions", now);
             let members = r#""completion":{"values":[],"total":0,"hasMore":false}"#;
-            return self.own(ask.request.id.raw(), ask.asker.era, members, false);
+            return self.own(ask.request.id.raw(), ask.asker.era, &[members], false);
         }
         if route.needs_task && ask.method == Method::Tool {
             let text = format!(
@@ -1401,8 +1401,7 @@ pub(super) fn failed(id: &str, era: Era, tool: bool, text: &str, data: Option<&s
     if !tool {
         return msg::error_line(id, -32603, text, data);
     }
-    let result = era::own_result(&tool_text(text), era, false, SERVER_INFO, None);
-    msg::result_line(id, &result)
+    era::own_line(id, &[&tool_text(text)], era, false, SERVER_INFO, None)
 }
 
 /// The same for a refusal, with its code.
@@ -1412,8 +1411,7 @@ pub(super) fn denied(id: &str, era: Era, tool: bool, code: &str, text: &str) -> 
         return msg::error_line(id, DENIED, text, Some(&note));
     }
     let note = Some((META_DENIAL, note.as_str()));
-    let result = era::own_result(&tool_text(text), era, false, SERVER_INFO, note);
-    msg::result_line(id, &result)
+    era::own_line(id, &[&tool_text(text)], era, false, SERVER_INFO, note)
 }
 
 fn tool_text(text: &str) -> String {

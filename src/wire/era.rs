@@ -390,31 +390,42 @@ fn declare(edits: &mut Edits, meta: &Object<'_>, allowed: Can) {
     }
 }
 
-/// A result of mcpshim's own in the client's era. `members` is raw JSON without the braces;
-/// `note` is a `_meta` member, key and raw JSON.
+/// An answer with a result of mcpshim's own in the client's era, newline included. `members` is
+/// raw JSON without the braces, in pieces; `note` is a `_meta` member, key and raw JSON.
 #[must_use]
-pub fn own_result(
-    members: &str,
+pub fn own_line(
+    id: &str,
+    members: &[&str],
     to: Era,
     cacheable: bool,
     server_info: &str,
     note: Option<(&str, &str)>,
-) -> String {
-    let mut all = vec![members.to_owned()];
+) -> Vec<u8> {
+    let mut more: Vec<Cow<'_, str>> = Vec::new();
     let mut meta = Vec::new();
     if to == Era::Stateless {
-        all.push("\"resultType\":\"complete\"".to_owned());
+        more.push("\"resultType\":\"complete\"".into());
         if cacheable {
-            all.push("\"ttlMs\":0,\"cacheScope\":\"private\"".to_owned());
+            more.push("\"ttlMs\":0,\"cacheScope\":\"private\"".into());
         }
         meta.push(format!("\"{META_SERVER_INFO}\":{server_info}"));
     }
     meta.extend(note.map(|(key, value)| format!("\"{key}\":{value}")));
     if !meta.is_empty() {
-        all.push(format!("\"_meta\":{{{}}}", meta.join(",")));
+        more.push(format!("\"_meta\":{{{}}}", meta.join(",")).into());
     }
-    all.retain(|member| !member.is_empty());
-    format!("{{{}}}", all.join(","))
+    let has_members = members.iter().any(|piece| !piece.is_empty());
+    let comma = if has_members && !more.is_empty() {
+        ","
+    } else {
+        ""
+    };
+    let more = more.join(",");
+    // a list may be megabytes long: it is copied here, and nowhere else
+    let mut parts = vec!["{"];
+    parts.extend_from_slice(members);
+    parts.extend([comma, more.as_str(), "}"]);
+    msg::result_line_of(id, &parts)
 }
 
 /// A `subscriptions/listen` of mcpshim's own for one resource, newline included.

@@ -551,13 +551,16 @@ impl Response<'_> {
 /// Writes `{"jsonrpc":"2.0","id":…,"result":…}` and the newline.
 #[must_use]
 pub fn result_line(id: &str, result: &str) -> Vec<u8> {
-    line_of(&[
-        "{\"jsonrpc\":\"2.0\",\"id\":",
-        id,
-        ",\"result\":",
-        result,
-        "}\n",
-    ])
+    result_line_of(id, &[result])
+}
+
+/// The same with the result in pieces.
+#[must_use]
+pub fn result_line_of(id: &str, result: &[&str]) -> Vec<u8> {
+    let mut parts = vec!["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":"];
+    parts.extend_from_slice(result);
+    parts.push("}\n");
+    line_of(&parts)
 }
 
 /// Writes an error answer and the newline; `data` is JSON text. `id` is `null` where the

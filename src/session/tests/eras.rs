@@ -1,7 +1,6 @@
 //! Opening in both eras, and what is answered here.
 
 use super::*;
-use crate::limits;
 
 const DISCOVER: &str = r#"> {"jsonrpc":"2.0","id":"server-discover-probe-1","method":"server/discover","params":{$META}}"#;
 
@@ -229,25 +228,28 @@ fn bad_lines_get_an_error_and_lose_nothing() {
     "#);
 }
 
-#[test]
-fn a_list_too_long_for_one_message_comes_in_pages() {
+/// A session whose caller sees this many more tools, each of so many bytes.
+fn rig_with_tools(count: usize, bytes: usize) -> Rig {
     let mut big = registry();
-    let names: Vec<String> = (0..6000).map(|n| format!("t{n}")).collect();
+    let names: Vec<String> = (0..count).map(|n| format!("t{n}")).collect();
     let tools: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), true)).collect();
     let mut server = fixture::server("delta", "names", &tools, &[], &[], &[]);
     for tool in &mut server.surface.as_mut().unwrap().tools {
-        let text = tool
-            .definition
-            .get()
-            .replace("\"d\"", &format!("{:?}", "d".repeat(1000)));
+        let room = bytes - tool.definition.get().len();
+        let text = format!("{:?}", "d".repeat(room));
+        let text = tool.definition.get().replace("\"d\"", &text);
         tool.definition = serde_json::value::RawValue::from_string(text).unwrap();
     }
     big.put(server);
     for name in &names {
         big.grant("eng", "delta", name);
     }
-    let mut rig = Rig::new(Some(snapshot_of(1, &big, Some(ann(&["eng"])))));
-    let (mut cursor, mut pages, mut tools) = (String::new(), 0, 0);
+    Rig::new(Some(snapshot_of(1, &big, Some(ann(&["eng"])))))
+}
+
+/// Reads the list of tools to its last page; gives each page's line and how many tools it holds.
+fn pages_of_tools(rig: &mut Rig) -> Vec<(String, usize)> {
+    let (mut cursor, mut pages) = (String::new(), Vec::new());
     loop {
         rig.play(&format!(
             r#"> {{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{cursor}{META}}}}}"#
@@ -255,17 +257,47 @@ fn a_list_too_long_for_one_message_comes_in_pages() {
         let Some(Seen::Client(line)) = rig.seen.pop() else {
             panic!("no answer");
         };
-        assert!(line.len() <= limits::LIST_PAGE_BYTES + 1000);
         let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
-        tools += answer["result"]["tools"].as_array().unwrap().len();
-        pages += 1;
+        pages.push((line, answer["result"]["tools"].as_array().unwrap().len()));
         match answer["result"]["nextCursor"].as_str() {
             Some(next) => cursor = format!(r#""cursor":"{next}","#),
-            None => break,
+            None => return pages,
         }
     }
-    assert_eq!(tools, 6003);
-    assert!(pages > 1);
+}
+
+#[test]
+fn ten_thousand_tools_come_in_one_line_of_less_than_8_mb() {
+    let mut rig = rig_with_tools(10_000, 750);
+    let pages = pages_of_tools(&mut rig);
+    let [(line, 10_003)] = pages.as_slice() else {
+        panic!("{:?}", pages.iter().map(|(_, tools)| tools));
+    };
+    assert!((7_500_000..8_000_000).contains(&line.len()));
+}
+
+#[test]
+fn a_list_too_long_for_one_message_comes_in_pages_and_the_status_says_so() {
+    let mut rig = rig_with_tools(10_000, 1_000);
+    let pages = pages_of_tools(&mut rig);
+    let [(first, on_first), (_, on_second)] = pages.as_slice() else {
+        panic!("{} pages", pages.len());
+    };
+    assert_eq!(on_first + on_second, 10_003);
+    assert!((7_800_000..8_000_000).contains(&first.len()));
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"cursor":"1.2",$META}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/list","params":{"cursor":"2.1",$META}}
+        > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"mcpshim_status",$META}}"#,
+    );
+    for id in [1, 2] {
+        let refused = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"the cursor is not one of this list, or the list has changed: start over"}}}}"#
+        );
+        assert!(transcript.contains(&refused), "{transcript}");
+    }
+    let told = format!("reads only its first page offers {on_first} of 10003");
+    assert!(transcript.contains(&told), "{transcript}");
 }
 
 #[test]

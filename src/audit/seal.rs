@@ -351,13 +351,12 @@ impl DataKey {
             kind: record.said.kind(),
             nonce: *nonce,
         };
-        let (key, expected) = self.derive(spot);
-        if expected != *commitment {
+        if self.commitment(spot) != *commitment {
             return Err(UnsealError::WrongSegment);
         }
         let mut plain = bytes.to_vec();
         let aad = self.message(spot, Label::Aad);
-        let opened = aes(&key)
+        let opened = aes(&self.hash(spot, Label::Key))
             .and_then(|aes| {
                 let nonce = Nonce::assume_unique_for_key([0; 12]);
                 aes.open_in_place(nonce, Aad::from(aad), &mut plain).ok()
@@ -408,7 +407,7 @@ impl DataKey {
         );
         out.extend_from_slice(content);
         out.resize(start + padded, 0);
-        let (key, _) = self.derive(spot);
+        let key = self.hash(spot, Label::Key);
         let aad = self.message(spot, Label::Aad);
         let sealed = out.get_mut(start..).and_then(|plain| {
             // the key is used for this one message, so the nonce may be constant
@@ -439,13 +438,6 @@ impl DataKey {
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
         Digest(digest)
-    }
-
-    fn derive(&self, spot: Spot) -> ([u8; 32], [u8; 32]) {
-        (
-            self.hash(spot, Label::Key),
-            self.hash(spot, Label::Commitment),
-        )
     }
 
     fn hash(&self, spot: Spot, label: Label) -> [u8; 32] {

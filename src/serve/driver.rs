@@ -43,6 +43,8 @@ use crate::{fetch, limits, ship, telemetry, vault};
 const CLIENT_QUEUE_BYTES: usize = 8 << 20;
 /// While the client has this much to read, nothing more is read from itself either.
 const CLIENT_FULL_BYTES: usize = 64 << 20;
+/// Turns that may bring lines before signals, news and the clock are asked again.
+const DATA_IN_A_ROW: u32 = 8;
 /// How long the end may take: a client that ends us gives half a second (measured: Claude Code).
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long remote servers may take to hear that their sessions are over.
@@ -110,6 +112,8 @@ struct Driver {
     turn: u32,
     /// A link was heard last, so the client is asked first.
     links_last: bool,
+    /// Turns in a row that brought lines, without anything else being asked.
+    in_a_row: u32,
     /// Rings when a signal asks us to end.
     signals: oneshot::Receiver<()>,
     watcher: Option<Watcher>,
@@ -195,6 +199,7 @@ impl Driver {
             stillborn: VecDeque::new(),
             turn: 0,
             links_last: false,
+            in_a_row: 0,
             signals: signals()?,
             watcher: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -244,6 +249,24 @@ impl Driver {
         for pipe in self.pipes.values_mut() {
             pipe.poll_flush(cx);
         }
+        // most turns bring a line: what is rare is asked where there is none, and every few lines
+        let rare_first = self.in_a_row >= DATA_IN_A_ROW;
+        for rare in [rare_first, !rare_first] {
+            let event = match rare {
+                true => self.poll_rare(cx),
+                false => self.poll_lines(cx),
+            };
+            if event.is_ready() {
+                let asked = rare || rare_first;
+                self.in_a_row = if asked { 0 } else { self.in_a_row + 1 };
+                return event;
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Everything but lines.
+    fn poll_rare(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.client_in.is_some() && Pin::new(&mut self.signals).poll(cx).is_ready() {
             return Poll::Ready(Event::Signal);
         }
@@ -266,6 +289,10 @@ impl Driver {
         if self.armed_us.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Timer);
         }
+        Poll::Pending
+    }
+
+    fn poll_lines(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         // a server that never stops writing must not keep us from the client, nor the client us
         // from servers: whoever was heard last is asked last
         let held = self.client_out.queued_bytes();
@@ -480,7 +507,7 @@ impl Driver {
     /// Something was recorded: a process that delivers is started with the first record, and
     /// asked for again once a minute, in case it died.
     fn see_to_delivery(&mut self) {
-        let now_us = self.clock.now().mono_us;
+        let now_us = self.now.mono_us;
         let registry = self.snapshot.as_deref().and_then(Snapshot::registry);
         let collected = registry.is_some_and(|registry| registry.org.collector.is_some());
         if self.config.is_none() || !collected || now_us < self.delivery_not_before_us {

@@ -305,12 +305,15 @@ fn has_control(bytes: &[u8]) -> bool {
     bytes.chunks(128).any(any)
 }
 
-/// Whether a key is an ASCII one but for case; `\u{17f}` and `\u{212a}` are an `s` and a `k` too.
-fn folds(key: &str, known: &str) -> bool {
-    key.eq_ignore_ascii_case(known)
-        || !key.is_ascii()
-            && (key.to_lowercase() == known.to_lowercase()
-                || key.to_uppercase() == known.to_uppercase())
+/// Whether a key is one of these ASCII ones but for case; `\u{17f}` and `\u{212a}` are an `s` and
+/// a `k` too.
+fn folds(key: &str, known: &[&str]) -> bool {
+    if key.is_ascii() {
+        return known.iter().any(|known| key.eq_ignore_ascii_case(known));
+    }
+    let (lower, upper) = (key.to_lowercase(), key.to_uppercase());
+    let mut known = known.iter();
+    known.any(|known| lower == known.to_lowercase() || upper == known.to_uppercase())
 }
 
 /// A key's text without its quotes, unescaped where needed.
@@ -367,7 +370,8 @@ impl<'a> Object<'a> {
                     if member.escaped || other.escaped {
                         self.key(member) == self.key(other)
                     } else {
-                        self.src.get(member.key.clone()) == self.src.get(other.key.clone())
+                        member.key.len() == other.key.len()
+                            && self.src.get(member.key.clone()) == self.src.get(other.key.clone())
                     }
                 })
             })
@@ -429,7 +433,8 @@ impl<'a> Object<'a> {
     #[must_use]
     pub fn misspelt(&self, known: &[&str]) -> Option<Cow<'a, str>> {
         let mut keys = self.members.iter().map(|member| self.key(member));
-        keys.find(|key| known.iter().any(|known| key != known && folds(key, known)))
+        // no two known keys differ in case only
+        keys.find(|key| !known.contains(&key.as_ref()) && folds(key, known))
     }
 
     /// The text of a member's value.

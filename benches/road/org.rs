@@ -1,13 +1,37 @@
-//! An organisation as it would be: signed, with an audit key, ten more servers and 500 tools.
+//! An organisation as it would be: signed, with an audit key, and all its servers granted.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Servers that are listed and never started…
-const SERVERS: usize = 10;
-/// …each with so many tools.
-const TOOLS: usize = 50;
+use crate::load::Era;
+
+/// What a server is.
+#[derive(Debug, Clone)]
+pub(crate) enum Reach {
+    /// This program's `echo` with so many tools.
+    Stdio(Era, usize),
+    /// This program's `web` at this address.
+    Http(String),
+}
+
+/// How much the record keeps of a server's calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Capture {
+    Digest,
+    Full,
+}
+
+impl Capture {
+    pub(crate) const BOTH: [Self; 2] = [Self::Digest, Self::Full];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Digest => "digest",
+            Self::Full => "full",
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Org {
@@ -16,8 +40,13 @@ pub(crate) struct Org {
 }
 
 impl Org {
-    /// Makes it with the programs in `bin`; `this` is the upstream.
-    pub(crate) fn new(shim: &Path, bin: &Path, this: &Path) -> Self {
+    /// Makes one of these servers with the programs in `bin`; `this` is the upstream.
+    pub(crate) fn new(
+        shim: &Path,
+        bin: &Path,
+        this: &Path,
+        servers: &[(String, Reach, Capture)],
+    ) -> Self {
         let org = Self {
             dir: tempfile::Builder::new()
                 .prefix("mcpshim-bench-")
@@ -32,16 +61,25 @@ impl Org {
         let write = |name: &str, text: &str| std::fs::write(sources.join(name), text).unwrap();
         write(
             "org.yaml",
-            "org: bench\nname: Bench\nhelp: '#help'\ngrace_hours: 24\n",
+            "org: bench\nname: Bench\nhelp: '#help'\ngrace_hours: 24\naudit_keys: [audit/*.json]\n",
         );
         let mut grants = String::new();
-        let mut server = |key: &str, tools: usize, audit: &str| {
-            let program = this.to_str().unwrap();
+        for (key, reach, capture) in servers {
+            let transport = match reach {
+                Reach::Http(url) => format!("type: http\n  url: {url:?}"),
+                Reach::Stdio(era, tools) => {
+                    let (program, era) = (this.to_str().unwrap(), era.name());
+                    format!(
+                        "type: stdio\n  command: {program:?}\n  args: [echo, {era}, \"{tools}\"]"
+                    )
+                }
+            };
+            let capture = capture.name();
             let yaml = format!(
                 "id: {key}\nkey: {key}\nowner: bench\non_call: bench\npurpose: bench\nhosted: self\n\
-                 environment: dev\nzone: loopback\ndata_classes: []\naudit: {audit}\n\
-                 limits: {{repeat: off}}\n\
-                 transport:\n  type: stdio\n  command: {program:?}\n  args: [echo, \"{tools}\"]\n"
+                 environment: dev\nzone: loopback\ndata_classes: []\n\
+                 audit: {{arguments: {capture}, results: {capture}}}\n\
+                 transport:\n  {transport}\n"
             );
             write(&format!("servers/{key}.yaml"), &yaml);
             writeln!(
@@ -49,17 +87,18 @@ impl Org {
                 "  {key}:\n    tools: ['*']\n    approved_by: bench\n    approved_at: 2026-11-21"
             )
             .unwrap();
-        };
-        server("full", 1, "{arguments: full, results: full}");
-        server("digest", 1, "{arguments: digest, results: digest}");
-        for number in 0..SERVERS {
-            server(&format!("other{number}"), TOOLS, "{class: process}");
         }
         write(
             "roles/bench.yaml",
             &format!("title: bench\nask: '#ask'\nagents: [bench]\nservers:\n{grants}"),
         );
-        let [keys, out, agent] = ["keys", "repository", "agent.key"].map(|name| org.path(name));
+        org.publish(bin, &sources);
+        org
+    }
+
+    /// Pins the servers and publishes, as a platform team does; fetches the registry.
+    fn publish(&self, bin: &Path, sources: &Path) {
+        let [keys, out, agent] = ["keys", "repository", "agent.key"].map(|name| self.path(name));
         let admin = bin.join("mcpshim-admin");
         let collector = bin.join("mcpshim-collector");
         let run = |program: &Path, words: &[&str], paths: &[&Path]| {
@@ -76,30 +115,30 @@ impl Org {
         let audit_key = run(
             &collector,
             &["auditkey", "new", "--out"],
-            &[&org.path("audit.key")],
+            &[&self.path("audit.key")],
         );
         std::fs::write(sources.join("audit/bench.json"), audit_key).unwrap();
-        run(&admin, &["key", "new"], &[&sources, flag("--keys"), &keys]);
+        run(&admin, &["key", "new"], &[sources, flag("--keys"), &keys]);
         run(
             &admin,
             &["agent", "new", "bench", "--key"],
-            &[&agent, &sources],
+            &[&agent, sources],
         );
-        run(&admin, &["pin"], &[&sources]);
-        let publish = [&*sources, flag("--keys"), &keys, flag("--out"), &out];
+        run(&admin, &["pin"], &[sources]);
+        let publish = [sources, flag("--keys"), &keys, flag("--out"), &out];
         run(&admin, &["publish"], &publish);
         let config = format!(
             "org = \"bench\"\nregistry_url = \"file://{}/\"\nroot = {:?}\n",
             out.display(),
             sources.join("trust/root.json")
         );
-        std::fs::write(org.path("config.toml"), config).unwrap();
-        let refreshed = org.laptop().args(["registry", "refresh"]).output().unwrap();
+        std::fs::write(self.path("config.toml"), config).unwrap();
+        let mut refresh = self.laptop();
+        let refreshed = refresh.args(["registry", "refresh"]).output().unwrap();
         assert!(refreshed.status.success(), "{refreshed:?}");
-        org
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -116,10 +155,40 @@ impl Org {
         command
     }
 
+    /// Bytes of all records that wait for delivery.
+    pub(crate) fn spool_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        walk(&self.path("state"), &mut |entry| {
+            bytes += entry.metadata().unwrap().len();
+        });
+        bytes
+    }
+
+    /// Removes what the record of dead sessions has come to: nobody delivers here, and a full
+    /// spool takes no more calls.
+    pub(crate) fn empty_spool(&self) {
+        walk(&self.path("state"), &mut |entry| {
+            if entry.path().extension().is_some_and(|name| name == "seg") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        });
+    }
+
     /// `mcpshim serve`.
     pub(crate) fn serve(&self) -> Command {
         let mut command = self.laptop();
         command.arg("serve");
         command
+    }
+}
+
+/// Looks at every file below a directory.
+fn walk(dir: &Path, each: &mut dyn FnMut(&std::fs::DirEntry)) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => walk(&entry.path(), each),
+            false => each(&entry),
+        }
     }
 }

@@ -47,6 +47,8 @@ pub const PROBE_MS: u64 = 3_000;
 pub const PROBE_KNOWN_MS: u64 = 30_000;
 /// The same for `pin`, where a person waits and a wrong era would be signed, in milliseconds.
 pub const PROBE_SURVEY_MS: u64 = 10_000;
+/// How long it is remembered how a server speaks, in seconds.
+pub const LEARNED_S: u64 = 7 * 86_400;
 /// How long the lists of a running upstream may take to be read again, in milliseconds.
 pub const SURVEY_MS: u64 = 30_000;
 /// Largest sum of an upstream's list pages, in bytes.
@@ -69,11 +71,20 @@ pub const HTTP_HELD_BYTES: usize = 64 << 20;
 pub const REFUSAL_BYTES: usize = 64 << 10;
 /// Shortest and longest pause before a broken event stream is opened again, in milliseconds.
 pub const STREAM_PAUSE_MS: (u64, u64) = (100, 60_000);
+/// How long a server of HTTP+SSE may take to say where messages go, in milliseconds.
+pub const ENDPOINT_MS: u64 = 30_000;
+/// Longest address that such a server may name, in bytes.
+pub const ENDPOINT_BYTES: usize = 2_048;
+/// Bytes of one event that is too long that are read over before its stream is given up.
+pub const PASSED_OVER_BYTES: usize = 32 << 20;
 /// Times in a row that a broken answer may fail to be resumed.
 pub const RESUME_TRIES: u32 = 5;
 /// How long the end of an answer is waited for once everything in it has come, in milliseconds:
 /// its connection can be used again then.
 pub const ANSWER_END_MS: u64 = 1_000;
+/// Answers to questions of one HTTP server and notifications that may be on their way to it at
+/// once: each holds a connection.
+pub const HTTP_NOTES: usize = 32;
 /// How long a remote server may take to take a notification, in milliseconds.
 pub const HTTP_NOTE_MS: u64 = 30_000;
 /// How long a remote session's end may take to be said, in milliseconds.

@@ -685,6 +685,7 @@ impl Reader<'_> {
                 transport: transport.unwrap_or(Transport::Http {
                     url: String::new(),
                     ca_pem: None,
+                    legacy_sse: false,
                 }),
                 credential,
                 roots: roots.unwrap_or_default(),
@@ -1110,6 +1111,8 @@ fn reach<'n>(
         Some(false) => {
             let url = fields.need("url", "write where it listens");
             ca = fields.take("ca");
+            let legacy_sse = fields.take("legacy_sse");
+            let legacy_sse = legacy_sse.and_then(|node| yaml::flag(node, "legacy_sse", sink));
             fields.finish(sink);
             let text = url.and_then(|node| endpoint(node, "transport.url", sink));
             spots.url = url.and_then(|node| {
@@ -1117,7 +1120,11 @@ fn reach<'n>(
                 Some(Spot { at: node.at, value })
             });
             let url = text.unwrap_or_default();
-            Some(Transport::Http { url, ca_pem: None })
+            Some(Transport::Http {
+                url,
+                ca_pem: None,
+                legacy_sse: legacy_sse.unwrap_or_default(),
+            })
         }
     };
     (transport, spots, ca)

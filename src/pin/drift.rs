@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::canon::Json;
 use super::{Kind, printable};
 use crate::registry::doc::{PinMode, Pinned, Surface};
+use crate::wire::http::Mirrored;
 
 /// The live surface is not the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +133,39 @@ fn drift(difference: &Difference, pinned: &Surface, live: &Surface) -> Drift {
         sentence.push_str(&format!(" (pinned speaking {was}, now speaking {is})"));
     }
     Drift { sentence }
+}
+
+/// Compares what goes into headers over HTTP (MCP 2026-07-28, `x-mcp-header`), for pins that let
+/// definitions change: whatever stands in between may write a header down, so no argument goes into
+/// one that nobody reviewed.
+///
+/// # Errors
+/// [`Drift`] with the first tool that wants another argument there.
+pub fn compare_headers(pinned: &Surface, live: &Surface) -> Result<(), Drift> {
+    let mirrored = |entry: &Pinned| {
+        let definition = entry.definition.get();
+        if !definition.contains("x-mcp-header") {
+            return Mirrored::default();
+        }
+        let definition = serde_json::from_str::<serde_json::Value>(definition).ok();
+        let schema = definition.as_ref().and_then(|d| d.get("inputSchema"));
+        // unusable ones are refused where calls are made
+        schema
+            .and_then(|schema| Mirrored::of(schema).ok())
+            .unwrap_or_default()
+    };
+    let was: BTreeMap<&str, &Pinned> = pinned.tools.iter().map(|e| (&*e.name, e)).collect();
+    for is in &live.tools {
+        let before = was.get(is.name.as_str());
+        let before = before.map_or_else(Mirrored::default, |was| mirrored(was));
+        if let Some(path) = mirrored(is).beyond(&before) {
+            let (name, path) = (printable(&is.name), printable(&path));
+            let sentence =
+                format!("tool `{name}` wants the argument `{path}` in a header (x-mcp-header)");
+            return Err(Drift { sentence });
+        }
+    }
+    Ok(())
 }
 
 /// Returns every difference that matters in this mode, one per entry, tools first.

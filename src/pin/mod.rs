@@ -15,7 +15,7 @@ mod names;
 use serde_json::value::RawValue;
 
 pub use self::drift::{
-    Change, Difference, Drift, Edit, compare, compare_fewer, differences, edits,
+    Change, Difference, Drift, Edit, compare, compare_fewer, compare_headers, differences, edits,
 };
 pub use self::names::{Kept, assign_names};
 use crate::ids::Digest;

@@ -404,13 +404,16 @@ pub enum Hosted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Transport {
-    /// A Streamable HTTP endpoint.
+    /// A Streamable HTTP endpoint, or the stream of a server of HTTP+SSE.
     Http {
         /// `https://…`, or `http://` on a loopback address.
         url: String,
         /// A private CA in PEM form, used beside the trust store for this server only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ca_pem: Option<String>,
+        /// It speaks HTTP+SSE of 2024-11-05 and is not asked for anything newer first.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        legacy_sse: bool,
     },
     /// A child process that speaks on its standard streams.
     Stdio {

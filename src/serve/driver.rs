@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::assemble::{assemble, without_registry};
 use super::credentials::{self, Answer, Keeper, phrase};
+use super::learned::{Known, Learned};
 use super::record::{Recorder, Settled};
 use super::requests::Request;
 use super::run_file::Restarted;
@@ -102,6 +103,10 @@ struct Driver {
     keeper: Keeper,
     /// What nobody may be shown.
     scrubber: Scrubber,
+    /// How servers were found to speak; `None` where there is no place to keep it.
+    learned: Option<Learned>,
+    /// What was known of links that are being opened.
+    known: BTreeMap<LinkId, Known>,
     /// The credentials of links, by name.
     credentials: BTreeMap<LinkId, (ServerKey, CredentialUse)>,
     /// Sessions of servers behind an address whose end is being said.
@@ -189,6 +194,8 @@ impl Driver {
             places: Places::default(),
             keeper: Keeper::new(config.clone(), clock.clone(), scrubber.clone()),
             scrubber,
+            learned: config.as_ref().map(|c| Learned::new(&c.state_dir)),
+            known: BTreeMap::new(),
             credentials: BTreeMap::new(),
             config,
             client_in: Some(Source::standard()?),
@@ -397,6 +404,12 @@ impl Driver {
         let meant = |key: &ServerKey| request.server.as_ref().is_none_or(|only| only == key);
         let mut servers = self.machine.servers_in_use();
         servers.retain(meant);
+        let registry = self.snapshot.as_deref().and_then(Snapshot::registry);
+        if let (Some(registry), Some(learned)) = (registry, &mut self.learned) {
+            for (_, server) in registry.servers.iter().filter(|(key, _)| meant(key)) {
+                learned.learn(&server.transport, None, &self.now);
+            }
+        }
         let restarted = Restarted {
             request: request.id.clone(),
             servers: servers.len(),
@@ -436,6 +449,11 @@ impl Driver {
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
+            PipeEvent::Forgotten(met) => {
+                self.credentials.remove(&link);
+                self.pipes.remove(&link);
+                self.handle(Input::LinkForgotten { link, met });
+            }
             PipeEvent::Lost { id, mut loss } => {
                 loss.reason = self.shown(loss.reason);
                 self.handle(Input::ExchangeLost { link, id, loss });
@@ -465,6 +483,10 @@ impl Driver {
                 }
             }
             PipeEvent::Started => {
+                if let Some(known) = self.known.remove(&link) {
+                    let opening = known.opening;
+                    self.handle(Input::LinkKnown { link, opening });
+                }
                 let credential = self.credentials.get(&link);
                 let credential = credential.map(|(_, credential)| credential.clone());
                 self.handle(Input::LinkOpened { link, credential });
@@ -609,6 +631,13 @@ impl Driver {
                 }
             }
             Output::Done => self.done = true,
+            Output::Learned(link, server, opening) => {
+                let older = self.pipes.get(&link).is_some_and(Pipe::is_older);
+                let known = opening.map(|opening| Known { opening, older });
+                if let Some(learned) = &mut self.learned {
+                    learned.learn(&server.transport, known, &self.now);
+                }
+            }
             Output::OpenLink(link, server) if server.credential.is_some() => {
                 let registry = self.snapshot.as_deref().and_then(Snapshot::registry);
                 self.keeper.acquire(link, server, registry);
@@ -674,8 +703,15 @@ impl Driver {
     }
 
     fn open(&mut self, link: LinkId, server: &ServerDoc, secret: Option<&Secret>) {
+        let learned = self.learned.as_ref();
+        let known = learned.and_then(|learned| learned.look(&server.transport, &self.now));
+        let older = known.is_some_and(|known| known.older);
+        match known {
+            Some(known) => drop(self.known.insert(link, known)),
+            None => drop(self.known.remove(&link)),
+        }
         let opened = match &server.transport {
-            Transport::Http { ca_pem, .. } => self.reach(server, ca_pem.as_deref(), secret),
+            Transport::Http { ca_pem, .. } => self.reach(server, ca_pem.as_deref(), secret, older),
             Transport::Stdio { .. } => self.spawn(server, secret),
         };
         match opened {
@@ -710,11 +746,12 @@ impl Driver {
         server: &ServerDoc,
         ca_pem: Option<&str>,
         secret: Option<&Secret>,
+        older: bool,
     ) -> Result<Pipe, String> {
         let network = self.config.as_ref().map(|config| &config.network);
         let client = fetch::client(network.unwrap_or(&Network::default()), ca_pem)
             .map_err(|error| format!("cannot be reached: {error}"))?;
-        let remote = Remote::open(client, server, secret);
+        let remote = Remote::open(client, server, secret, older);
         remote
             .map(Pipe::from)
             .map_err(|error: SpawnError| error.to_string())

@@ -17,6 +17,7 @@ pub mod assemble;
 mod credentials;
 mod driver;
 mod harden;
+pub mod learned;
 mod notice;
 mod record;
 pub mod requests;

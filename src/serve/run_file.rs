@@ -174,7 +174,8 @@ impl Drop for RunFile {
     }
 }
 
-fn private() -> std::fs::OpenOptions {
+/// How a file is opened that only its owner may read, and that nobody waits for.
+pub(super) fn private() -> std::fs::OpenOptions {
     let mut options = File::options();
     // read as well: a pipe in its place would otherwise hold up whoever opens it
     options.read(true).write(true).create(true).truncate(false);

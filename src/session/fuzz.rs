@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Input, LineFault, Loss, Machine, Output, Reach, Ticket};
+use super::{Input, LineFault, Loss, Machine, Opening, Output, Reach, Ticket};
 use crate::audit::entry::{Body, ContextId};
 use crate::clock::{CountingEntropy, Now};
 use crate::identity::Caller;
@@ -288,7 +288,15 @@ impl World<'_> {
             22 if self.byte().is_multiple_of(4) => {
                 if let Some(link) = self.some_link() {
                     let reason = "ended".to_owned();
-                    self.handle(Input::LinkClosed { link, reason });
+                    let opening = self.pick(&[Opening::Initialize, Opening::Probe]);
+                    let loss = Loss::not_sent("is full");
+                    let which = self.byte() % 8;
+                    self.handle(match which {
+                        0 => Input::LinkKnown { link, opening },
+                        1 => Input::LinkUnheard { link, loss },
+                        2..=4 => Input::LinkForgotten { link, met: None },
+                        _ => Input::LinkClosed { link, reason },
+                    });
                 }
             }
             23 => {
@@ -597,6 +605,7 @@ impl World<'_> {
                     assert!(!self.done, "done twice");
                     self.done = true;
                 }
+                Output::Learned(..) => {}
                 Output::OpenLink(link, server) => {
                     self.servers.insert(link, server);
                     if self.helpful {

@@ -181,8 +181,10 @@ enum Phase {
 
 /// How a server is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opening {
+pub enum Opening {
+    /// By `initialize`: it is of the handshake era.
     Initialize,
+    /// By `server/discover`.
     Probe,
 }
 
@@ -191,12 +193,16 @@ enum Opening {
 struct Run {
     /// `server/discover` was sent on it.
     probed: bool,
+    /// It did not answer the probe, which proves nothing.
+    silent: bool,
     /// It was opened anew for its other era; that is done once.
     reopened: bool,
     /// The other way of opening was tried on the same transport because it said so; once.
     redirected: bool,
     /// A `DiscoverResult` came, perhaps late.
     discovered: Option<Surface>,
+    /// Since when its calls may be sent, for the first time.
+    ready_us: Option<u64>,
     faults: u32,
 }
 
@@ -310,6 +316,9 @@ pub enum LinkOutput {
     /// not concerned, unless the transport ended (the machine knows: it passed `Closed` on, or
     /// forwards `Close` right after this).
     Failed(LinkFailure),
+    /// How its server is opened is known now; with `None`, what was known is wrong. To be
+    /// remembered beyond this link.
+    Learned(Option<Opening>),
     /// Something for the record (code, one line).
     Note(&'static str, String),
     /// Start the transport.
@@ -640,7 +649,42 @@ impl Link {
         self.not_before_us = 0;
         self.last_failure = None;
         // another program may be behind it now
-        self.learned = None;
+        self.unlearn();
+    }
+
+    /// How the server was opened the last time that anybody met it.
+    pub fn know(&mut self, opening: Opening) {
+        self.learned.get_or_insert(opening);
+    }
+
+    fn unlearn(&mut self) {
+        if self.learned.take().is_some() {
+            self.out.push_back(LinkOutput::Learned(None));
+        }
+    }
+
+    /// Whether calls were ever sent on the transport that runs.
+    #[must_use]
+    pub fn is_ready_run(&self) -> bool {
+        self.run.ready_us.is_some()
+    }
+
+    /// The server forgot the session of the transport, which is gone. That is no failure: it may
+    /// be opened at once. Returns whether the session had lasted.
+    #[must_use]
+    pub fn forgotten(&mut self, now: &Now) -> bool {
+        let lasted = self.run.ready_us.is_some_and(|since| {
+            now.mono_us.saturating_sub(since) > limits::LINK_BACKOFF_MS.1 * 1000
+        });
+        self.asks.clear();
+        self.relisten_at_us = None;
+        self.pause = None;
+        self.run = Run::default();
+        self.phase = Phase::Closed;
+        self.not_before_us = now.mono_us;
+        let detail = "the server does not know the session any more".to_owned();
+        self.out.push_back(LinkOutput::Note("forgotten", detail));
+        lasted
     }
 
     /// Whether a transport runs, or was asked for.
@@ -696,6 +740,12 @@ impl Link {
                 Era::Stateless => Opening::Probe,
             })
         };
+        if let Transport::Http {
+            legacy_sse: true, ..
+        } = self.server.transport
+        {
+            return Opening::Initialize;
+        }
         self.learned.or_else(pinned).unwrap_or(Opening::Probe)
     }
 
@@ -875,6 +925,10 @@ impl Link {
                     self.run.redirected = true;
                     return self.probe(deadline_us, now);
                 }
+                if !self.run.probed {
+                    // it was opened as it is known; perhaps it is of the other era by now
+                    return self.probe(deadline_us, now);
+                }
                 self.fail(
                     format!("refused initialize: {} ({code})", printable(message)),
                     now,
@@ -1001,6 +1055,14 @@ impl Link {
             self.live = Some(without_lists(live));
         }
         self.out.push_back(LinkOutput::Ready(era));
+        if self.run.ready_us.is_none() {
+            self.run.ready_us = Some(now.mono_us);
+            // one slow or broken start must not bind the next week to the older era
+            let proved = !self.run.silent && !self.run.reopened;
+            if self.learned.is_some() && (proved || self.learned == Some(Opening::Probe)) {
+                self.out.push_back(LinkOutput::Learned(self.learned));
+            }
+        }
         self.last_failure = None;
         self.phase = if changed {
             Phase::Gathering {
@@ -1033,6 +1095,10 @@ impl Link {
                     true => pin::compare(pinned, live, mode).map(|()| BTreeSet::new()),
                     false => pin::compare_fewer(pinned, live, mode),
                 };
+                let compared = compared.and_then(|absent| match self.is_remote() {
+                    true => pin::compare_headers(pinned, live).map(|()| absent),
+                    false => Ok(absent),
+                });
                 compared.map_err(|drift| drift.sentence)
             }
         }
@@ -1111,9 +1177,11 @@ impl Link {
     fn lost(&mut self, ask: Ask, loss: &Loss, now: &Now) {
         match ask {
             Ask::Discover | Ask::Initialize => match self.phase {
-                Phase::Initializing { .. } | Phase::Probing { .. } => {
-                    self.fail(loss.reason.clone(), now);
-                }
+                Phase::Initializing { .. } | Phase::Probing { .. } => match loss.reach {
+                    // a network that is down says nothing of the server
+                    Reach::NotSent => self.give_up(loss.reason.clone(), now),
+                    Reach::Refused(_) | Reach::Unknown => self.fail(loss.reason.clone(), now),
+                },
                 Phase::Closed
                 | Phase::Draining(_)
                 | Phase::Gathering { .. }
@@ -1204,7 +1272,7 @@ impl Link {
             Phase::Initializing { .. } | Phase::Probing { .. } => {
                 self.phase = Phase::Closed;
                 // what was learned may be wrong by now
-                self.learned = None;
+                self.unlearn();
                 self.down(reason.to_owned(), now);
             }
             Phase::Draining(_) => self.phase = Phase::Closed,
@@ -1256,6 +1324,7 @@ impl Link {
                     if self.is_remote() {
                         return self.fail(overdue("server/discover"), now);
                     }
+                    self.run.silent = true;
                     self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
                 }
             }
@@ -1301,7 +1370,11 @@ impl Link {
     /// Gives up the transport with this phrase.
     fn fail(&mut self, phrase: String, now: &Now) {
         // what was learned may be wrong by now
-        self.learned = None;
+        self.unlearn();
+        self.give_up(phrase, now);
+    }
+
+    fn give_up(&mut self, phrase: String, now: &Now) {
         self.down(phrase, now);
         self.close();
     }

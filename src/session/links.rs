@@ -8,7 +8,7 @@ use super::link::{self, Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkSt
 use super::outbox::{Housekeeping, Level, Upstream};
 use super::report::{self, ServerReport};
 use super::road::Fate;
-use super::{CredentialUse, LineFault, Loss, Machine, Output, Reach};
+use super::{CredentialUse, LineFault, Loss, Machine, Opening, Output, Reach};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
 use crate::clock::{Entropy, Now};
 use crate::ids::{LinkId, ServerKey};
@@ -91,6 +91,11 @@ struct Slot {
     ending: Option<&'static str>,
     /// It is down, and resources of it are watched: when it is started again.
     rewatch_at_us: Option<u64>,
+    /// Its server forgot the session, and the next one is not open yet: what held calls were
+    /// written for.
+    forgotten: Option<(Option<Era>, Option<ContextId>)>,
+    /// Calls whose intents are recorded and that wait for the next session.
+    resting: Vec<Key>,
 }
 
 /// Every link of the session.
@@ -454,9 +459,18 @@ impl Machine {
             credential: None,
             ending: None,
             rewatch_at_us: None,
+            forgotten: None,
+            resting: Vec::new(),
         });
         self.links.by_server.insert(server.key.clone(), id);
         id
+    }
+
+    /// How a link's server was opened the last time.
+    pub(super) fn link_known(&mut self, id: LinkId, opening: Opening) {
+        if let Some(slot) = self.links.slot(id) {
+            slot.link.know(opening);
+        }
     }
 
     /// A link's transport is up, with this credential.
@@ -603,7 +617,7 @@ impl Machine {
                 "was started anew"
             });
             slot.link.stop();
-            let wanted = watched || !slot.waiting.is_empty();
+            let wanted = watched || !slot.waiting.is_empty() || !slot.resting.is_empty();
             self.pump(id, now);
             if let Some(slot) = self.links.slot(id) {
                 slot.ending = None;
@@ -642,6 +656,14 @@ impl Machine {
         };
         let key = slot.link.server().key.clone();
         slot.retired = true;
+        slot.resting.clear();
+        if slot.forgotten.take().is_some() {
+            let text = format!("server {key} changed before the call was sent; call again");
+            self.fail_held(id, &text, now);
+        }
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
         slot.waiting_bytes = 0;
         let waiting = std::mem::take(&mut slot.waiting);
         slot.busy(now);
@@ -708,7 +730,10 @@ impl Machine {
     /// Does what a link wants done.
     pub(super) fn pump(&mut self, id: LinkId, now: &Now) {
         while let Some(wanted) = self.links.slot(id).and_then(|slot| slot.link.poll()) {
-            self.moved |= !matches!(wanted, LinkOutput::Send(_) | LinkOutput::Note(..));
+            self.moved |= !matches!(
+                wanted,
+                LinkOutput::Learned(_) | LinkOutput::Note(..) | LinkOutput::Send(_)
+            );
             match wanted {
                 LinkOutput::Close => {
                     self.outbox.push(Output::CloseLink(id));
@@ -716,6 +741,11 @@ impl Machine {
                     self.link_lost(id, ending.unwrap_or("was stopped"), now);
                 }
                 LinkOutput::Failed(failure) => self.link_failed(id, &failure, now),
+                LinkOutput::Learned(opening) => {
+                    if let Some(server) = self.server_of(id) {
+                        self.outbox.push(Output::Learned(id, server, opening));
+                    }
+                }
                 LinkOutput::Note(code, detail) => {
                     let server = self
                         .links
@@ -761,8 +791,19 @@ impl Machine {
             // the server's context names its protocol version
             self.routes.clear();
         }
+        let credential = slot.credential;
+        let resting = std::mem::take(&mut slot.resting);
+        let before = slot.forgotten.take();
         if let Some(level) = level {
             self.tell_level(id, level);
+        }
+        if before.is_some_and(|before| before != (Some(era), credential)) {
+            let (key, _) = self.links.describe(id);
+            let text = format!("server {key} changed before the call was sent; call again");
+            self.fail_held(id, &text, now);
+        }
+        for call in resting {
+            self.let_go(call, now);
         }
         for one in waiting {
             self.resume(one, Fate::Ready(id, era), now);
@@ -806,6 +847,12 @@ impl Machine {
         slot.trouble = Some(sentence.clone());
         slot.waiting_bytes = 0;
         let waiting = std::mem::take(&mut slot.waiting);
+        slot.resting.clear();
+        // one that is not what was approved any more gets nothing, even if it was decided before
+        let drifted = matches!(failure, LinkFailure::Drift(_));
+        if slot.forgotten.take().is_some() || drifted {
+            self.fail_held(id, &sentence, now);
+        }
         let denial = Denial::new(code, sentence);
         for one in waiting {
             self.resume(one, Fate::Refused(id, &denial), now);
@@ -919,11 +966,18 @@ impl Machine {
         for _ in 0..self.listens.lose(id) {
             self.links.released(id, now);
         }
+        let forgotten = self
+            .links
+            .seen(id)
+            .is_some_and(|slot| slot.forgotten.is_some());
         for call in self.calls.of_link(id) {
             let sent = self
                 .calls
                 .get(call)
                 .map(|call| matches!(call.stage, Stage::Sent));
+            if sent == Some(false) && forgotten {
+                continue;
+            }
             let (end, text) = if sent == Some(true) {
                 let text = format!(
                     "server {key} {reason} before it answered; whether the call took effect is \
@@ -935,6 +989,77 @@ impl Machine {
                 (End::NotSent, text)
             };
             self.fail(call, Outcome::bare(end), &text, now);
+        }
+    }
+
+    /// A server does not know its session any more: what it was sent is lost, what it was not goes
+    /// on with the next session. The call that met it was told so.
+    pub(super) fn link_forgotten(&mut self, id: LinkId, met: Option<u64>, now: &Now) {
+        const REASON: &str = "does not know the session any more";
+        let own = |met: &u64| {
+            let slot = self.links.seen(id);
+            slot.is_none_or(|slot| slot.link.owns(*met))
+        };
+        if let Some(met) = met.filter(|met| !own(met)) {
+            // MCP 2025-11-25, session management: it was not executed
+            let loss = Loss {
+                reach: Reach::Refused(404),
+                reason: "does not know this session any more, so it did not take the call; call \
+                         again"
+                    .to_owned(),
+                pause_ms: None,
+                broken: false,
+            };
+            self.exchange_lost(id, met, &loss, now);
+        }
+        let Some(slot) = self.links.slot(id).filter(|slot| slot.link.is_ready_run()) else {
+            // one that forgets while it is opened would be opened for ever
+            return self.link_closed(id, REASON, now);
+        };
+        self.moved = true;
+        slot.forgotten = Some((slot.era, slot.credential));
+        self.link_lost(id, REASON, now);
+        let lasted = self
+            .links
+            .slot(id)
+            .is_some_and(|slot| slot.link.forgotten(now));
+        if let Some(slot) = self.links.slot(id).filter(|slot| !slot.retired)
+            && (!slot.waiting.is_empty() || !slot.resting.is_empty())
+        {
+            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.want(now);
+        }
+        self.pump(id, now);
+        // what is watched alone must not open it for ever
+        let pause_us = limits::LINK_BACKOFF_MS.1 * 1000;
+        let at_us = now.mono_us + if lasted { 0 } else { pause_us };
+        self.watch_later(id, at_us);
+        self.watch_due(id, now);
+    }
+
+    /// Whether a call that may be sent has to wait for the next session of a server that forgot
+    /// the last; it is sent with the link's readiness.
+    pub(super) fn rests(&mut self, key: Key, now: &Now) -> bool {
+        let Some(slot) = self.links.slot(key.link) else {
+            return false;
+        };
+        if slot.forgotten.is_none() {
+            return false;
+        }
+        slot.resting.push(key);
+        slot.link.declare(self.front.can, self.front.apps());
+        slot.link.want(now);
+        self.pump(key.link, now);
+        true
+    }
+
+    /// Ends the calls of a link that were not sent.
+    fn fail_held(&mut self, id: LinkId, text: &str, now: &Now) {
+        let held = self
+            .calls
+            .select(|key, call| key.link == id && matches!(call.stage, Stage::Held(_)));
+        for call in held {
+            self.fail(call, Outcome::bare(End::NotSent), text, now);
         }
     }
 

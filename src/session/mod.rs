@@ -29,6 +29,7 @@ use bytes::Bytes;
 use self::call::Calls;
 use self::drive::Drives;
 use self::front::Front;
+pub use self::link::Opening;
 use self::links::Links;
 use self::listen::Listens;
 use self::outbox::Outbox;
@@ -68,6 +69,22 @@ pub enum Input<'a> {
         link: LinkId,
         /// What was wrong with it.
         fault: LineFault,
+    },
+    /// A link's server does not know its session any more. The transport is gone; what was not
+    /// sent on it goes on with the next one.
+    LinkForgotten {
+        /// Which.
+        link: LinkId,
+        /// The request that met it, which was not executed.
+        met: Option<u64>,
+    },
+    /// How a link's server was opened the last time that any session met it. Comes before
+    /// [`Input::LinkOpened`].
+    LinkKnown {
+        /// Which.
+        link: LinkId,
+        /// How.
+        opening: Opening,
     },
     /// One line from a link, without its newline.
     LinkLine {
@@ -205,6 +222,8 @@ pub enum Output {
     CloseLink(LinkId),
     /// Everything is settled: the driver may end.
     Done,
+    /// How the server of this link is opened was learned; with `None`, what was known of it is wrong.
+    Learned(LinkId, Arc<ServerDoc>, Option<Opening>),
     /// Start this link's transport for this server.
     OpenLink(LinkId, Arc<ServerDoc>),
     /// Write this line to the client. The newline is included.
@@ -288,6 +307,8 @@ impl Machine {
                 | Input::ClientLine(_)
                 | Input::LinkClosed { .. }
                 | Input::LinkFault { .. }
+                | Input::LinkForgotten { .. }
+                | Input::LinkKnown { .. }
                 | Input::LinkLine { .. }
                 | Input::ExchangeLost { .. }
                 | Input::LinkOpened { .. }
@@ -305,6 +326,8 @@ impl Machine {
             Input::ClientLine(line) => self.client_line(line, now),
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
+            Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
+            Input::LinkKnown { link, opening } => self.link_known(link, opening),
             Input::LinkLine { link, during, line } => {
                 self.link_line(link, during, line, now, entropy);
             }

@@ -16,7 +16,7 @@ use super::Machine;
 use super::ask;
 use super::call::{Closed, Key, Method, Origin, Outcome, Stage, Start};
 use super::front::{Asker, SERVER_INFO};
-use super::link::{self, CLIENT_INFO};
+use super::link::{self, CLIENT_INFO, LinkInput};
 use super::links::{Readiness, Waiting};
 use super::outbox::{Held, Housekeeping, Instead, Upstream};
 use super::question;
@@ -670,7 +670,7 @@ impl Machine {
     }
 
     /// Whether a server offers what goes by this capability, going by what was reviewed of it. One
-    /// of which nothing is known may; so may one of 2024-11-05, which names fewer.
+    /// of which nothing is known may; so may one of the first revision, which names fewer.
     pub(super) fn offers(&self, server: &ServerDoc, capability: &str) -> bool {
         let Some(surface) = self.snapshot.surface(&server.key) else {
             return true;
@@ -1044,6 +1044,10 @@ impl Machine {
             content: Content(content),
         };
         self.settle(key, outcome, Some(line), now);
+        if end == End::Error(-32020) {
+            // MCP 2026-07-28, header mismatch: its definitions may be others by now
+            self.link_input(link, LinkInput::Changed, now);
+        }
     }
 
     /// A server wants a person to open an address before a call (2025-11-25, error -32042): where
@@ -1257,7 +1261,7 @@ impl Machine {
 
     /// Sends a held call, if it is still allowed: the record may have taken as long as a collector
     /// does, and time alone ends sign-ins, agents, rules and registries.
-    fn let_go(&mut self, key: Key, now: &Now) {
+    pub(super) fn let_go(&mut self, key: Key, now: &Now) {
         let snapshot = Arc::clone(&self.snapshot);
         let held = self.calls.get(key).map(|call| &call.access);
         if let Some(access) = held.filter(|access| !allows(&snapshot, access, now)) {
@@ -1271,6 +1275,9 @@ impl Machine {
                 ),
             };
             return self.take_back_for(key, &denial, now);
+        }
+        if self.calls.get(key).is_none() || self.rests(key, now) {
+            return;
         }
         if let Some(line) = self.calls.send(key) {
             self.outbox.send_link(key.link, Upstream::Call(line));

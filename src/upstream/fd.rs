@@ -4,19 +4,19 @@
 //! refuse (a regular file) or what others share (a terminal) is read by a thread. Never
 //! `tokio::io::stdin`: its thread pool costs four times the processor time (measured).
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice, IsTerminal as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
+use super::queue::Queue;
 use crate::wire::line::LineBuffer;
 
 /// Slices given to one `writev`.
@@ -157,9 +157,7 @@ fn read_all(sender: &mpsc::Sender<io::Result<Vec<u8>>>) {
 #[derive(Debug)]
 pub struct Sink {
     kind: SinkKind,
-    /// The first line without what is written of it.
-    queue: VecDeque<Bytes>,
-    bytes: usize,
+    queue: Queue,
 }
 
 #[derive(Debug)]
@@ -218,24 +216,21 @@ impl Sink {
     fn of(kind: SinkKind) -> Self {
         Self {
             kind,
-            queue: VecDeque::new(),
-            bytes: 0,
+            queue: Queue::default(),
         }
     }
 
     /// Adds a line to the queue; nothing is written yet.
     pub fn push(&mut self, line: Bytes) {
-        if matches!(self.kind, SinkKind::Closed) {
-            return;
+        if !matches!(self.kind, SinkKind::Closed) {
+            self.queue.push(line);
         }
-        self.bytes += line.len();
-        self.queue.push_back(line);
     }
 
     /// Bytes not yet written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.bytes
+        self.queue.bytes()
     }
 
     /// Writes what is queued; ready when the queue is empty.
@@ -248,17 +243,17 @@ impl Sink {
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.consume(len);
+            self.queue.consume(len);
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        for (slot, line) in slices.iter_mut().zip(&self.queue) {
+        for (slot, line) in slices.iter_mut().zip(self.queue.lines()) {
             *slot = IoSlice::new(line);
         }
-        let count = self.queue.len().min(SLICES);
+        let count = self.queue.lines().len().min(SLICES);
         let slices = slices.get(..count).unwrap_or_default();
         match (&mut self.kind, slices) {
             (SinkKind::Async { sender, .. }, [one]) => Pin::new(sender).poll_write(cx, one),
@@ -274,18 +269,6 @@ impl Sink {
             (SinkKind::Closed, several) => {
                 Poll::Ready(Ok(several.iter().map(|slice| slice.len()).sum()))
             }
-        }
-    }
-
-    fn consume(&mut self, mut len: usize) {
-        self.bytes = self.bytes.saturating_sub(len);
-        while let Some(first) = self.queue.front_mut() {
-            if len < first.len() {
-                first.advance(len);
-                return;
-            }
-            len -= first.len();
-            self.queue.pop_front();
         }
     }
 }

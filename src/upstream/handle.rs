@@ -4,16 +4,16 @@
 //! waited for. So each standard stream has a thread; the pipes of children are tokio's, which does the
 //! same behind its back. Both hold a bounded amount: nobody reads ahead of who takes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::mpsc;
 
+use super::queue::Queue;
 use crate::wire::line::LineBuffer;
 
 /// Bytes a thread reads at once.
@@ -101,9 +101,7 @@ fn read_all(sender: &mpsc::Sender<io::Result<Vec<u8>>>) {
 #[derive(Debug)]
 pub struct Sink {
     kind: SinkKind,
-    /// The first line without what is written of it.
-    queue: VecDeque<Bytes>,
-    bytes: usize,
+    queue: Queue,
 }
 
 enum SinkKind {
@@ -142,14 +140,10 @@ impl Writer {
     }
 
     /// Hands over the beginning of the queue, and waits until it is written.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        queue: &VecDeque<Bytes>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, queue: &Queue) -> Poll<io::Result<usize>> {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         if !self.busy {
-            let batch = queue.iter().take(BATCH).cloned().collect();
+            let batch = queue.lines().take(BATCH).cloned().collect();
             // one batch at a time: there is room for it, or nobody takes it any more
             if self.batches.try_send(batch).is_err() {
                 return Poll::Ready(Err(gone()));
@@ -201,24 +195,21 @@ impl Sink {
     fn of(kind: SinkKind) -> Self {
         Self {
             kind,
-            queue: VecDeque::new(),
-            bytes: 0,
+            queue: Queue::default(),
         }
     }
 
     /// Adds a line to the queue; nothing is written yet.
     pub fn push(&mut self, line: Bytes) {
-        if matches!(self.kind, SinkKind::Closed) {
-            return;
+        if !matches!(self.kind, SinkKind::Closed) {
+            self.queue.push(line);
         }
-        self.bytes += line.len();
-        self.queue.push_back(line);
     }
 
     /// Bytes not yet written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.bytes
+        self.queue.bytes()
     }
 
     /// Writes what is queued; ready when the queue is empty.
@@ -226,7 +217,7 @@ impl Sink {
     /// # Errors
     /// Those of `WriteFile`; the queue is then of no more use.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(first) = self.queue.front() {
+        while let Some(first) = self.queue.lines().next() {
             let len = ready!(match &mut self.kind {
                 SinkKind::Pipe(pipe) => pipe.as_mut().poll_write(cx, first),
                 SinkKind::Thread(writer) => writer.poll_write(cx, &self.queue),
@@ -235,24 +226,12 @@ impl Sink {
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.consume(len);
+            self.queue.consume(len);
         }
         match &mut self.kind {
             // tokio's thread may still hold the last of it
             SinkKind::Pipe(pipe) => pipe.as_mut().poll_flush(cx),
             SinkKind::Thread(_) | SinkKind::Closed => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn consume(&mut self, mut len: usize) {
-        self.bytes = self.bytes.saturating_sub(len);
-        while let Some(first) = self.queue.front_mut() {
-            if len < first.len() {
-                first.advance(len);
-                return;
-            }
-            len -= first.len();
-            self.queue.pop_front();
         }
     }
 }

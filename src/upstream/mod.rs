@@ -37,6 +37,7 @@ mod places;
 #[path = "places_elsewhere.rs"]
 mod places;
 mod project;
+mod queue;
 mod survey;
 #[cfg(target_os = "linux")]
 mod tree;
@@ -75,6 +76,9 @@ pub enum PipeEvent {
     /// It ended, or could not be started, and everything it wrote was read. One phrase that
     /// follows its key.
     Ended(String),
+    /// The server does not know the session any more: the request that met it, if one did. It was
+    /// not executed.
+    Forgotten(Option<u64>),
     /// One request will not be answered; the transport lives on.
     Lost {
         /// The request's id.

@@ -37,6 +37,15 @@ impl Pipe {
         }
     }
 
+    /// Whether it is reached by HTTP+SSE of 2024-11-05.
+    #[must_use]
+    pub fn is_older(&self) -> bool {
+        match self {
+            Self::Child(..) => false,
+            Self::Remote(remote) => remote.is_older(),
+        }
+    }
+
     /// Bytes that were not taken yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -68,10 +77,7 @@ impl Pipe {
     pub fn next_line(&mut self) -> Option<(Option<u64>, Result<&[u8], LineFault>)> {
         match self {
             Self::Child(_, buffer) => buffer.next_line().map(|line| (None, line)),
-            Self::Remote(remote) => {
-                let (during, line) = remote.next_line()?;
-                Some((during, Ok(line)))
-            }
+            Self::Remote(remote) => remote.next_line(),
         }
     }
 

@@ -69,7 +69,7 @@ impl Means<'_> {
     fn open(&self, server: &ServerDoc) -> Result<Pipe, SpawnError> {
         match (&server.transport, &self.client) {
             (Transport::Http { .. }, Some(client)) => {
-                Remote::open(client.clone(), server, self.secret).map(Pipe::from)
+                Remote::open(client.clone(), server, self.secret, false).map(Pipe::from)
             }
             (Transport::Http { .. }, None) => Err(SpawnError::Transport),
             (Transport::Stdio { .. }, _) => {
@@ -107,7 +107,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                     end(pipe.take()).await;
                     return Err(SurveyError::Server(phrase));
                 }
-                LinkOutput::Note(..) | LinkOutput::Ready(_) => {}
+                LinkOutput::Learned(_) | LinkOutput::Note(..) | LinkOutput::Ready(_) => {}
                 LinkOutput::Open => pipe = Some(means.open(server)?),
                 LinkOutput::Send(line) => {
                     if let Some(pipe) = &mut pipe {
@@ -134,6 +134,11 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
             Ok(PipeEvent::Ended(reason)) => {
                 pipe = None;
                 link.handle(LinkInput::Closed(&reason), &clock.now());
+            }
+            Ok(PipeEvent::Forgotten(_)) => {
+                pipe = None;
+                let reason = "does not know its own session";
+                link.handle(LinkInput::Closed(reason), &clock.now());
             }
             Ok(PipeEvent::Lost { id, loss }) => {
                 let loss = &loss;

@@ -82,6 +82,14 @@ impl Mirrored {
         self.0.is_empty()
     }
 
+    /// Where the first argument stands that goes into a header here and not, or into another one,
+    /// there.
+    #[must_use]
+    pub fn beyond(&self, there: &Self) -> Option<String> {
+        let new = self.0.iter().find(|mirror| !there.0.contains(mirror));
+        new.map(|mirror| mirror.path.join("."))
+    }
+
     /// Walks a schema; `path` is there as long as only `properties` led here. The nesting is
     /// bounded by the reader that made the value.
     fn visit(

@@ -14,6 +14,9 @@ const FIELD_BYTES: usize = 16;
 /// One thing that came out of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
+    /// An event of the type `endpoint`, with its data: where messages go, in HTTP+SSE
+    /// (MCP 2024-11-05, transports).
+    Endpoint(Vec<u8>),
     /// An event of the type `message`, with its data. Data may be empty: MCP servers send such
     /// events to give a stream its first id.
     Message(Vec<u8>),
@@ -75,6 +78,12 @@ impl Parser {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.line.len() + self.data.len()
+    }
+
+    /// Bytes of an event that is too long, as far as they were passed over.
+    #[must_use]
+    pub fn passed_over(&self) -> usize {
+        self.over.unwrap_or(0)
     }
 
     /// Takes bytes and gives what they complete. What is incomplete at the end of the stream is
@@ -195,15 +204,14 @@ impl Parser {
             self.id = Some(id);
         }
         let mut data = std::mem::take(&mut self.data);
-        let ours = self.name.is_empty() || self.name == b"message";
-        self.name.clear();
+        let name = std::mem::take(&mut self.name);
         if let Some(bytes) = self.over.take() {
             give(Piece::TooLong { bytes });
         } else if data.pop().is_some() {
-            give(if ours {
-                Piece::Message(data)
-            } else {
-                Piece::Other
+            give(match &name[..] {
+                b"" | b"message" => Piece::Message(data),
+                b"endpoint" => Piece::Endpoint(data),
+                _ => Piece::Other,
             });
         }
     }
@@ -247,8 +255,13 @@ mod tests {
         check(": hello\n:\n\n\n", &[], None);
         check("event: message\ndata: a\n\n", &[message("a")], None);
         check(
-            "event: endpoint\ndata: a\n\ndata: b\n\n",
+            "event: other\ndata: a\n\ndata: b\n\n",
             &[Piece::Other, message("b")],
+            None,
+        );
+        check(
+            "event: endpoint\ndata: /a?b\n\n",
+            &[Piece::Endpoint(b"/a?b".to_vec())],
             None,
         );
         check("id: 7\ndata:\n\n", &[message("")], Some("7"));
@@ -328,12 +341,11 @@ mod tests {
                 let data: Vec<Vec<u8>> = std::mem::take(&mut data);
                 let name = std::mem::take(&mut name);
                 if !data.is_empty() {
-                    let ours = name.is_empty() || name == b"message";
                     let text = data.join(&b'\n');
-                    out.push(if ours {
-                        Piece::Message(text)
-                    } else {
-                        Piece::Other
+                    out.push(match &name[..] {
+                        b"" | b"message" => Piece::Message(text),
+                        b"endpoint" => Piece::Endpoint(text),
+                        _ => Piece::Other,
                     });
                 }
                 continue;
@@ -379,7 +391,7 @@ mod tests {
             b"retry",
             b"7",
             b"{}",
-            b"message",
+            b"endpoint",
             b"\xef\xbb\xbf",
             b"\0",
         ];

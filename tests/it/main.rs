@@ -18,6 +18,7 @@ mod collector;
 mod credentials;
 mod doctor;
 mod hostile;
+mod http_zoo;
 mod kill;
 mod login;
 mod lossless;

@@ -279,6 +279,15 @@ struct Listening {
 
 impl Listening {
     fn start(org: &Org, name: &str) -> Self {
+        Self::start_by(org, name, "http")
+    }
+
+    /// The same by HTTP+SSE.
+    fn start_sse(org: &Org, name: &str) -> Self {
+        Self::start_by(org, name, "sse")
+    }
+
+    fn start_by(org: &Org, name: &str, transport: &str) -> Self {
         let port = free_port();
         let text = port.to_string();
         let (program, mut args) = match name {
@@ -286,9 +295,10 @@ impl Listening {
             name => server(name, org.path()),
         };
         match name {
+            "everything" if transport == "sse" => args.push("sse".to_owned()),
             "everything" => args.push("streamableHttp".to_owned()),
             "stateless" => args.extend(["stateless".to_owned(), text.clone()]),
-            _ => args.extend(["http".to_owned(), text.clone()]),
+            _ => args.extend([transport.to_owned(), text.clone()]),
         }
         let mut command = Command::new(program);
         org.environment(&mut command);
@@ -350,6 +360,53 @@ fn same_direct_and_through_http(client_name: &str, direct_name: &str, server_nam
         &["serve".to_owned()],
     );
     compare(client_name, &script, (&direct, &through), "remote_");
+}
+
+/// The same by HTTP+SSE, which no client of the tests speaks: the measure is the same server on its
+/// standard streams.
+fn same_direct_and_through_sse(client_name: &str, server_name: &str) {
+    let org = Org::new();
+    let script: Vec<Value> = serde_json::from_slice(
+        &std::fs::read(source(&format!("scripts/{server_name}.json"))).unwrap(),
+    )
+    .unwrap();
+    let (command, args) = server(server_name, org.path());
+    let mut direct = client(client_name);
+    org.environment(&mut direct);
+    let direct = walk(direct, server_name, "", &command, &args);
+    let listening = Listening::start_sse(&org, server_name);
+    let url = format!("http://127.0.0.1:{}/sse", listening.port);
+    org.server(&Server::http("remote", &url));
+    org.agent("ci");
+    org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
+    org.publish();
+    let mut through = client(client_name);
+    org.environment_as(&mut through, "ci");
+    let through = walk(
+        through,
+        server_name,
+        "remote_",
+        program("mcpshim"),
+        &["serve".to_owned()],
+    );
+    compare(client_name, &script, (&direct, &through), "remote_");
+}
+
+mod sse {
+    #[test]
+    fn everything_typescript_legacy() {
+        super::same_direct_and_through_sse("typescript-legacy", "everything");
+    }
+
+    #[test]
+    fn python_python_auto() {
+        super::same_direct_and_through_sse("python-auto", "python");
+    }
+
+    #[test]
+    fn python_rmcp_legacy() {
+        super::same_direct_and_through_sse("rmcp-legacy", "python");
+    }
 }
 
 macro_rules! remote_pairs {

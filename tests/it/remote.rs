@@ -15,7 +15,7 @@ use crate::support::web::{Line, Web, handshake, stateless, tools};
 use crate::support::{Answer, Grant, Org, Server, Shim, wait_for};
 
 /// An organisation with one remote server `web`, and the stdio server `other` beside it.
-fn org(web: &Web, more: &str) -> Org {
+pub(crate) fn org(web: &Web, more: &str) -> Org {
     let org = Org::new();
     org.server(&Server::http("web", &web.url).with(more));
     org.server(&Server::counting("other", []));
@@ -27,19 +27,22 @@ fn org(web: &Web, more: &str) -> Org {
 }
 
 #[track_caller]
-fn text(answer: &Answer) -> String {
+pub(crate) fn text(answer: &Answer) -> String {
     answer.text().to_owned()
 }
 
 /// The other server answers as if nothing were wrong.
 #[track_caller]
-fn others_are_well(shim: &mut Shim) {
-    let answer = shim.call("other_echo", json!({"text": "hello"}));
+pub(crate) fn others_are_well(shim: &mut Shim) {
+    // never the same call twice: that is bounded
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    let times = TIMES.fetch_add(1, Ordering::SeqCst);
+    let answer = shim.call("other_echo", json!({"text": times.to_string()}));
     assert!(!answer.is_tool_error(), "{answer:?}");
 }
 
 /// How the calls of the organisation's one session ended, in their order, as the record says.
-fn ends(org: &Org) -> Vec<String> {
+pub(crate) fn ends(org: &Org) -> Vec<String> {
     let mut backlog = Backlog::open(org.state().join("spool"));
     backlog.adopt(&SystemClock::new().now()).unwrap();
     let mut ends = Vec::new();
@@ -544,7 +547,7 @@ fn every_fault_of_a_call_is_said_clearly_and_hurts_nobody_else() {
         // one that is well in between, so that this is no test of pauses
         others_are_well(&mut shim);
         assert_eq!(
-            text(&shim.call("web_well", json!({}))),
+            text(&shim.call("web_well", json!({"after": tool}))),
             "well",
             "after {tool}"
         );
@@ -636,11 +639,11 @@ fn what_is_no_mcp_server_is_not_pinned_and_the_reason_is_said() {
         ),
         (
             "404 Not Found",
-            "the older transport HTTP+SSE is not spoken here",
+            "nor HTTP+SSE of 2024-11-05 there: it has no MCP endpoint at its address",
         ),
         (
             "405 Method Not Allowed",
-            "the older transport HTTP+SSE is not spoken here",
+            "nor HTTP+SSE of 2024-11-05 there: it does not take requests at its address",
         ),
         (
             "401 Unauthorized",

@@ -2,6 +2,7 @@
 
     python upstream.py             on its standard streams
     python upstream.py http PORT   over HTTP on loopback, the handshake era with sessions
+    python upstream.py sse PORT    the same by HTTP+SSE of 2024-11-05, at /sse
 
 It has every feature that the SDK knows, under the names that upstream.mjs uses.
 """
@@ -192,5 +193,7 @@ async def completion(ref, argument, context):
 
 if sys.argv[1:2] == ["http"]:
     server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
+elif sys.argv[1:2] == ["sse"]:
+    server.run("sse", host="127.0.0.1", port=int(sys.argv[2]))
 else:
     server.run()

@@ -295,10 +295,15 @@ fn transport(server: &str, old: &Transport, new: &Transport, list: &mut List) {
     let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
     match (old, new) {
         (
-            Transport::Http { url, ca_pem },
+            Transport::Http {
+                url,
+                ca_pem,
+                legacy_sse,
+            },
             Transport::Http {
                 url: to,
                 ca_pem: ca,
+                legacy_sse: to_legacy,
             },
         ) => {
             look("the address", url.clone(), to.clone());
@@ -307,6 +312,11 @@ fn transport(server: &str, old: &Transport, new: &Transport, list: &mut List) {
                 None => "none".to_owned(),
             };
             look("the private CA", short(ca_pem), short(ca));
+            let spoken = |legacy: &bool| match legacy {
+                true => "HTTP+SSE".to_owned(),
+                false => "Streamable HTTP".to_owned(),
+            };
+            look("the transport", spoken(legacy_sse), spoken(to_legacy));
         }
         (
             Transport::Stdio {

@@ -1,12 +1,15 @@
 //! `mcpshim status`
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use mcpshim::clock::Utc;
 use mcpshim::config::Config;
 use mcpshim::policy::{self, SnapshotId};
+use mcpshim::registry::doc::Registry;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble::{assemble_with_warnings, without_registry};
+use mcpshim::serve::learned;
 use mcpshim::serve::run_file::{self, Running};
 use serde_json::json;
 
@@ -41,11 +44,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let status = policy::status(&snapshot, &now);
     let settings = config.as_ref().ok();
-    let machine = settings.map(Machine::of);
+    let machine = settings.map(|config| Machine::of(config, snapshot.registry()));
     if args.json {
         out::print_json(&json!({
             "status": status,
             "sessions": machine.as_ref().map(|machine| &machine.sessions),
+            "protocols": machine.as_ref().map(|machine| &machine.protocols),
             "records": machine.as_ref().and_then(|machine| machine.records.as_ref()),
             "warnings": warnings,
             "managed": settings.map(|config| config.managed),
@@ -74,13 +78,22 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// What runs and waits on this machine.
 struct Machine {
     sessions: Vec<Running>,
+    /// How servers spoke the last time that any session met them.
+    protocols: BTreeMap<String, &'static str>,
     /// `None` where the spool cannot be read; `mcpshim audit status` says why.
     records: Option<Standing>,
 }
 
 impl Machine {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, registry: Option<&Registry>) -> Self {
+        let now = crate::now();
+        let servers = registry.map(|registry| &registry.servers);
+        let spoken = servers.into_iter().flatten().filter_map(|(key, server)| {
+            let spoken = learned::spoken(&config.state_dir, &server.transport, &now)?;
+            Some((key.to_string(), spoken))
+        });
         Self {
+            protocols: spoken.collect(),
             sessions: run_file::running(&config.state_dir),
             records: audit::standing(config).ok(),
         }
@@ -89,6 +102,9 @@ impl Machine {
     fn describe(&self, text: &mut String) {
         for session in &self.sessions {
             describe(session, text);
+        }
+        for (server, spoken) in &self.protocols {
+            push(text, &format!("protocol:     {server} {spoken}"));
         }
         let Some(records) = &self.records else {
             text.push_str("records:      cannot be read: run `mcpshim audit status`\n");

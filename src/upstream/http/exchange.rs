@@ -50,6 +50,8 @@ pub(super) struct Post {
     pub(super) answer: bool,
     /// Of the handshake era.
     pub(super) resumable: bool,
+    /// Where it goes in HTTP+SSE; its answer comes by the stream of events then.
+    pub(super) endpoint: Option<Url>,
     pub(super) stamp: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -63,6 +65,10 @@ pub(super) struct Note {
 
 #[derive(Debug)]
 pub(super) enum What {
+    /// Where messages go in HTTP+SSE.
+    Endpoint(Url),
+    /// An event that belongs to no request was too long, and was passed over: its size.
+    Fault(usize),
     /// The answer begins, with this session.
     Head(Option<HeaderValue>),
     Line(Bytes, Weight),
@@ -76,6 +82,8 @@ pub(super) enum Over {
     Answered,
     /// There is no answer to come; means nothing where one came.
     Lost(Loss),
+    /// Streamable HTTP was refused as a server of HTTP+SSE does.
+    Older(Loss),
     /// The server does not know the session.
     SessionGone,
 }
@@ -169,8 +177,15 @@ struct Place {
 }
 
 impl Shared {
-    fn request(&self, method: Method, stamp: &HeaderMap, accept: HeaderValue) -> Request {
-        let mut request = Request::new(method, self.url.clone());
+    /// A request to the server's address, or to the endpoint it named there.
+    fn request(
+        &self,
+        method: Method,
+        endpoint: Option<&Url>,
+        stamp: &HeaderMap,
+        accept: HeaderValue,
+    ) -> Request {
+        let mut request = Request::new(method, endpoint.unwrap_or(&self.url).clone());
         let headers = request.headers_mut();
         headers.extend(stamp.clone());
         headers.insert(ACCEPT, accept);
@@ -226,7 +241,8 @@ pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
 }
 
 async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
-    let mut request = shared.request(Method::POST, &post.stamp, EITHER);
+    let endpoint = post.endpoint.as_ref();
+    let mut request = shared.request(Method::POST, endpoint, &post.stamp, EITHER);
     request.headers_mut().insert(CONTENT_TYPE, JSON);
     *request.body_mut() = Some(post.body.clone().into());
     let response = match shared.client.execute(request).await {
@@ -238,6 +254,10 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
     }
     let session = response.headers().get(SESSION).cloned();
     tell.tell(What::Head(session)).await;
+    if post.endpoint.is_some() {
+        drain(response).await;
+        return Over::Answered;
+    }
     let Some(id) = post.id else {
         return Over::Answered;
     };
@@ -249,9 +269,7 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
             broken: false,
         })
     };
-    if let Some(coding) = response.headers().get(CONTENT_ENCODING)
-        && coding != "identity"
-    {
+    if is_coded(&response) {
         return lost("answered in a coding that nobody asked for".to_owned());
     }
     match content_type(&response).as_str() {
@@ -266,6 +284,28 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
         )),
         other => lost(phrase::not_mcp(other)),
     }
+}
+
+/// Whether a body is compressed: none was asked for, and a small one could unpack to anything.
+fn is_coded(response: &Response) -> bool {
+    let coding = response.headers().get(CONTENT_ENCODING);
+    coding.is_some_and(|coding| coding != "identity")
+}
+
+/// Reads what nobody needs, so that the connection can be used again.
+async fn drain(mut response: Response) {
+    let patience = Duration::from_millis(limits::ANSWER_END_MS);
+    let rest = async {
+        let mut left = limits::REFUSAL_BYTES;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            match left.checked_sub(chunk.len()) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // too slow, or too long: the connection is closed instead
+    drop(tokio::time::timeout(patience, rest).await);
 }
 
 fn content_type(response: &Response) -> String {
@@ -349,7 +389,8 @@ async fn events(
     let mut place = Place::default();
     let mut failures = 0;
     loop {
-        let reason = match read(shared, response, Some(id), &mut place, tell).await {
+        let of = Stream::Answer(id);
+        let reason = match read(shared, response, of, &mut place, tell).await {
             Ended::Answered => return Over::Answered,
             Ended::Lost(loss) => return Over::Lost(loss),
             Ended::Broken(reason) => reason,
@@ -379,7 +420,7 @@ async fn events(
                 }
                 Err(Over::Lost(loss)) if loss.broken => {}
                 Err(Over::SessionGone) => return Over::SessionGone,
-                Err(Over::Answered | Over::Lost(_)) => return lost(reason),
+                Err(Over::Answered | Over::Lost(_) | Over::Older(_)) => return lost(reason),
             }
         };
     }
@@ -398,7 +439,7 @@ async fn resume(
     stamp: &HeaderMap,
     last_id: Option<HeaderValue>,
 ) -> Result<Response, Over> {
-    let mut request = shared.request(Method::GET, stamp, EVENTS);
+    let mut request = shared.request(Method::GET, None, stamp, EVENTS);
     if let Some(last) = last_id {
         request.headers_mut().insert(LAST_EVENT, last);
     }
@@ -408,22 +449,50 @@ async fn resume(
     if status == StatusCode::NOT_FOUND && stamp.contains_key(SESSION) {
         return Err(Over::SessionGone);
     }
-    if status.is_success() && content_type(&response) == "text/event-stream" {
-        return Ok(response);
-    }
+    let reason = match status {
+        _ if status.is_success() && is_coded(&response) => {
+            "answered in a coding that nobody asked for".to_owned()
+        }
+        _ if status.is_success() => match content_type(&response).as_str() {
+            "text/event-stream" => return Ok(response),
+            other => phrase::not_mcp(other),
+        },
+        _ if status.is_redirection() => phrase::redirect(status, target(shared, &response)),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            phrase::credential(status, &shared.server, shared.credential_id.as_ref())
+        }
+        _ => phrase::status(status),
+    };
     Err(Over::Lost(Loss {
         reach: Reach::Refused(status.as_u16()),
-        reason: phrase::status(status),
+        reason,
         pause_ms: None,
         broken: status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,
     }))
+}
+
+/// Where a redirect leads.
+fn target(shared: &Shared, response: &Response) -> Option<Url> {
+    let to = response.headers().get(LOCATION)?;
+    shared.url.join(to.to_str().ok()?).ok()
+}
+
+/// What a stream of events is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    /// The answer to the request with this id.
+    Answer(u64),
+    /// The server's news.
+    News,
+    /// All that comes by HTTP+SSE.
+    Older,
 }
 
 /// Reads one stream to its end, or to the answer and a little further.
 async fn read(
     shared: &Shared,
     mut response: Response,
-    wanted: Option<u64>,
+    of: Stream,
     place: &mut Place,
     tell: &Tell,
 ) -> Ended {
@@ -440,10 +509,18 @@ async fn read(
     let mut answered = false;
     // set with the answer: a server that goes on afterwards must not keep its connection for ever
     let mut end = None;
+    let mut named = of != Stream::Older;
+    let patience = Duration::from_millis(limits::ENDPOINT_MS);
+    let name_by = tokio::time::Instant::now() + patience;
     let mut pieces = Vec::new();
     loop {
         let chunk = response.chunk();
-        let chunk = if answered {
+        let chunk = if !named {
+            match tokio::time::timeout_at(name_by, chunk).await {
+                Ok(chunk) => chunk,
+                Err(_late) => return lost("does not say where its messages go".to_owned()),
+            }
+        } else if answered {
             let now = tokio::time::Instant::now();
             let end = *end.get_or_insert(now + Duration::from_millis(limits::ANSWER_END_MS));
             match tokio::time::timeout_at(end, chunk).await {
@@ -456,10 +533,16 @@ async fn read(
         match chunk {
             Ok(None) | Err(_) if answered => return Ended::Answered,
             Ok(None) => {
-                return Ended::Broken("closed its answer before it was complete".to_owned());
+                return Ended::Broken(match of {
+                    Stream::Answer(_) => "closed its answer before it was complete".to_owned(),
+                    Stream::News | Stream::Older => "closed its stream of events".to_owned(),
+                });
             }
             Err(error) => return Ended::Broken(phrase::cut_off(&error)),
             Ok(Some(chunk)) => parser.push(&chunk, &mut |piece| pieces.push(piece)),
+        }
+        if parser.passed_over() > limits::PASSED_OVER_BYTES {
+            return lost(too_long(parser.passed_over()));
         }
         if !holding.set(parser.held_bytes()) {
             return lost(phrase::too_much());
@@ -473,24 +556,80 @@ async fn read(
                     if line.is_empty() {
                         continue;
                     }
-                    answered |= wanted.is_some_and(|id| answers(&line, id));
+                    if let Stream::Answer(id) = of {
+                        answered |= answers(&line, id);
+                    }
                     place.moved = true;
                     tell.line(line).await;
                 }
-                Piece::Other => {}
+                Piece::Endpoint(data) if !named => match endpoint(shared, &data) {
+                    Ok(url) => {
+                        named = true;
+                        tell.tell(What::Endpoint(url)).await;
+                    }
+                    Err(reason) => return lost(reason),
+                },
+                // one that moves in the middle of a session would take answers elsewhere
+                Piece::Endpoint(_) | Piece::Other => {}
                 Piece::Retry(ms) => place.retry_ms = Some(ms),
-                Piece::TooLong { bytes } => {
-                    return lost(format!(
-                        "gave an answer of {bytes} bytes, more than {}; ask for less",
-                        limits::LINE_BYTES
-                    ));
-                }
+                Piece::TooLong { bytes } => match of {
+                    Stream::Answer(_) => return lost(too_long(bytes)),
+                    Stream::News | Stream::Older => tell.tell(What::Fault(bytes)).await,
+                },
             }
         }
         if let Some(last) = parser.last_id() {
             place.last_id = HeaderValue::from_bytes(last).ok();
         }
     }
+}
+
+fn too_long(bytes: usize) -> String {
+    format!(
+        "gave an answer of {bytes} bytes, more than {}; ask for less",
+        limits::LINE_BYTES
+    )
+}
+
+/// Where messages go, as an `endpoint` event says: at the same origin, or the credential and what
+/// is asked would go to somebody whom nobody approved.
+fn endpoint(shared: &Shared, data: &[u8]) -> Result<Url, String> {
+    let text = std::str::from_utf8(data).ok().map(str::trim);
+    let text = text.filter(|text| !text.is_empty() && text.len() <= limits::ENDPOINT_BYTES);
+    let url = text.and_then(|text| shared.url.join(text).ok());
+    let Some(mut url) = url else {
+        return Err(phrase::endpoint(None));
+    };
+    let named = !url.username().is_empty() || url.password().is_some();
+    if named || url.origin() != shared.url.origin() {
+        return Err(phrase::endpoint(Some(&url)));
+    }
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// Everything that comes from a server of HTTP+SSE (MCP 2024-11-05, transports), until it ends.
+pub(super) async fn older(shared: Arc<Shared>, tell: Tell) {
+    let lost = |reason| Loss {
+        reach: Reach::Unknown,
+        reason,
+        pause_ms: None,
+        broken: true,
+    };
+    let none = HeaderMap::new();
+    let loss = match resume(&shared, &none, None).await {
+        Err(Over::Lost(loss) | Over::Older(loss)) => loss,
+        Err(Over::Answered | Over::SessionGone) => lost("gave no stream of events".to_owned()),
+        Ok(response) => {
+            let mut place = Place::default();
+            match read(&shared, response, Stream::Older, &mut place, &tell).await {
+                Ended::Answered => lost("closed its stream of events".to_owned()),
+                Ended::Broken(reason) => lost(reason),
+                Ended::Lost(loss) => loss,
+            }
+        }
+    };
+    tell.tell(What::Over(Over::Lost(loss))).await;
 }
 
 /// The server's news that belong to no request (MCP 2025-03-26 to 2025-11-25), for as long as it
@@ -505,12 +644,11 @@ async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
     let mut times = 0;
     loop {
         match resume(shared, stamp, place.last_id.clone()).await {
-            Ok(response) => match read(shared, response, None, &mut place, tell).await {
+            Ok(response) => match read(shared, response, Stream::News, &mut place, tell).await {
                 Ended::Answered => {}
-                Ended::Broken(reason) => {
+                Ended::Broken(reason) | Ended::Lost(Loss { reason, .. }) => {
                     tracing::debug!(server = %shared.server, reason, "A stream of news ended.");
                 }
-                Ended::Lost(loss) => return Over::Lost(loss),
             },
             Err(Over::Lost(loss)) if loss.broken => {}
             // most often 405: it has none
@@ -526,7 +664,7 @@ async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
 
 /// Says that a session is over.
 pub(super) async fn farewell(shared: Arc<Shared>, stamp: HeaderMap) {
-    let request = shared.request(Method::DELETE, &stamp, EITHER);
+    let request = shared.request(Method::DELETE, None, &stamp, EITHER);
     let patience = Duration::from_millis(limits::FAREWELL_MS);
     if let Ok(Err(error)) = tokio::time::timeout(patience, shared.client.execute(request)).await {
         let why = phrase::network(&error, &shared.url);
@@ -537,7 +675,7 @@ pub(super) async fn farewell(shared: Arc<Shared>, stamp: HeaderMap) {
 /// What a status other than success means.
 async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) -> Over {
     let status = response.status();
-    let in_session = post.stamp.contains_key(SESSION);
+    let in_session = post.stamp.contains_key(SESSION) || post.endpoint.is_some();
     if status == StatusCode::NOT_FOUND && in_session {
         return Over::SessionGone;
     }
@@ -565,9 +703,8 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
     let pause_ms = retry_after(&response);
     match status {
         _ if status.is_redirection() => {
-            let to = response.headers().get(LOCATION);
-            let to = to.and_then(|to| shared.url.join(to.to_str().ok()?).ok());
-            return Over::Lost(refused(phrase::redirect(status, to.as_ref())));
+            let to = target(shared, &response);
+            return Over::Lost(refused(phrase::redirect(status, to)));
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let reason = phrase::credential(status, &shared.server, shared.credential_id.as_ref());
@@ -618,11 +755,17 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
             broken: true,
         });
     }
-    let reason = match post.initialize {
-        true => phrase::no_endpoint(status),
-        false => phrase::status(status),
-    };
-    Over::Lost(refused(reason))
+    if post.initialize && post.endpoint.is_none() {
+        let loss = refused(phrase::no_endpoint(status));
+        // MCP 2025-11-25, transports: backwards compatibility
+        return match status {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                Over::Older(loss)
+            }
+            _ => Over::Lost(loss),
+        };
+    }
+    Over::Lost(refused(phrase::status(status)))
 }
 
 /// Whether a refused probe means that the server does not know it.

@@ -11,7 +11,9 @@
 //! | news that belong to no request | a GET stream | the answer of `subscriptions/listen` |
 //! | the end | DELETE | nothing |
 //!
-//! HTTP+SSE of 2024-11-05 is not spoken. The address and the credential's place come from the
+//! HTTP+SSE of 2024-11-05 is spoken where the entry says so, and where a server refuses Streamable
+//! HTTP as the specification says that an older one does: everything comes by one GET stream, whose
+//! first event names where messages are posted, at the same origin. The address and the credential's place come from the
 //! signed registry; redirects are not followed, so the credential goes to that address only.
 
 mod exchange;
@@ -37,8 +39,9 @@ use super::{PipeEvent, SpawnError};
 use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
-use crate::session::{Loss, Reach};
+use crate::session::Loss;
 use crate::wire::http::{AnnotationError, Mirrored, Parcel, headers};
+use crate::wire::line::LineFault;
 use crate::wire::msg::Message;
 
 /// Exchanges of the link's own at once: lists, the stream of news, notifications.
@@ -58,8 +61,8 @@ pub struct Remote {
     notes: mpsc::Receiver<Note>,
     sender: mpsc::Sender<Note>,
     open: BTreeMap<u64, Open>,
-    /// As many exchanges at once: each may hold a connection, and a server can leave them open
-    /// that are settled.
+    /// As many requests at once, subscriptions aside: each may hold a connection, and a server can
+    /// leave them open that are settled.
     most: usize,
     next: u64,
     /// What a server of the handshake era gets with every request after `initialize`.
@@ -69,12 +72,28 @@ pub struct Remote {
     mirrored: BTreeMap<String, Result<Mirrored, AnnotationError>>,
     /// `initialize` was sent: only a server of the handshake era is given answers.
     handshake: bool,
-    /// Lines that wait until `notifications/initialized` was taken.
+    /// Lines that wait until `notifications/initialized` was taken, or until it is known where
+    /// they go.
     held: Option<VecDeque<Bytes>>,
+    /// Set where HTTP+SSE is spoken, or tried.
+    older: Option<Older>,
+    /// `initialize`, while it is not answered.
+    opening: Bytes,
     /// Each with the request on whose answer's stream it came.
-    lines: VecDeque<(Option<u64>, Bytes)>,
+    lines: VecDeque<(Option<u64>, Result<Bytes, LineFault>)>,
     line: Bytes,
     events: VecDeque<PipeEvent>,
+}
+
+/// What is known of a server of HTTP+SSE.
+#[derive(Debug, Default)]
+struct Older {
+    /// It was so the last time, and need not be so any more.
+    guess: bool,
+    /// Where messages go.
+    endpoint: Option<Url>,
+    /// The `initialize` that was refused before, and how.
+    refused: Option<(u64, Loss)>,
 }
 
 /// One exchange under way.
@@ -96,6 +115,10 @@ enum Kind {
     Cancel(u64),
     Initialize,
     Initialized,
+    /// `subscriptions/listen`.
+    Listen,
+    /// Everything that comes by HTTP+SSE.
+    Older,
     Other,
     /// The GET stream.
     Stream,
@@ -113,7 +136,9 @@ impl Drop for Task {
 }
 
 impl Remote {
-    /// Makes the link to a server; nothing is sent yet. `client` must not follow redirects.
+    /// Makes the link to a server; nothing is sent yet, but to one of HTTP+SSE (its entry says
+    /// so, or it was `known_older` the last time), whose stream is asked for. `client` must not
+    /// follow redirects.
     ///
     /// # Errors
     /// [`SpawnError`] when the entry is not one of an HTTP server, its address must not be used
@@ -122,8 +147,12 @@ impl Remote {
         client: reqwest::Client,
         server: &ServerDoc,
         secret: Option<&Secret>,
+        known_older: bool,
     ) -> Result<Self, SpawnError> {
-        let Transport::Http { url, .. } = &server.transport else {
+        let Transport::Http {
+            url, legacy_sse, ..
+        } = &server.transport
+        else {
             return Err(SpawnError::Transport);
         };
         let url = address(url)?;
@@ -148,18 +177,45 @@ impl Remote {
             most: usize::try_from(server.limits.in_flight)
                 .unwrap_or(usize::MAX)
                 .saturating_mul(2)
-                .saturating_add(limits::SUBSCRIPTIONS + OWN),
+                .saturating_add(OWN),
             next: 0,
             stamp: HeaderMap::new(),
             mirrored: BTreeMap::new(),
             handshake: false,
             held: None,
+            older: None,
+            opening: Bytes::new(),
             lines: VecDeque::new(),
             line: Bytes::new(),
             events: VecDeque::new(),
         };
+        if *legacy_sse || known_older {
+            let older = Older {
+                guess: !legacy_sse,
+                ..Older::default()
+            };
+            remote.speak_older(older, VecDeque::new());
+        }
         remote.events.push_back(PipeEvent::Started);
         Ok(remote)
+    }
+
+    /// Whether HTTP+SSE is spoken.
+    #[must_use]
+    pub fn is_older(&self) -> bool {
+        let older = self.older.as_ref();
+        older.is_some_and(|older| older.endpoint.is_some())
+    }
+
+    /// Asks for the stream of HTTP+SSE; lines wait until it says where they go.
+    fn speak_older(&mut self, older: Older, held: VecDeque<Bytes>) {
+        self.older = Some(older);
+        self.held = Some(held);
+        let stream = exchange::older(
+            Arc::clone(&self.shared),
+            exchange::Tell::new(self.next, self.sender.clone(), &self.shared),
+        );
+        self.start(stream, Kind::Older, None, false, 0);
     }
 
     // ---- up
@@ -170,10 +226,20 @@ impl Remote {
             Some(body) => line.slice_ref(body),
             None => line,
         };
-        match &mut self.held {
-            Some(held) => held.push_back(line),
-            None => self.deliver(line),
+        let Some(held) = &mut self.held else {
+            return self.deliver(line);
+        };
+        let waiting: usize = held.iter().map(Bytes::len).sum();
+        if waiting + line.len() <= limits::LINK_QUEUE_BYTES {
+            return held.push_back(line);
         }
+        let (kind, id) = match Message::parse(&line).map(|message| Parcel::of(&message)) {
+            Ok(parcel) if parcel.method.is_none() => (Kind::Answer, None),
+            Ok(parcel) => (Kind::Other, parcel.id),
+            Err(_) => (Kind::Other, None),
+        };
+        let why = format!("is not ready, and {waiting} bytes wait for it; wait for it");
+        self.refuse(kind, id, &why);
     }
 
     fn deliver(&mut self, line: Bytes) {
@@ -207,6 +273,7 @@ impl Remote {
         let mut kind = match parcel.method.as_deref() {
             Some("initialize") => Kind::Initialize,
             Some("notifications/initialized") => Kind::Initialized,
+            Some("subscriptions/listen") => Kind::Listen,
             Some("tools/list") => Kind::ToolsList,
             Some(_) => Kind::Other,
             None => Kind::Answer,
@@ -219,6 +286,8 @@ impl Remote {
         if let Some(id) = parcel.cancels {
             let taken = self.open.iter().find(|(_, open)| open.id == Some(id));
             match taken.map(|(serial, open)| (*serial, open.stateless)) {
+                // its answer comes by the stream
+                None if self.older.is_some() => {}
                 // over already
                 None => return,
                 // MCP 2026-07-28, cancellation: closing the stream says it
@@ -226,14 +295,11 @@ impl Remote {
                 Some((serial, false)) => kind = Kind::Cancel(serial),
             }
         }
-        if self.open.len() >= self.most {
+        if let Some(many) = self.too_many(kind, parcel.id) {
             if let Kind::Cancel(other) = kind {
                 self.open.remove(&other);
             }
-            let why = format!(
-                "does not end {} of its answers; wait for it",
-                self.open.len()
-            );
+            let why = format!("does not end {many} of its answers; wait for it");
             return self.refuse(kind, parcel.id, &why);
         }
         let waiting: usize = self.open.values().map(|open| open.bytes).sum();
@@ -256,10 +322,17 @@ impl Remote {
             Kind::Initialize => {
                 self.stamp.clear();
                 self.handshake = true;
+                self.opening = line.clone();
             }
             Kind::Initialized => self.held = Some(VecDeque::new()),
             Kind::ToolsList if stateless && !line_has_cursor(&message) => self.mirrored.clear(),
-            Kind::Answer | Kind::Cancel(_) | Kind::Other | Kind::Stream | Kind::ToolsList => {}
+            Kind::Answer
+            | Kind::Cancel(_)
+            | Kind::Listen
+            | Kind::Older
+            | Kind::Other
+            | Kind::Stream
+            | Kind::ToolsList => {}
         }
         let post = Post {
             id: parcel.id,
@@ -267,6 +340,7 @@ impl Remote {
             probe: parcel.method.as_deref() == Some("server/discover"),
             initialize: kind == Kind::Initialize,
             resumable: !stateless,
+            endpoint: self.older.as_ref().and_then(|o| o.endpoint.clone()),
             stamp,
             body: line,
         };
@@ -278,6 +352,23 @@ impl Remote {
             exchange::Tell::new(serial, self.sender.clone(), &self.shared),
         );
         self.start(task, kind, id, stateless, bytes);
+    }
+
+    /// How many exchanges of this sort are open, if that is too many for one more.
+    fn too_many(&self, kind: Kind, id: Option<u64>) -> Option<usize> {
+        let (most, like): (usize, fn(&Open) -> bool) = match (kind, id) {
+            // one more is the link's own
+            (Kind::Listen, _) => (limits::SUBSCRIPTIONS + 1, |open| open.kind == Kind::Listen),
+            (_, Some(_)) => (self.most, |open| {
+                open.id.is_some() && open.kind != Kind::Listen
+            }),
+            (Kind::Older | Kind::Stream, None) => return None,
+            (_, None) => (limits::HTTP_NOTES, |open| {
+                open.id.is_none() && !matches!(open.kind, Kind::Older | Kind::Stream)
+            }),
+        };
+        let many = self.open.values().filter(|open| like(open)).count();
+        (many >= most).then_some(many)
     }
 
     fn start(
@@ -330,10 +421,22 @@ impl Remote {
 
     /// The next line without its newline, and the request on whose answer's stream it came: none
     /// for the server's news.
-    pub fn next_line(&mut self) -> Option<(Option<u64>, &[u8])> {
-        let (during, line) = self.lines.pop_front()?;
-        self.line = line;
-        Some((during, &self.line))
+    pub fn next_line(&mut self) -> Option<(Option<u64>, Result<&[u8], LineFault>)> {
+        let Some((during, line)) = self.lines.pop_front() else {
+            // a large one is not kept until the next comes
+            self.line = Bytes::new();
+            return None;
+        };
+        Some((
+            during,
+            match line {
+                Ok(line) => {
+                    self.line = line;
+                    Ok(&self.line)
+                }
+                Err(fault) => Err(fault),
+            },
+        ))
     }
 
     fn take(&mut self, Note { serial, what }: Note) {
@@ -343,8 +446,20 @@ impl Remote {
         };
         let (kind, id, stateless) = (open.kind, open.id, open.stateless);
         match what {
+            What::Endpoint(url) => {
+                if let Some(older) = &mut self.older {
+                    older.endpoint = Some(url);
+                    for line in self.held.take().into_iter().flatten() {
+                        self.push(line);
+                    }
+                }
+            }
+            What::Fault(bytes) => {
+                let fault = LineFault::TooLong { bytes };
+                self.lines.push_back((None, Err(fault)));
+            }
             What::Head(session) => {
-                if let (Kind::Initialize, Some(session)) = (kind, session)
+                if let (Kind::Initialize, Some(session), None) = (kind, session, &self.older)
                     && session.len() <= STAMP_BYTES
                 {
                     self.stamp.insert("mcp-session-id", session);
@@ -360,11 +475,13 @@ impl Remote {
                     Kind::Answer
                     | Kind::Cancel(_)
                     | Kind::Initialized
+                    | Kind::Listen
+                    | Kind::Older
                     | Kind::Other
                     | Kind::Stream
                     | Kind::ToolsList => {}
                 }
-                self.lines.push_back((id, line));
+                self.lines.push_back((id, Ok(line)));
             }
             What::Over(over) => {
                 self.open.remove(&serial);
@@ -373,23 +490,28 @@ impl Remote {
                     Kind::Initialized => self.initialized(),
                     Kind::Answer
                     | Kind::Initialize
+                    | Kind::Listen
+                    | Kind::Older
                     | Kind::Other
                     | Kind::Stream
                     | Kind::ToolsList => {}
                 }
-                let gone = over == Over::SessionGone;
                 let loss = match over {
                     Over::Answered => None,
+                    Over::Lost(loss) if kind == Kind::Older => return self.older_over(loss),
                     Over::Lost(loss) => Some(loss),
-                    // MCP 2025-11-25, session management: it was not executed
-                    Over::SessionGone => Some(Loss {
-                        reach: Reach::Refused(404),
-                        reason: "does not know this session any more, so it did not take the \
-                                 call; call again"
-                            .to_owned(),
-                        pause_ms: None,
-                        broken: false,
-                    }),
+                    Over::Older(loss) => {
+                        let older = Older {
+                            refused: id.map(|id| (id, loss)),
+                            ..Older::default()
+                        };
+                        let opening = std::mem::take(&mut self.opening);
+                        return self.speak_older(older, VecDeque::from([opening]));
+                    }
+                    Over::SessionGone => {
+                        self.stamp.clear();
+                        return self.events.push_back(PipeEvent::Forgotten(id));
+                    }
                 };
                 match (id, loss) {
                     (Some(id), Some(loss)) => {
@@ -400,12 +522,28 @@ impl Remote {
                     }
                     (_, _) => {}
                 }
-                if gone {
-                    self.stamp.clear();
-                    let reason = "does not know the session any more".to_owned();
-                    self.events.push_back(PipeEvent::Ended(reason));
-                }
             }
+        }
+    }
+
+    /// The stream of HTTP+SSE is over, or there is none.
+    fn older_over(&mut self, loss: Loss) {
+        let older = self.older.take().unwrap_or_default();
+        let held = self.held.take();
+        if older.guess && older.endpoint.is_none() {
+            // it speaks otherwise by now: as to a server that nothing is known of
+            for line in held.into_iter().flatten() {
+                self.push(line);
+            }
+            return;
+        }
+        match older.refused.filter(|_| older.endpoint.is_none()) {
+            Some((id, refused)) => {
+                let reason = phrase::neither(&refused.reason, &loss.reason);
+                let loss = Loss { reason, ..refused };
+                self.events.push_back(PipeEvent::Lost { id, loss });
+            }
+            None => self.events.push_back(PipeEvent::Ended(loss.reason)),
         }
     }
 
@@ -413,6 +551,9 @@ impl Remote {
     fn initialized(&mut self) {
         for line in self.held.take().into_iter().flatten() {
             self.push(line);
+        }
+        if self.older.is_some() {
+            return;
         }
         let stream = exchange::stream(
             Arc::clone(&self.shared),

@@ -152,8 +152,7 @@ pub(super) fn no_endpoint(code: StatusCode) -> String {
     match code {
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
             format!(
-                "does not speak Streamable HTTP at its address ({}); the older transport \
-                 HTTP+SSE is not spoken here",
+                "does not speak Streamable HTTP at its address ({})",
                 named(code)
             )
         }
@@ -161,8 +160,21 @@ pub(super) fn no_endpoint(code: StatusCode) -> String {
     }
 }
 
-pub(super) fn redirect(status: StatusCode, to: Option<&Url>) -> String {
-    let to = to.map_or_else(|| "another address".to_owned(), place);
+/// Neither transport is spoken where the entry says.
+pub(super) fn neither(newer: &str, older: &str) -> String {
+    format!("{newer}, nor HTTP+SSE of 2024-11-05 there: it {older}")
+}
+
+/// The address that a server of HTTP+SSE wants messages at cannot be used.
+pub(super) fn endpoint(to: Option<&Url>) -> String {
+    match to.map(place) {
+        Some(to) => format!("wants its messages at {to}, which is not where its entry says"),
+        None => "wants its messages at what is no address".to_owned(),
+    }
+}
+
+pub(super) fn redirect(status: StatusCode, to: Option<Url>) -> String {
+    let to = to.map_or_else(|| "another address".to_owned(), |to| place(&to));
     format!(
         "sends the request on to {to} ({}), which is not followed; sign in to the network if it \
          wants that, else the server's entry needs the address itself",
@@ -244,7 +256,7 @@ mod tests {
     #[test]
     fn of_a_redirect_only_the_place_is_told() {
         let to = Url::parse("https://u:p@login.example/a?token=b").unwrap();
-        let said = redirect(StatusCode::FOUND, Some(&to));
+        let said = redirect(StatusCode::FOUND, Some(to));
         assert!(said.contains("login.example:443 (302 Found)"), "{said}");
         assert!(!said.contains("token") && !said.contains("u:p"), "{said}");
     }

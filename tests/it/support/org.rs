@@ -104,6 +104,11 @@ impl Server {
         self.reached(&format!("ca: {file}"))
     }
 
+    /// Speaks HTTP+SSE, as its entry says.
+    pub(crate) fn legacy_sse(self) -> Self {
+        self.reached("legacy_sse: true")
+    }
+
     /// Runs in this directory: an absolute path or `{project_dir}/…`.
     pub(crate) fn cwd(self, dir: &str) -> Self {
         self.reached(&format!("cwd: {}", quoted(dir)))

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) method: String,
+    /// With its query.
+    pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
 }
@@ -210,6 +212,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
     reader.read_exact(&mut body).ok()?;
     Some(Seen {
         method: first.split(' ').next()?.to_owned(),
+        path: first.split(' ').nth(1)?.to_owned(),
         headers,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     })

@@ -12,7 +12,7 @@ use mcpshim::config::{self, Config};
 use mcpshim::identity::Caller;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::secret::{Scrubber, Secret};
-use mcpshim::serve::{assemble, run_file};
+use mcpshim::serve::{assemble, learned, run_file};
 use mcpshim::vault;
 use serde_json::{Value, json};
 
@@ -89,6 +89,7 @@ pub(super) fn write(
 
 fn local(context: &Context) -> Vec<(&'static str, Value)> {
     let config = &context.config;
+    let now = crate::now();
     let registry = context.loaded.as_ref().map(|loaded| {
         let registry = &loaded.registry;
         let servers: Vec<Value> = registry
@@ -100,6 +101,7 @@ fn local(context: &Context) -> Vec<(&'static str, Value)> {
                     "key": server.key,
                     "tools": surface.map_or(0, |surface| surface.tools.len()),
                     "protocol": surface.map(|surface| &surface.protocol),
+                    "spoken": learned::spoken(&config.state_dir, &server.transport, &now),
                     "credential": server.credential.as_ref().map(|credential| &credential.id),
                 })
             })

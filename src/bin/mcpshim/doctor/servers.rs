@@ -158,9 +158,13 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
             let Some(pinned) = &server.surface else {
                 return Vec::new();
             };
+            let headers = |live: &_| match &server.transport {
+                Transport::Http { .. } => pin::compare_headers(pinned, live),
+                Transport::Stdio { .. } => Ok(()),
+            };
             match server.pin {
                 PinMode::Off => Vec::new(),
-                mode => match pin::compare(pinned, &live, mode) {
+                mode => match pin::compare(pinned, &live, mode).and_then(|()| headers(&live)) {
                     Ok(()) => Vec::new(),
                     Err(drift) => vec![
                         found("server-drifted", format!("{key} is not what was reviewed"))

@@ -5,8 +5,14 @@
 //! listed when [`crate::policy::decide`] would allow it for some arguments, and for no other reason.
 #![warn(missing_docs)]
 
+pub mod alias;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+
+use self::alias::Owners;
 
 use crate::clock::Now;
 use crate::ids::{Digest, ExposedName, ServerKey};
@@ -15,7 +21,7 @@ use crate::policy::pattern::Pattern;
 use crate::policy::{Access, Snapshot, allows};
 use crate::registry::Verified;
 use crate::registry::doc::{Pinned, Registry, Surface};
-use crate::wire::era::Revision;
+use crate::wire::era::{Era, Revision};
 use crate::wire::raw;
 
 /// The tool that is always there, whoever calls and whatever is wrong.
@@ -43,8 +49,9 @@ pub struct Catalog {
     /// Templates in registry order.
     shapes: Vec<(Pattern, ServerKey)>,
     instructions: String,
-    /// URIs that a server earlier in the order already has: server and URI.
-    shadowed: Vec<(ServerKey, String)>,
+    owners: Owners,
+    /// URIs that are shown under another name: server and its own URI.
+    shown: Vec<(ServerKey, String)>,
     registry: Option<Arc<Verified<Registry>>>,
 }
 
@@ -74,10 +81,23 @@ pub type PromptEntry = Entry;
 pub struct Listing {
     /// A JSON array without its brackets.
     text: String,
+    /// Where the last entry begins.
+    last: usize,
     /// Where pages end that another follows: at a comma.
     ends: Vec<usize>,
     /// How many entries there are, and how many on the first page.
     counts: (usize, usize),
+    /// Entries that clients of one era get otherwise, in order.
+    variants: Vec<Variant>,
+}
+
+/// An entry without a member that clients of one era cannot have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Variant {
+    /// Where it stands in the list.
+    at: Range<usize>,
+    stateless: bool,
+    without: String,
 }
 
 impl Listing {
@@ -91,6 +111,7 @@ impl Listing {
             }
             self.text.push(',');
         }
+        self.last = self.text.len();
         self.text.extend(pieces.iter().copied());
         self.counts.0 += 1;
         self.counts.1 += usize::from(self.ends.is_empty());
@@ -107,6 +128,41 @@ impl Listing {
         let end = self.ends.get(index).copied();
         let entries = self.text.get(begin..end.unwrap_or(self.text.len()))?;
         Some((entries, end.is_some()))
+    }
+
+    /// [`Listing::page`] as clients of an era get it.
+    #[must_use]
+    pub fn page_for(&self, index: usize, era: Era) -> Option<(Cow<'_, str>, bool)> {
+        let (page, more) = self.page(index)?;
+        let begin = raw::place(&self.text, page)?.start;
+        let end = begin + page.len();
+        let stateless = era == Era::Stateless;
+        let own = self.variants.iter();
+        let mut own = own
+            .filter(|one| one.stateless == stateless && one.at.start >= begin && one.at.end <= end)
+            .peekable();
+        if own.peek().is_none() {
+            return Some((Cow::Borrowed(page), more));
+        }
+        let mut out = String::with_capacity(page.len());
+        let mut from = begin;
+        for Variant { at, without, .. } in own {
+            out.push_str(self.text.get(from..at.start).unwrap_or_default());
+            out.push_str(without);
+            from = at.end;
+        }
+        out.push_str(self.text.get(from..end).unwrap_or_default());
+        Some((Cow::Owned(out), more))
+    }
+
+    /// The entry that was pushed last is another one for clients of one era.
+    fn vary(&mut self, stateless: bool, without: String) {
+        let at = self.last..self.text.len();
+        self.variants.push(Variant {
+            at,
+            stateless,
+            without,
+        });
     }
 
     /// All entries, separated by commas.
@@ -132,9 +188,19 @@ struct Names {
     list: Listing,
 }
 
+/// How an entry differs from its definition, beside its name.
+#[derive(Debug, Default)]
+struct Traits {
+    needs_task: bool,
+    /// Where URIs stand that are shown under another name, and those names as JSON tokens.
+    uris: Vec<(Range<usize>, String)>,
+    /// A member that clients of the other era cannot have: whether those are stateless.
+    without: Option<(&'static str, bool)>,
+}
+
 impl Names {
     /// Takes an entry in, unless its exposed name is taken: the first in the order keeps it.
-    fn add(&mut self, server: &ServerKey, pinned: &Pinned, needs_task: bool) {
+    fn add(&mut self, server: &ServerKey, pinned: &Pinned, traits: &Traits) {
         let (Some(exposed), Some((before, after))) = (&pinned.exposed, around_name(pinned)) else {
             return;
         };
@@ -142,8 +208,21 @@ impl Names {
             return;
         }
         // the exposed name in place of the original, every other byte stays; it needs no escapes
-        self.list
-            .push(&[before, "\"", exposed.as_str(), "\"", after]);
+        let own = match traits.uris.is_empty() {
+            true => None,
+            false => rendition(pinned, exposed, &traits.uris, None),
+        };
+        match &own {
+            None => self
+                .list
+                .push(&[before, "\"", exposed.as_str(), "\"", after]),
+            Some(own) => self.list.push(&[own]),
+        }
+        if let Some((member, stateless)) = traits.without
+            && let Some(without) = rendition(pinned, exposed, &traits.uris, Some(member))
+        {
+            self.list.vary(stateless, without);
+        }
         let at = self.entries.len();
         self.exposed.insert(exposed.clone(), at);
         self.bare
@@ -155,7 +234,7 @@ impl Names {
             name: pinned.name.clone(),
             exposed: exposed.clone(),
             digest: pinned.digest,
-            needs_task,
+            needs_task: traits.needs_task,
         });
     }
 
@@ -188,6 +267,7 @@ impl Catalog {
         let bound = tools.map(|tool| tool.definition.get().len() + limits::EXPOSED_NAME_BYTES);
         catalog.tools.list.text.reserve(bound.sum());
         catalog.tools.list.push(&[STATUS_DEFINITION]);
+        catalog.owners = Owners::of(snapshot);
         let mut visible = Vec::new();
         for key in snapshot
             .registry()
@@ -222,14 +302,15 @@ impl Catalog {
                 name.clone_from(&tool.name);
             }
             if allows(snapshot, &access, now) {
-                self.tools.add(key, tool, needs_task(surface, tool));
+                let traits = traits(key, surface, tool, &self.owners);
+                self.tools.add(key, tool, &traits);
                 any = true;
             }
         }
         for prompt in &surface.prompts {
             let (server, name) = (key.clone(), prompt.name.clone());
             if allows(snapshot, &Access::Prompt { server, name }, now) {
-                self.prompts.add(key, prompt, false);
+                self.prompts.add(key, prompt, &Traits::default());
                 any = true;
             }
         }
@@ -239,14 +320,15 @@ impl Catalog {
                 continue;
             }
             any = true;
-            match self.fixed.entry(resource.name.as_str().into()) {
-                std::collections::btree_map::Entry::Occupied(_) => {
-                    self.shadowed.push((key.clone(), resource.name.clone()));
-                }
-                std::collections::btree_map::Entry::Vacant(vacant) => {
-                    vacant.insert(key.clone());
-                    self.resources.push(&[resource.definition.get()]);
-                }
+            let foreign = self.owners.fixed(&resource.name) != Some(key);
+            let own = resource.definition.get();
+            if !foreign {
+                self.fixed
+                    .insert(resource.name.as_str().into(), key.clone());
+                self.resources.push(&[own]);
+            } else if let Some(entry) = renamed(own, "uri", &alias::alias(key, &resource.name)) {
+                self.shown.push((key.clone(), resource.name.clone()));
+                self.resources.push(&[&entry]);
             }
         }
         for template in &surface.templates {
@@ -255,11 +337,15 @@ impl Catalog {
             }
             any = true;
             let shape = Pattern::template(&template.name);
-            if self.shapes.iter().any(|(other, _)| *other == shape) {
-                self.shadowed.push((key.clone(), template.name.clone()));
-            } else {
-                self.templates.push(&[template.definition.get()]);
+            let own = template.definition.get();
+            if !self.owners.is_second_shape(key, &shape) {
+                self.templates.push(&[own]);
                 self.shapes.push((shape, key.clone()));
+            } else if let Some(entry) =
+                renamed(own, "uriTemplate", &alias::alias(key, &template.name))
+            {
+                self.shown.push((key.clone(), template.name.clone()));
+                self.templates.push(&[&entry]);
             }
         }
         any
@@ -289,14 +375,45 @@ impl Catalog {
     /// Who serves a URI: a static resource, else the first template in the order that matches.
     #[must_use]
     pub fn route(&self, uri: &str) -> Option<ServerKey> {
+        self.resource(uri).map(|(server, _)| server)
+    }
+
+    /// Who serves a URI, and the URI that server knows it by.
+    #[must_use]
+    pub fn resource<'a>(&self, uri: &'a str) -> Option<(ServerKey, Cow<'a, str>)> {
         if uri.len() > limits::URI_BYTES {
             return None;
         }
-        let by_shape = || self.shapes.iter().find(|(shape, _)| shape.matches(uri));
-        self.fixed
-            .get(uri)
-            .or_else(|| by_shape().map(|(_, key)| key))
-            .cloned()
+        if let Some((server, own)) = alias::original(uri) {
+            // a name of ours, for whoever it is: whether it may be had is decided like any other
+            let registry = self.registry.as_ref()?;
+            return registry
+                .servers
+                .contains_key(&server)
+                .then_some((server, own));
+        }
+        if let Some(server) = self.fixed.get(uri) {
+            return Some((server.clone(), Cow::Borrowed(uri)));
+        }
+        // what is a server's own does not become another's because the caller may not see it
+        let owner = self.owners.fixed(uri);
+        let mut shapes = self.shapes.iter();
+        let (_, server) = shapes.find(|(shape, server)| {
+            owner.is_none_or(|owner| owner == server) && shape.matches(uri)
+        })?;
+        Some((server.clone(), Cow::Borrowed(uri)))
+    }
+
+    /// The name a client sees for a server's URI, where it is another than its own.
+    #[must_use]
+    pub fn shown_uri(&self, server: &ServerKey, uri: &str) -> Option<String> {
+        self.owners.shown(server, uri)
+    }
+
+    /// Whether some URI of a server is shown under another name.
+    #[must_use]
+    pub fn shows_others(&self, server: &ServerKey) -> bool {
+        self.owners.is_second(server)
     }
 
     /// A tool of the registry that this caller does not see: for the record only, the client is
@@ -331,10 +448,11 @@ impl Catalog {
         &self.prompts.entries
     }
 
-    /// URIs and templates that are not listed because an earlier server has the same.
+    /// URIs and templates of servers that are listed under another name, because a server earlier
+    /// in the order has the same.
     #[must_use]
-    pub fn shadowed(&self) -> &[(ServerKey, String)] {
-        &self.shadowed
+    pub fn shown(&self) -> &[(ServerKey, String)] {
+        &self.shown
     }
 
     /// The `tools` of a `tools/list` result, [`STATUS_TOOL`] first.
@@ -382,6 +500,96 @@ pub fn needs_task(surface: &Surface, tool: &Pinned) -> bool {
         Some(execution.text("taskSupport")? == "required")
     };
     support().unwrap_or(false)
+}
+
+/// How a tool's entry differs from its definition.
+fn traits(server: &ServerKey, surface: &Surface, tool: &Pinned, owners: &Owners) -> Traits {
+    let text = tool.definition.get();
+    let stateless = surface.protocol == Revision::STATELESS.as_str();
+    let apps = owners.is_second(server) && text.contains("esourceUri");
+    let looks = match stateless {
+        true => text.contains("\"outputSchema\""),
+        false => text.contains("\"execution\""),
+    };
+    let definition = match looks || apps {
+        true => raw::Object::parse(text).ok(),
+        false => None,
+    };
+    let Some(definition) = definition else {
+        return Traits::default();
+    };
+    let without = match (stateless, definition.object("outputSchema")) {
+        // MCP 2025-11-25, tools: the root of an outputSchema is an object
+        (true, Ok(Some(schema))) if schema.text("type").as_deref() == Some("object") => None,
+        (true, _) => definition
+            .get("outputSchema")
+            .map(|_| ("outputSchema", false)),
+        // gone in MCP 2026-07-28
+        (false, _) => definition.get("execution").map(|_| ("execution", true)),
+    };
+    Traits {
+        needs_task: needs_task(surface, tool),
+        uris: if apps {
+            app_uris(server, &definition, owners)
+        } else {
+            Vec::new()
+        },
+        without,
+    }
+}
+
+/// Where a tool names the resource that shows it (MCP Apps; hosts read both spellings), if that is
+/// shown under another name.
+fn app_uris(
+    server: &ServerKey,
+    definition: &raw::Object<'_>,
+    owners: &Owners,
+) -> Vec<(Range<usize>, String)> {
+    let Ok(Some(meta)) = definition.object("_meta") else {
+        return Vec::new();
+    };
+    let ui = meta.object("ui").ok().flatten();
+    let nested = ui.as_ref().map(|ui| (ui, "resourceUri"));
+    let places = [nested, Some((&meta, "ui/resourceUri"))];
+    let renamed = |(holder, key): (&raw::Object<'_>, &str)| {
+        let shown = owners.shown(server, &holder.text(key)?)?;
+        Some((holder.value_span(key)?, raw::quoted(&shown)))
+    };
+    places.into_iter().flatten().filter_map(renamed).collect()
+}
+
+/// A definition as an entry: with its exposed name and other names of URIs, and without a member.
+fn rendition(
+    pinned: &Pinned,
+    exposed: &ExposedName,
+    uris: &[(Range<usize>, String)],
+    without: Option<&str>,
+) -> Option<String> {
+    let text = pinned.definition.get();
+    let definition = raw::Object::parse(text).ok()?;
+    let mut edits = raw::Edits::new();
+    edits.replace(
+        definition.value_span("name")?,
+        &raw::quoted(exposed.as_str()),
+    );
+    for (place, uri) in uris {
+        edits.replace(place.clone(), uri);
+    }
+    let change = |key: &str| match Some(key) == without {
+        true => raw::Change::Remove,
+        false => raw::Change::Keep,
+    };
+    edits.object(&definition, change, &[]);
+    let mut out = Vec::with_capacity(text.len() + limits::EXPOSED_NAME_BYTES);
+    edits.apply(text, &mut out);
+    String::from_utf8(out).ok()
+}
+
+/// A definition with another text in one member.
+fn renamed(definition: &str, member: &str, text: &str) -> Option<String> {
+    let span = raw::Object::parse(definition).ok()?.value_span(member)?;
+    let (before, after) = (definition.get(..span.start)?, definition.get(span.end..)?);
+    Some(format!("{before}{}{after}", raw::quoted(text)))
 }
 
 /// What stands before and after the value of a definition's `name`.
@@ -556,18 +764,32 @@ mod tests {
         }
         let both = snapshot(&registry, Some(ann(&["eng"])), &at(NOW));
         let catalog = both.catalog();
-        assert_eq!(names(catalog.resources()), ["memo://a", "memo://b"]);
-        assert_eq!(names(catalog.templates()), ["db://{t}"]);
+        let uris = |list: &Listing, member: &str| -> Vec<String> {
+            let list = format!("[{}]", list.entries());
+            let entries: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap();
+            let uri = |entry: &serde_json::Value| entry[member].as_str().unwrap().to_owned();
+            entries.iter().map(uri).collect()
+        };
+        let seconds = ["mcpshim+b:memo://a", "mcpshim+b:memo://b"];
+        assert_eq!(
+            uris(catalog.resources(), "uri"),
+            ["memo://a", "memo://b", seconds[0], seconds[1]]
+        );
+        let templates = ["db://{t}", "mcpshim+b:db://{u}"];
+        assert_eq!(uris(catalog.templates(), "uriTemplate"), templates);
+        let own = Some((key("b"), Cow::Borrowed("db://users")));
+        assert_eq!(catalog.resource("mcpshim+b:db://users"), own);
         assert_eq!(catalog.route("memo://a"), Some(key("a")));
         assert_eq!(catalog.route("db://users"), Some(key("a")));
         assert_eq!(catalog.route("db://users/1"), None);
-        assert_eq!(catalog.shadowed().len(), 3);
-        // for a caller who sees only the second, it is the second's
+        assert_eq!(catalog.shown().len(), 3);
+        // for a caller who sees only the second, it stays the first's
         registry.table("eng", "a").resources.clear();
         registry.table("eng", "b").resources = vec![("memo://b".to_owned(), rule)];
         let only = snapshot(&registry, Some(ann(&["eng"])), &at(NOW));
-        assert_eq!(names(only.catalog().resources()), ["memo://b"]);
-        assert_eq!(only.catalog().route("memo://b"), Some(key("b")));
+        assert_eq!(uris(only.catalog().resources(), "uri"), [seconds[1]]);
+        assert_eq!(only.catalog().route(seconds[1]), Some(key("b")));
+        assert_eq!(only.catalog().route("memo://b"), None);
         assert_eq!(only.catalog().route("memo://a"), None);
     }
 

@@ -4,7 +4,7 @@
 //! template is one for which some URI is really granted.
 
 /// One element of a pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Token {
     /// This character.
     Literal(char),
@@ -40,7 +40,7 @@ impl Token {
 }
 
 /// A pattern over names or URIs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pattern(Vec<Token>);
 
 impl Pattern {

@@ -454,14 +454,14 @@ impl Machine {
             None => Some(0),
             Some(token) => cursor_index(token, snapshot.id().0),
         };
-        match index.and_then(|index| Some((index, listing.page(index)?))) {
+        match index.and_then(|index| Some((index, listing.page_for(index, asker.era)?))) {
             Some((index, (entries, more))) => {
                 let head = format!("\"{member}\":[");
                 let tail = match more {
                     true => format!("],\"nextCursor\":\"{}.{}\"", snapshot.id().0, index + 1),
                     false => "]".to_owned(),
                 };
-                let members = [head.as_str(), entries, tail.as_str()];
+                let members = [head.as_str(), &*entries, tail.as_str()];
                 self.own(request.id.raw(), asker.era, &members, true);
             }
             None => {

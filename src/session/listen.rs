@@ -20,6 +20,7 @@ use super::link::LinkInput;
 use super::outbox::{Housekeeping, Upstream};
 use super::road::Fate;
 use crate::audit::entry::End;
+use crate::catalog::alias;
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
 use crate::limits;
@@ -296,7 +297,8 @@ impl Machine {
             self.listens.held.remove(&(link, uri.to_owned()));
             self.links.released(link, now);
             if let Some(id) = self.links.chore(link) {
-                let line = Housekeeping::Unsubscribe(id, uri.to_owned());
+                let own = alias::original(uri).map(|(_, own)| own.into_owned());
+                let line = Housekeeping::Unsubscribe(id, own.unwrap_or_else(|| uri.to_owned()));
                 self.outbox.send_link(link, Upstream::Housekeeping(line));
             }
         }
@@ -430,27 +432,49 @@ impl Machine {
         let Some(uri) = params.and_then(|params| params.text("uri")) else {
             return;
         };
-        // it may be a part of what was subscribed to
-        let within = |subscribed: &str| uri.starts_with(subscribed);
-        let held = self.listens.held.iter();
-        let held = held.filter(|(of, _)| *of == link).any(|(_, of)| within(of));
-        let open = !self
-            .calls
-            .select(|key, call| key.link == link && call.uri.as_deref().is_some_and(within))
-            .is_empty();
-        // a grant taken back ends the news of it too
-        if !(held || open) || !self.may_watch(&uri, now) {
+        let span = params.and_then(|params| params.value_span("uri"));
+        let server = self.server_of(link);
+        let (Some(span), Some(server)) = (span, server) else {
+            return;
+        };
+        // it may be a part of what was subscribed to, by its own name or by the client's for it
+        let catalog = self.snapshot.catalog();
+        let other = catalog
+            .shows_others(&server.key)
+            .then(|| alias::alias(&server.key, &uri));
+        let names = std::iter::once(uri.as_ref()).chain(other.as_deref());
+        let names: Vec<&str> = names.collect();
+        let watched = |name: &&&str| {
+            let within = |subscribed: &str| name.starts_with(subscribed);
+            let mut held = self.listens.held.iter();
+            held.any(|(of, subscribed)| *of == link && within(subscribed))
+                || !self
+                    .calls
+                    .select(|key, call| key.link == link && call.uri.as_deref().is_some_and(within))
+                    .is_empty()
+        };
+        let Some(name) = names.iter().find(watched).map(|name| (*name).to_owned()) else {
+            return self.outbox.count("stray-update", now);
+        };
+        // a grant taken back ends the news of it too; nobody tells of another's resources
+        if !self.is_at(&name, &server.key) || !self.may_watch(&name, now) {
             return self.outbox.count("stray-update", now);
         }
-        if self.listens.own.iter().any(|own| within(own)) {
-            let line = era::stamped(&mut self.edits, notification, None);
-            self.outbox.send_client(line);
-        }
-        for listen in &self.listens.open {
-            if listen.uris.iter().any(|own| within(own)) {
-                let line = era::stamped(&mut self.edits, notification, Some(&listen.id));
-                self.outbox.send_client(line);
+        let within = |subscribed: &String| name.starts_with(subscribed.as_str());
+        let own = self.listens.own.iter().any(within).then_some(None);
+        let open = self.listens.open.iter();
+        let open = open.filter(|listen| listen.uris.iter().any(within));
+        let told = own.into_iter().chain(open.map(|listen| Some(&*listen.id)));
+        for id in told {
+            self.edits.clear();
+            era::stamp(&mut self.edits, notification, id);
+            if name != uri {
+                self.edits.replace(span.clone(), &raw::quoted(&name));
             }
+            let mut line = Vec::with_capacity(notification.line.len() + 64);
+            self.edits.apply(notification.line, &mut line);
+            line.push(b'\n');
+            self.outbox.send_client(line);
         }
     }
 

@@ -24,7 +24,7 @@ use super::repeat::Same;
 use super::tasks::{self, Tasked};
 use crate::audit::entry::Body as Record;
 use crate::audit::entry::{CallFacts, CallerContext, Context, ContextId, End, TargetKind};
-use crate::catalog::STATUS_TOOL;
+use crate::catalog::{STATUS_TOOL, alias};
 use crate::clock::{Entropy, Now};
 use crate::identity::Caller;
 use crate::ids::{Digest, ExposedName, LinkId, RoleName, ServerKey};
@@ -66,6 +66,8 @@ pub(super) struct Route {
     pub(super) token: String,
     /// A tool that can only be called as a task of the handshake era, which is not offered.
     needs_task: bool,
+    /// The client asked for a resource under another name than its server's.
+    aliased: bool,
 }
 
 /// What is kept between calls of one snapshot.
@@ -98,10 +100,16 @@ pub(super) struct Ask<'r, 'a> {
 }
 
 impl Route {
-    /// The id the client has for the task it leads to.
+    /// What the client calls the resource or task it leads to.
     fn label(&self) -> String {
-        let id = raw::string(&self.token).unwrap_or_default();
-        tasks::label(&self.server.key, &id)
+        match &self.access {
+            Access::Resource { server, uri } if self.aliased => alias::alias(server, uri),
+            Access::Resource { uri, .. } => uri.clone(),
+            Access::Prompt { .. } | Access::Tool { .. } => {
+                let id = raw::string(&self.token).unwrap_or_default();
+                tasks::label(&self.server.key, &id)
+            }
+        }
     }
 
     /// Whether it leads to a task, asked for in this way.
@@ -189,7 +197,7 @@ impl Machine {
         };
         match route {
             Ok(route) => {
-                let rename = (!uses_uri).then_some(span);
+                let rename = (!uses_uri || route.aliased).then_some(span);
                 self.walk(&ask, &route, rename, fate, now);
             }
             Err(dead) => {
@@ -272,11 +280,23 @@ impl Machine {
             Method::Listen | Method::Subscribe | Method::Unsubscribe => TargetKind::Subscription,
             Method::Prompt | Method::Read | Method::Task | Method::Tool => TargetKind::Resource,
         };
-        let access = self.snapshot.catalog().route(uri).map(|server| {
-            let uri = uri.to_owned();
-            Access::Resource { server, uri }
+        let found = self.snapshot.catalog().resource(uri);
+        let found = found.map(|(server, own)| (own != uri, server, own.into_owned()));
+        // a name that the client made up itself says nothing of servers it may not know
+        let found =
+            found.filter(|(aliased, server, _)| !aliased || self.snapshot.uses(server, now));
+        let route = found.and_then(|(aliased, server, uri)| {
+            let token = raw::quoted(&uri);
+            let access = Access::Resource { server, uri };
+            let route = self.route(kind, access, None, None, now)?;
+            let route = Arc::into_inner(route)?;
+            Some(Arc::new(Route {
+                token,
+                aliased,
+                ..route
+            }))
         });
-        match access.and_then(|access| self.route(kind, access, None, None, now)) {
+        match route {
             Some(route) => Ok(route),
             None => Err(self.dead(kind, None, "", now)),
         }
@@ -317,6 +337,7 @@ impl Machine {
             target,
             token,
             needs_task,
+            aliased: false,
         }))
     }
 
@@ -479,11 +500,7 @@ impl Machine {
                         // the permit is dropped: when the link is ready, it is decided again
                         let key = ask.request.id.key();
                         let waiting = match (ask.method, &route.access) {
-                            (Method::Listen, Access::Resource { uri, .. }) => Waiting::Resource {
-                                listen: key,
-                                uri: uri.clone(),
-                            },
-                            (Method::Listen, Access::Tool { .. }) => Waiting::Resource {
+                            (Method::Listen, _) => Waiting::Resource {
                                 listen: key,
                                 uri: route.label(),
                             },
@@ -543,14 +560,15 @@ impl Machine {
     ) -> Option<Key> {
         let request = ask.request;
         let uri = match (ask.method, &route.access) {
-            (
-                Method::Listen | Method::Subscribe | Method::Unsubscribe,
-                Access::Resource { uri, .. },
-            ) => Some(Cow::Borrowed(uri.as_str())),
-            (Method::Listen, Access::Tool { .. }) => Some(Cow::Owned(route.label())),
+            (Method::Listen | Method::Subscribe | Method::Unsubscribe, Access::Resource { .. })
+            | (Method::Listen, Access::Tool { .. }) => Some(route.label()),
             _ => None,
         };
         let uri = uri.as_deref();
+        let own = match &route.access {
+            Access::Resource { uri, .. } => uri.as_str(),
+            Access::Prompt { .. } | Access::Tool { .. } => "",
+        };
         if let (Method::Unsubscribe, Era::Stateless, Some(uri)) = (ask.method, era, uri) {
             self.unsubscribe_here(request.id.raw(), ask.asker.era, uri, now);
             return None;
@@ -574,13 +592,13 @@ impl Machine {
                     noted,
                 )
             }
-            (Method::Listen | Method::Subscribe, Era::Stateless, Some(uri)) => {
+            (Method::Listen | Method::Subscribe, Era::Stateless, Some(_)) => {
                 let (_, told) = self.links.declared(link);
-                let line = era::listen_line(&token, uri, CLIENT_INFO, told);
+                let line = era::listen_line(&token, own, CLIENT_INFO, told);
                 (line.into(), copied(request.line, &ask.content))
             }
-            (Method::Listen, Era::Handshake(_), Some(uri)) => {
-                let params = format!("{{\"uri\":{}}}", raw::quoted(uri));
+            (Method::Listen, Era::Handshake(_), Some(_)) => {
+                let params = format!("{{\"uri\":{}}}", raw::quoted(own));
                 let line = msg::request_line(&token, "resources/subscribe", Some(&params));
                 (line.into(), copied(request.line, &ask.content))
             }
@@ -685,10 +703,10 @@ impl Machine {
 
     /// Whether a URI may be watched, as far as can be said without its server.
     pub(super) fn may_watch(&mut self, uri: &str, now: &Now) -> bool {
-        let Some(server) = self.snapshot.catalog().route(uri) else {
+        let Some((server, uri)) = self.snapshot.catalog().resource(uri) else {
             return false;
         };
-        let uri = uri.to_owned();
+        let uri = uri.into_owned();
         let decision = decide(&self.snapshot, &Access::Resource { server, uri }, now);
         matches!(decision, Decision::Allow(_))
     }
@@ -830,8 +848,11 @@ impl Machine {
             Access::Prompt { .. } | Access::Resource { .. } => route.server.audit.for_others(),
         };
         let hidden = denial.code == DenialCode::Hidden;
-        let name = hidden.then(|| route.access.name());
-        self.refuse(ask, route.target, audit, denial, name, now);
+        let name = hidden.then(|| match &route.access {
+            Access::Resource { .. } => Cow::Owned(route.label()),
+            Access::Prompt { name, .. } | Access::Tool { name, .. } => Cow::Borrowed(&**name),
+        });
+        self.refuse(ask, route.target, audit, denial, name.as_deref(), now);
     }
 
     /// Records a refusal and tells the client, who does not wait for the record. `unknown` is the
@@ -957,9 +978,16 @@ impl Machine {
             }
             (Body::Error { .. } | Body::Result(_), _) => None,
         };
+        let renamed = match &response.body {
+            Body::Result(result) => self.renamed_uris(link, result, response.line),
+            Body::Error { .. } => Vec::new(),
+        };
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(response.id_span(), &client);
+        for (place, uri) in renamed {
+            edits.replace(place, &uri);
+        }
         let reply = match (inspect::response(response), &response.body) {
             (Finding::Stop(why), _) => Reply::Text(why),
             (Finding::Clear, Body::Result(result)) => {
@@ -1091,6 +1119,26 @@ impl Machine {
             self.links.elicits(link, id);
         }
         Some(labels)
+    }
+
+    /// URIs in a result that the client knows by another name, and those names as JSON tokens.
+    fn renamed_uris(
+        &self,
+        link: LinkId,
+        result: &Object<'_>,
+        line: &str,
+    ) -> Vec<(Range<usize>, String)> {
+        let catalog = self.snapshot.catalog();
+        let server = self.server_of(link);
+        let Some(server) = server.filter(|server| catalog.shows_others(&server.key)) else {
+            return Vec::new();
+        };
+        let places = alias::places(result, line).into_iter();
+        let shown = |(place, uri): (Range<usize>, String)| {
+            let shown = catalog.shown_uri(&server.key, &uri)?;
+            Some((place, raw::quoted(&shown)))
+        };
+        places.filter_map(shown).collect()
     }
 
     /// Closes a call, records its outcome and holds the client's answer until that is done.

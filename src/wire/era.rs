@@ -568,9 +568,14 @@ pub fn result(
     match (from, to) {
         (Era::Handshake(_), Era::Handshake(_)) => {}
         (Era::Stateless, Era::Handshake(_)) => {
+            let structured = result
+                .get("structuredContent")
+                .is_none_or(|content| content.starts_with('{'));
             let change = |key: &str| match key {
                 "resultType" => Change::Remove,
                 "ttlMs" | "cacheScope" if cacheable => Change::Remove,
+                // an object before (MCP 2025-11-25, tools); the content says the same as text
+                "structuredContent" if !structured => Change::Remove,
                 _ => Change::Keep,
             };
             edits.object(result, change, &[]);

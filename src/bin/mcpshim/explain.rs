@@ -91,15 +91,13 @@ fn access(args: &Args, snapshot: &Snapshot) -> Result<Access, Failure> {
                 snapshot.offers(&Access::Resource { server, uri })
             })
         };
-        let server = snapshot
+        let found = snapshot
             .catalog()
-            .route(what)
-            .or_else(|| offered().cloned());
-        return server
-            .map(|server| Access::Resource {
-                server,
-                uri: what.to_owned(),
-            })
+            .resource(what)
+            .map(|(server, uri)| (server, uri.into_owned()))
+            .or_else(|| Some((offered()?.clone(), what.to_owned())));
+        return found
+            .map(|(server, uri)| Access::Resource { server, uri })
             .ok_or_else(|| unknown(snapshot, format!("no server of the registry offers {what}")));
     }
     let make = |server, name| {

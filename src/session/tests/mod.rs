@@ -25,6 +25,7 @@ mod renew;
 mod roots;
 mod subscriptions;
 mod tasks;
+mod uris;
 
 use std::collections::BTreeMap;
 

@@ -296,6 +296,10 @@ pub(super) fn answer(
             upstream: true,
         } => {
             line.remove(9, &["result"], "resultType");
+            let structured = line.get(&["result", "structuredContent"]);
+            if structured.is_some_and(|content| !content.starts_with('{')) {
+                line.remove(27, &["result"], "structuredContent");
+            }
             if cacheable {
                 line.remove(10, &["result"], "ttlMs");
                 line.remove(10, &["result"], "cacheScope");

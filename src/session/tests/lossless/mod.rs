@@ -117,6 +117,8 @@ impl<'m> Wire<'m> {
 
     /// The client writes a line; gives what reached the upstream.
     fn says(&mut self, line: &str) -> Vec<String> {
+        // an error -32020 before made the link read its lists again
+        self.rig.play("+250");
         self.rig.seen.clear();
         self.rig.handle(Input::ClientLine(line.as_bytes()));
         self.seen(true)

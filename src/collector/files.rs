@@ -49,7 +49,7 @@ pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
 /// What the file system says.
 pub fn create_dir(root: &Path, dir: &Path) -> io::Result<()> {
     // also where it is there: whoever made it may have died before its name was durable
-    vault::create_private_dir(dir)?;
+    crate::files::create_private_dir(dir)?;
     let mut at = dir;
     while let Some(parent) = at.parent() {
         vault::sync_dir(parent)?;

@@ -322,7 +322,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn init(root: &Path, org: &OrgId) -> Result<(), StoreError> {
-        crate::vault::create_private_dir(root).map_err(StoreError::io(root))?;
+        crate::files::create_private_dir(root).map_err(StoreError::io(root))?;
         let path = root.join("collector.json");
         if path.exists() {
             let have = about(root)?;
@@ -357,18 +357,8 @@ impl Store {
     pub fn open(root: &Path, org: &OrgId) -> Result<Self, StoreError> {
         Self::init(root, org)?;
         let path = root.join("collector.lock");
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false);
-        let lock = options.open(&path).map_err(StoreError::io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(StoreError::Busy(root.to_owned()));
-            }
-            Err(std::fs::TryLockError::Error(source)) => {
-                return Err(StoreError::Io { path, source });
-            }
-        }
+        let lock = crate::files::try_lock(&path).map_err(StoreError::io(&path))?;
+        let lock = lock.ok_or_else(|| StoreError::Busy(root.to_owned()))?;
         let mut installations = Installations::default();
         for (id, doc) in installation_docs(root)? {
             if doc.bindings.is_empty() {

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config};
-use crate::limits;
+use crate::{files, limits};
 
 /// `<state_dir>/trust/registry.state`: replaced whole, read without a lock.
 #[derive(Debug, Clone)]
@@ -61,26 +61,15 @@ impl Store {
     /// # Errors
     /// What the file system says.
     pub fn try_lock(&self) -> io::Result<Option<Locked<'_>>> {
-        let lock = self.lock_file()?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Locked {
-                store: self,
-                _lock: lock,
-            })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    fn lock_file(&self) -> io::Result<File> {
         if let Some(dir) = self.path.parent() {
-            make_private_dir(dir)?;
+            files::create_private_dir(dir)?;
         }
         // locks only on a sibling: the state itself is renamed over
-        private()
-            .create(true)
-            .truncate(false)
-            .open(self.path.with_extension("state.lock"))
+        let lock = files::try_lock(&self.path.with_extension("state.lock"))?;
+        Ok(lock.map(|lock| Locked {
+            store: self,
+            _lock: lock,
+        }))
     }
 }
 
@@ -95,7 +84,10 @@ impl Locked<'_> {
     pub fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let path = &self.store.path;
         let temporary = path.with_extension("state.new");
-        let mut file = private().create(true).truncate(true).open(&temporary)?;
+        let mut file = files::private()
+            .create(true)
+            .truncate(true)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         self.keep_previous()?;
@@ -132,28 +124,6 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn private() -> fs::OpenOptions {
-    let mut options = fs::OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    options
-}
-
-fn make_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(dir)
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {

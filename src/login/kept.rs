@@ -11,9 +11,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::LoginError;
 use crate::clock::Entropy;
 use crate::ids::Digest;
-use crate::limits;
 use crate::secret::Secret;
 use crate::vault::{self, ItemId, Vault};
+use crate::{files, limits};
 
 const FORMAT: u32 = 1;
 
@@ -197,7 +197,7 @@ fn replace_private(
     let tag = data_encoding::HEXLOWER.encode(&tag);
     let draft = path.with_extension(format!("{tag}.new"));
     if let Some(dir) = path.parent() {
-        vault::create_private_dir(dir).map_err(failed)?;
+        files::create_private_dir(dir).map_err(failed)?;
     }
     vault::create_private(&draft, content, entropy).map_err(failed)?;
     if let Err(error) = std::fs::rename(&draft, path) {
@@ -233,22 +233,15 @@ async fn locked(state_dir: &Path, name: &str) -> Result<Held, LoginError> {
         path: path.clone(),
         source,
     };
-    vault::create_private_dir(&dir).map_err(failed)?;
-    let mut options = File::options();
-    // read as well: a pipe in its place would otherwise hold up whoever opens it
-    options.read(true).write(true).create(true).truncate(false);
-    let file = options.open(&path).map_err(failed)?;
+    files::create_private_dir(&dir).map_err(failed)?;
     let deadline = tokio::time::Instant::now() + Duration::from_millis(limits::LOGIN_LOCK_MS);
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Held(file)),
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
-            Err(std::fs::TryLockError::WouldBlock) if tokio::time::Instant::now() >= deadline => {
-                return Err(LoginError::Busy);
-            }
-            Err(std::fs::TryLockError::WouldBlock) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        if let Some(lock) = files::try_lock(&path).map_err(failed)? {
+            return Ok(Held(lock));
         }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(LoginError::Busy);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -16,15 +16,14 @@ use std::sync::mpsc;
 
 use serde::{Deserialize, Serialize};
 
-use super::run_file;
 use crate::clock::{Now, SystemEntropy};
 use crate::config;
 use crate::ids::Digest;
-use crate::limits;
 use crate::registry::doc::Transport;
 use crate::session::Opening;
-use crate::vault::{create_private_dir, replace_private};
+use crate::vault::replace_private;
 use crate::wire::era::Revision;
+use crate::{files, limits};
 
 /// What this writes, and the oldest reader that understands it.
 const FORMAT: u32 = 1;
@@ -230,9 +229,9 @@ fn start(path: PathBuf, now: Now) -> Option<mpsc::Sender<Change>> {
 /// Merges changes into the file under its lock. A crash leaves the file as it was.
 fn write(path: &Path, changes: impl Iterator<Item = Change>, now: &Now) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
-        create_private_dir(dir)?;
+        files::create_private_dir(dir)?;
     }
-    let lock = run_file::private().open(path.with_extension("lock"))?;
+    let lock = files::lock_file(&path.with_extension("lock"))?;
     lock.lock()?;
     let mut kept = read(path);
     kept.servers.retain(|_, entry| entry.holds(now));
@@ -318,7 +317,7 @@ mod tests {
         learn(state.path(), "https://a/", Some(HANDSHAKE), &at(1000));
         let mut learned = Learned::new(state.path());
         // a lock that somebody holds holds up the writing, and nobody else
-        let lock = run_file::private().open(file(state.path()).with_extension("lock"));
+        let lock = files::lock_file(&file(state.path()).with_extension("lock"));
         let lock = lock.unwrap();
         lock.lock().unwrap();
         learned.learn(&server("https://a/"), None, &at(1001));

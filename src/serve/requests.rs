@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Entropy, Now};
 use crate::config;
+use crate::files::create_private_dir;
 use crate::ids::ServerKey;
-use crate::vault::{create_private, create_private_dir};
+use crate::vault::create_private;
 
 /// An older request is not looked at, in seconds.
 const OLDEST_S: u64 = 30;

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::session::report::Report;
-use crate::vault::create_private_dir;
 
 /// Larger files are not ours, in bytes.
 const FILE_BYTES: u64 = 4 << 20;
@@ -90,12 +90,8 @@ pub fn running(state_dir: &Path) -> Vec<Running> {
 
 /// The lock, if nobody held it.
 fn abandoned(path: &Path) -> io::Result<Option<File>> {
-    let lock = File::options().read(true).write(true).open(path)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(Some(lock)),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
-    }
+    // one that is gone is not made again
+    files::locked(File::options().read(true).write(true).open(path)?)
 }
 
 fn read(path: &Path) -> Option<Running> {
@@ -126,11 +122,11 @@ impl RunFile {
     /// Makes the file of process `pid`, which started to serve at `started` (Unix seconds).
     pub(super) fn create(state_dir: &Path, pid: u32, started: u64) -> io::Result<Self> {
         let dir = dir(state_dir);
-        create_private_dir(&dir)?;
+        files::create_private_dir(&dir)?;
         let path = dir.join(format!("{pid}.json"));
         let name = path.with_extension("lock");
         let lock = loop {
-            let lock = private().open(&name)?;
+            let lock = files::lock_file(&name)?;
             lock.lock()?;
             // a reader may have taken a file that was not locked yet for a dead session's
             if name.exists() {
@@ -159,7 +155,7 @@ impl RunFile {
         self.running.restarts = restarts.to_vec();
         let text = serde_json::to_vec(&self.running)?;
         let draft = self.path.with_extension("draft");
-        let mut file = private().truncate(true).open(&draft)?;
+        let mut file = files::private().create(true).truncate(true).open(&draft)?;
         io::Write::write_all(&mut file, &text)?;
         drop(file);
         std::fs::rename(&draft, &self.path)
@@ -172,16 +168,6 @@ impl Drop for RunFile {
             remove(&self.path.with_extension(left));
         }
     }
-}
-
-/// How a file is opened that only its owner may read, and that nobody waits for.
-pub(super) fn private() -> std::fs::OpenOptions {
-    let mut options = File::options();
-    // read as well: a pipe in its place would otherwise hold up whoever opens it
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 #[cfg(test)]

@@ -28,12 +28,11 @@ use super::run_file::{Restarted, RunFile};
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy, Utc};
 use crate::config::Config;
 use crate::fetch::{self, Poller, Refreshed};
-use crate::limits;
 use crate::login::{self, Life, Renewal, Seat};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::report::{Exit, Failure};
 use crate::session::report::Report;
-use crate::vault::{self, create_private_dir};
+use crate::{files, limits, vault};
 
 /// Where changes ring, more of them are waited for this long, in milliseconds: most come in twos.
 const GATHER_MS: u64 = 20;
@@ -88,7 +87,7 @@ impl Watcher {
             config.state_dir.join("trust"),
             requests::dir(&config.state_dir),
         ] {
-            create_private_dir(&dir)?;
+            files::create_private_dir(&dir)?;
         }
         let (inbox, notes) = std::sync::mpsc::channel();
         let (outbox, news) = mpsc::unbounded_channel();
@@ -433,12 +432,7 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 /// Waits until this process is the one of the device that asks the source. It stays so until it
 /// ends.
 fn turn(state_dir: &Path) -> std::io::Result<File> {
-    let mut options = File::options();
-    // read as well: a pipe in its place would otherwise hold up whoever opens it
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(state_dir.join("trust").join("poll.lock"))?;
+    let file = files::lock_file(&state_dir.join("trust").join("poll.lock"))?;
     file.lock()?;
     Ok(file)
 }

@@ -36,7 +36,7 @@ use crate::batch::protocol::{
 use crate::batch::{self, Header, InstallationKey};
 use crate::clock::{Clock, Entropy, Now};
 use crate::ids::{Digest, OrgId, StreamId};
-use crate::limits;
+use crate::{files, limits};
 
 /// Batches of one burst go at least this far apart, in milliseconds; the first goes at once.
 const GATHER_MS: u64 = 500;
@@ -170,20 +170,8 @@ pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 /// What the file system says.
 pub fn lock(state_dir: &Path) -> io::Result<Option<Lock>> {
     let dir = dir(state_dir);
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(&dir)?;
-    let mut options = File::options();
-    // read as well: a pipe in its place would otherwise hold up whoever opens it
-    options.read(true).write(true).create(true).truncate(false);
-    let file = options.open(dir.join("ship.lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(Lock(file))),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
-    }
+    files::create_private_dir(&dir)?;
+    Ok(files::try_lock(&dir.join("ship.lock"))?.map(Lock))
 }
 
 /// What the process that delivers gets of the environment: enough to find the same settings, and

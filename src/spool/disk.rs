@@ -7,6 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use crate::files;
+
 /// What the spool asks of a disk.
 pub trait Disk: std::fmt::Debug + Send {
     /// Makes a directory that only its owner can read; with its parents, which may exist.
@@ -118,15 +120,6 @@ struct RealLock(File);
 
 impl Lock for RealLock {}
 
-fn owner_only(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    options
-}
-
 impl Disk for RealDisk {
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
@@ -166,8 +159,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        let file = owner_only(options.read(true).write(true).create_new(true)).open(path)?;
+        let file = files::private().create_new(true).open(path)?;
         Ok(Box::new(RealFile(file)))
     }
 
@@ -207,14 +199,8 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        let mut options = OpenOptions::new();
-        let file =
-            owner_only(options.read(true).write(true).create(true).truncate(false)).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(RealLock(file)))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
-        }
+        let lock = files::try_lock(path)?;
+        Ok(lock.map(|lock| Box::new(RealLock(lock)) as Box<dyn Lock>))
     }
 }
 

@@ -5,20 +5,19 @@
 //! that the next writer removes, a crash after leaves the new content.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::sealed::{MasterKey, Sealed, SealedFault};
 use super::{
-    Facts, Item, ItemId, StoreKind, Vault, VaultError, create_private_dir, failed, private_file,
-    read_private_up_to, replace_private,
+    Facts, Item, ItemId, StoreKind, Vault, VaultError, failed, read_private_up_to, replace_private,
 };
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::ids::OrgId;
-use crate::limits;
 use crate::secret::Secret;
+use crate::{files, limits};
 
 /// Between two looks at a lock that somebody else holds.
 const LOOK: Duration = Duration::from_millis(5);
@@ -69,20 +68,12 @@ impl Place {
 
     /// Makes this process the one that writes.
     pub(super) fn lock(&self) -> Result<Held, VaultError> {
-        create_private_dir(&self.dir).map_err(failed("create", &self.dir))?;
+        files::create_private_dir(&self.dir).map_err(failed("create", &self.dir))?;
         let path = self.dir.join("vault.lock");
-        let file = private_file()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed("open", &path))?;
         let clock = SystemClock::new();
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Held(file)),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            if let Some(lock) = files::try_lock(&path).map_err(failed("lock", &path))? {
+                return Ok(Held(lock));
             }
             if clock.mono_us() >= limits::VAULT_LOCK_MS * 1000 {
                 return Err(VaultError::Busy);

@@ -22,7 +22,7 @@ pub use self::keychain::KeychainError;
 pub use self::open::{exists, open, path, probe};
 pub use self::sealed::SealedFault;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -30,8 +30,8 @@ use data_encoding::BASE64;
 
 use crate::batch::InstallationKey;
 use crate::clock::Entropy;
-use crate::limits;
 use crate::secret::Secret;
+use crate::{files, limits};
 
 /// First line of the key file: what it is, its format and the lowest reader.
 const TITLE: &str = "mcpshim installation key, format 1, reader 1";
@@ -195,7 +195,7 @@ pub fn installation_key(
     if let Some(found) = read_private(&path)? {
         return parse(&found, &path);
     }
-    create_private_dir(&dir).map_err(failed("create", &dir))?;
+    files::create_private_dir(&dir).map_err(failed("create", &dir))?;
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     entropy.fill(seed.as_mut());
     let text = Secret::new(format!("{TITLE}\n{}\n", BASE64.encode(seed.as_ref())).into_bytes());
@@ -217,18 +217,6 @@ fn parse(text: &Secret, path: &Path) -> Result<InstallationKey, VaultError> {
         .map(Secret::new)
         .and_then(|seed| InstallationKey::from_seed(seed.expose()))
         .ok_or_else(|| VaultError::Content(path.to_owned()))
-}
-
-/// Creates a directory and its parents, closed to everybody else.
-///
-/// # Errors
-/// What the file system says.
-pub fn create_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
 }
 
 /// Writes a new file that only its owner can read. Returns false, and changes nothing, when
@@ -265,21 +253,12 @@ pub fn create_private(path: &Path, content: &[u8], entropy: &mut dyn Entropy) ->
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = private_file().write(true).create_new(true).open(path)?;
+    let mut file = files::private().create_new(true).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
 
 /// How a file that only its owner can read is opened.
-fn private_file() -> OpenOptions {
-    // the other cfg'd line of this function is the whole difference between platforms
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "a mode is Unix's"))]
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 /// Puts this content in the place of a private file's, whole or not at all.
 ///
 /// It is written and synced under another name, which then takes the file's. A crash before

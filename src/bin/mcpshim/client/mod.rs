@@ -252,7 +252,7 @@ impl Home {
         };
         if !dry_run {
             if let Some(dir) = self.file.parent() {
-                mcpshim::vault::create_private_dir(dir).map_err(|error| {
+                mcpshim::files::create_private_dir(dir).map_err(|error| {
                     Failure::from_error(Exit::Failed, &error)
                         .context(format!("{} cannot be made", dir.display()))
                         .hint("check the owner and the permissions of the directory above")

@@ -55,7 +55,9 @@ struct Wire<'m> {
     key: &'static str,
     /// What a handshake client introduced itself as, and its level.
     info: String,
-    capabilities: &'static str,
+    capabilities: String,
+    /// A handshake client that can be asked everything.
+    asks: bool,
     level: Option<&'static str>,
     made: &'m mut BTreeSet<u32>,
 }
@@ -64,9 +66,12 @@ thread_local! {
     // made once: a session is much quicker than it is
     static ENG: Arc<Snapshot> = {
         let mut registry = registry();
-        let mut beta = (*registry.servers[&fixture::key("beta")]).clone();
-        (beta.elicitation, beta.apps) = (true, true);
-        registry.put(beta);
+        for key in ["alpha", "beta"] {
+            let mut server = (*registry.servers[&fixture::key(key)]).clone();
+            (server.elicitation, server.sampling) = (true, true);
+            (server.roots, server.apps) = (true, true);
+            registry.put(server);
+        }
         snapshot_of(1, &registry, Some(ann(&["eng"])))
     };
     static MADE: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
@@ -83,7 +88,8 @@ impl<'m> Wire<'m> {
         info.extend([plain("name", "\"old\""), plain("version", "\"3\"")]);
         let mut wire = Self {
             info: odd::object(u, info)?,
-            capabilities: "{}",
+            capabilities: "{}".to_owned(),
+            asks: false,
             level: None,
             key: if pair.upstream { "beta" } else { "alpha" },
             pair,
@@ -94,11 +100,19 @@ impl<'m> Wire<'m> {
             },
         };
         if !pair.client {
-            let mut declared = "{}";
-            if u.arbitrary()? {
-                declared = r#"{"tasks":{},"extensions":{ "x":{},"io.modelcontextprotocol/ui":{ "a":1.50 }}}"#;
-                wire.capabilities = r#"{"extensions":{"io.modelcontextprotocol/ui":{ "a":1.50 }}}"#;
+            let (mut declared, mut carried) = (vec![r#""tasks":{}"#], Vec::new());
+            wire.asks = u.arbitrary()?;
+            if wire.asks {
+                declared.push(r#""elicitation":{"url":{},"form":{ }},"roots":{},"sampling":{}"#);
+                carried.push(r#""roots":{},"sampling":{},"elicitation":{"form":{},"url":{}}"#);
             }
+            if u.arbitrary()? {
+                declared
+                    .push(r#""extensions":{ "x":{},"io.modelcontextprotocol/ui":{ "a":1.50 }}"#);
+                carried.push(r#""extensions":{"io.modelcontextprotocol/ui":{ "a":1.50 }}"#);
+            }
+            let declared = format!("{{{}}}", declared.join(","));
+            wire.capabilities = format!("{{{}}}", carried.join(","));
             let params = format!(
                 r#"{{"protocolVersion":"2025-11-25","capabilities":{declared},"clientInfo":{}}}"#,
                 wire.info
@@ -295,8 +309,29 @@ impl<'m> Wire<'m> {
                 (odd::spelt(u, "code")?, u.choose(&codes)?.to_string()),
                 (odd::spelt(u, "message")?, odd::string(u, false)?),
             ]);
-            if u.arbitrary()? {
+            if u.ratio(1, 3)? {
                 error.push((odd::spelt(u, "data")?, odd::value(u, 3)?));
+            } else if u.arbitrary()? {
+                let mut entries = Vec::new();
+                for n in 0..u.int_in_range(1..=2)? {
+                    let mut entry = odd::unknown(u, "u", 2)?;
+                    entry.extend([
+                        plain("mode", "\"url\""),
+                        plain("elicitationId", format!("\"e{n}\"")),
+                        (
+                            odd::spelt(u, "url")?,
+                            odd::spelt(u, "https://peer.example/?a=1")?,
+                        ),
+                        (odd::spelt(u, "message")?, odd::string(u, false)?),
+                    ]);
+                    entries.push(odd::object(u, entry)?);
+                }
+                let mut data = odd::unknown(u, "d", 2)?;
+                data.push((
+                    odd::spelt(u, "elicitations")?,
+                    format!("[ {}]", entries.join(" ,")),
+                ));
+                error.push((odd::spelt(u, "data")?, odd::object(u, data)?));
             }
             members.push((odd::spelt(u, "error")?, odd::object(u, error)?));
             return odd::object(u, members);
@@ -375,7 +410,7 @@ became {up:?}"
             Asked::Tool => Some((&["params", "name"], "echo")),
             Asked::CompleteResource | Asked::Read => None,
         };
-        let introduction = (self.info.as_str(), self.capabilities, self.level);
+        let introduction = (self.info.as_str(), self.capabilities.as_str(), self.level);
         let expected = oracle::request(&request, self.pair, &number, own, introduction, self.made);
         assert_eq!(
             expected, *up,
@@ -399,6 +434,18 @@ became {up:?}"
             self.progresses(u, &number, &token)?;
         }
         self.logs(u)?;
+        let mut number = number;
+        if self.asks && !self.pair.client {
+            if !self.pair.upstream {
+                self.asks(u)?;
+            } else if matches!(asked, Asked::Prompt | Asked::Read | Asked::Tool) {
+                let mut sent = up.clone();
+                for _ in 0..u.int_in_range(0..=2)? {
+                    sent = self.drives(u, &sent)?;
+                }
+                number = oracle::Expected::of(&sent, self.made).get(&["id"]).unwrap();
+            }
+        }
         let answer = self.answer(u, asked, &number)?;
         let down = self.hears(&answer);
         let [down] = &down[..] else {
@@ -408,7 +455,7 @@ became {down:?}"
             );
         };
         let cacheable = asked == Asked::Read;
-        match oracle::answer(&answer, self.pair, &id, cacheable, self.made) {
+        match oracle::answer(&answer, self.pair, &id, cacheable, self.asks, self.made) {
             Some(expected) => {
                 assert_eq!(
                     expected, *down,
@@ -448,6 +495,210 @@ became {down:?}"
         let expected = oracle::progress(&line, token, self.made);
         assert_eq!(self.hears(&line), [expected], "{line}");
         Ok(())
+    }
+
+    /// The params of something that a server asks of a person or a model; and its method.
+    fn wanted(&self, u: &mut Unstructured<'_>) -> Result<(odd::Members, &'static str)> {
+        let mut params = odd::unknown(u, "q", 3)?;
+        let message = (odd::spelt(u, "message")?, odd::string(u, false)?);
+        let method = match u.int_in_range(0..=2)? {
+            0 => {
+                if u.arbitrary()? {
+                    params.push((odd::spelt(u, "mode")?, odd::spelt(u, "form")?));
+                }
+                params.push((odd::spelt(u, "requestedSchema")?, odd::value(u, 3)?));
+                params.push(message);
+                "elicitation/create"
+            }
+            1 => {
+                params.extend([
+                    plain("mode", odd::spelt(u, "url")?),
+                    (
+                        odd::spelt(u, "url")?,
+                        odd::spelt(u, "https://peer.example/?a=1")?,
+                    ),
+                    message,
+                ]);
+                if !self.pair.upstream || u.arbitrary()? {
+                    params.push((odd::spelt(u, "elicitationId")?, odd::spelt(u, "e1")?));
+                }
+                "elicitation/create"
+            }
+            _ => {
+                params.extend([
+                    (
+                        odd::spelt(u, "messages")?,
+                        format!("[{}]", odd::value(u, 3)?),
+                    ),
+                    plain("maxTokens", odd::number(u)?),
+                    message,
+                ]);
+                "sampling/createMessage"
+            }
+        };
+        if u.ratio(1, 3)? {
+            params.push((odd::spelt(u, "task")?, odd::value(u, 1)?));
+        }
+        if u.ratio(1, 2)? {
+            let mut meta = odd::unknown(u, "m", 2)?;
+            meta.push((odd::spelt(u, "progressToken")?, odd::string(u, true)?));
+            params.push((odd::spelt(u, "_meta")?, odd::object(u, meta)?));
+        }
+        Ok((params, method))
+    }
+
+    /// What the client answers to a question: a result, or where it may be one an error.
+    fn answered(&self, u: &mut Unstructured<'_>, number: &str, error: bool) -> Result<String> {
+        let mut members = odd::unknown(u, "o", 2)?;
+        let id = odd::spelt(u, &format!("mcpshim-{number}"))?;
+        members.extend([
+            (odd::spelt(u, "jsonrpc")?, "\"2.0\"".to_owned()),
+            (odd::spelt(u, "id")?, id),
+        ]);
+        let mut body = odd::unknown(u, "a", 3)?;
+        if error && u.ratio(1, 4)? {
+            body.extend([
+                plain("code", "-1"),
+                (odd::spelt(u, "message")?, odd::string(u, false)?),
+                plain("data", odd::value(u, 2)?),
+            ]);
+            members.push((odd::spelt(u, "error")?, odd::object(u, body)?));
+        } else {
+            body.extend([
+                (odd::spelt(u, "action")?, odd::spelt(u, "accept")?),
+                (odd::spelt(u, "content")?, odd::value(u, 3)?),
+            ]);
+            members.push((odd::spelt(u, "result")?, odd::object(u, body)?));
+        }
+        odd::object(u, members)
+    }
+
+    /// A handshake server asks a handshake client; progress and the answer go back.
+    fn asks(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let (params, method) = self.wanted(u)?;
+        let token = match u.arbitrary()? {
+            true => odd::string(u, false)?,
+            false => "-12345678901234567890123".to_owned(),
+        };
+        let params = odd::object(u, params)?;
+        let mut members = odd::unknown(u, "o", 2)?;
+        members.extend([
+            (odd::spelt(u, "jsonrpc")?, "\"2.0\"".to_owned()),
+            (odd::spelt(u, "id")?, token.clone()),
+            (odd::spelt(u, "method")?, odd::spelt(u, method)?),
+            (odd::spelt(u, "params")?, params.clone()),
+        ]);
+        let question = odd::object(u, members)?;
+        let asked = self.hears(&question);
+        let [asked] = &asked[..] else {
+            panic!("{question}\nbecame {asked:?}, and {:?}", self.seen(true));
+        };
+        let number = question_of(asked, self.made);
+        let whole = ["params"];
+        let side = (self.key, false);
+        let expected = oracle::question(&question, side, &number, &whole, None, self.made);
+        assert_eq!(expected, *asked, "\nthe question was {question}");
+        assert_eq!(self.recorded(true), Some(params));
+        let of = oracle::Expected::of(&question, self.made);
+        if let Some(token) = of.get(&["params", "_meta", "progressToken"]) {
+            let mut params = odd::unknown(u, "p", 2)?;
+            params.push((odd::spelt(u, "progressToken")?, number.clone()));
+            let line = self.notification(u, "notifications/progress", params)?;
+            let path = ["params", "progressToken"];
+            let expected = oracle::to_server(&line, 33, &path, &token, self.made);
+            assert_eq!(self.says(&line), [expected], "{line}");
+        }
+        let answer = self.answered(u, &number, true)?;
+        let expected = oracle::to_server(&answer, 32, &["id"], &token, self.made);
+        assert_eq!(self.says(&answer), [expected], "{answer}");
+        let of = oracle::Expected::of(&answer, self.made);
+        let kept = of.get(&["result"]).or_else(|| of.get(&["error"]));
+        assert_eq!(self.recorded(false), kept);
+        Ok(())
+    }
+
+    /// A stateless server wants input of a handshake client: it is asked, and the request of
+    /// before is sent again.
+    fn drives(&mut self, u: &mut Unstructured<'_>, sent: &str) -> Result<String> {
+        let number = oracle::Expected::of(sent, self.made).get(&["id"]).unwrap();
+        let mut wanted = Vec::new();
+        for n in 0..u.int_in_range(0..=2)? {
+            let (params, method) = self.wanted(u)?;
+            let name = format!("{}{n}", u.choose(&["who", "é\u{2028}", "a.b/c", ""])?);
+            wanted.push((name, odd::object(u, params)?, method));
+        }
+        let mut requests = Vec::new();
+        for (name, params, method) in &wanted {
+            let mut members = odd::unknown(u, "r", 2)?;
+            members.push((odd::spelt(u, "method")?, odd::spelt(u, method)?));
+            members.push((odd::spelt(u, "params")?, params.clone()));
+            requests.push(format!("\"{name}\":{}", odd::object(u, members)?));
+        }
+        let mut result = odd::unknown(u, "r", 2)?;
+        result.push(plain("resultType", "\"input_required\""));
+        result.push((
+            odd::spelt(u, "inputRequests")?,
+            format!("{{ {}}}", requests.join(" ,")),
+        ));
+        let mut state = None;
+        if wanted.is_empty() || u.arbitrary()? {
+            state = Some(odd::string(u, false)?);
+            result.push((odd::spelt(u, "requestState")?, state.clone().unwrap()));
+        }
+        let result = odd::object(u, result)?;
+        let line = format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#);
+        let asked = self.hears(&line);
+        assert_eq!(asked.len(), wanted.len(), "{line}");
+        let first = |seen: &Seen| match seen {
+            Seen::Append(Body::Outcome { content, .. }) => Some(content.0.clone()),
+            Seen::Append(..) | Seen::Client(_) | Seen::Link(_) => None,
+        };
+        let outcome = self.rig.seen.iter().find_map(first).unwrap();
+        assert_eq!(outcome, result.as_bytes());
+        let mut answers = Vec::new();
+        let mut up = Vec::new();
+        for ((name, params, method), asked) in wanted.iter().zip(&asked) {
+            let number = question_of(asked, self.made);
+            let of = oracle::Expected::of(asked, self.made);
+            let id = of
+                .text(&["params", "mode"])
+                .filter(|mode| mode == "url")
+                .map(|_| {
+                    let id = of.get(&["params", "elicitationId"]).unwrap();
+                    let plain = id.trim_matches('"');
+                    let parsed: uuid::Uuid = plain.parse().unwrap();
+                    assert_eq!(parsed.to_string(), plain);
+                    id
+                });
+            let side = (self.key, true);
+            let params = oracle::question(params, side, &number, &[], id.as_deref(), self.made);
+            let expected = format!(
+                r#"{{"jsonrpc":"2.0","id":"mcpshim-{number}","method":"{method}","params":{params}}}"#
+            );
+            assert_eq!(expected, *asked);
+            let answer = self.answered(u, &number, false)?;
+            up = self.says(&answer);
+            let result = oracle::Expected::of(&answer, self.made)
+                .get(&["result"])
+                .unwrap();
+            answers.push((name.clone(), result));
+        }
+        if wanted.is_empty() {
+            // the server wants nothing but another try
+            self.rig.seen.clear();
+            self.rig.now.mono_us += limits::ROUND_PAUSE_MS * 1000;
+            self.rig.handle(Input::Wake);
+            up = self.seen(true);
+        }
+        let [up] = &up[..] else {
+            panic!("{line}\nbecame {up:?}");
+        };
+        let id = oracle::Expected::of(up, self.made).get(&["id"]).unwrap();
+        let expected = oracle::again(sent, &id, &answers, state.as_deref(), self.made);
+        assert_eq!(expected, *up, "\nbefore it was {sent}");
+        let params = oracle::Expected::of(up, self.made).get(&["params"]);
+        assert_eq!(self.recorded(true), params);
+        Ok(up.clone())
     }
 
     /// Passes as it is, or not at all.
@@ -523,6 +774,14 @@ became {down:?}"
         assert_eq!(self.hears(&line), [expected], "{line}");
         Ok(())
     }
+}
+
+/// The number of a question of mcpshim's.
+fn question_of(line: &str, made: &mut BTreeSet<u32>) -> String {
+    let id = oracle::Expected::of(line, made).text(&["id"]).unwrap();
+    let number = id.strip_prefix("mcpshim-").unwrap();
+    assert!(number.bytes().all(|digit| digit.is_ascii_digit()), "{line}");
+    number.to_owned()
 }
 
 /// A few messages of one session.
@@ -621,7 +880,7 @@ fn numbered() -> BTreeSet<u32> {
         let mut cells = line.strip_prefix('|')?.trim_end_matches('|').split('|');
         let number = cells.next()?.trim().parse().ok()?;
         let code = cells.next_back()?.trim();
-        ["E", "R", "L", "C"].contains(&code).then_some(number)
+        ["E", "R", "L", "C", "Q"].contains(&code).then_some(number)
     });
     rows.collect()
 }

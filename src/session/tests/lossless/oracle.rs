@@ -11,7 +11,7 @@ const HOLE: char = '\u{1}';
 /// One value of a text: where it lies, and its members when it is an object.
 struct Node {
     at: Range<usize>,
-    /// Key (unescaped), where the key begins, value.
+    /// Key (unescaped; of an array the number), where the key begins, value.
     members: Vec<(String, usize, Node)>,
 }
 
@@ -63,7 +63,9 @@ impl Reader<'_> {
                         let value = self.node();
                         members.push((key, start, value));
                     } else {
-                        self.node();
+                        // by its number
+                        let (key, start) = (members.len().to_string(), self.at);
+                        members.push((key, start, self.node()));
                     }
                     self.white();
                     if self.byte() == b',' {
@@ -121,6 +123,21 @@ impl<'n> Expected<'n> {
         let root = read(&self.text);
         let node = root.find(path)?;
         Some(self.text[node.at.clone()].to_owned())
+    }
+
+    /// Edit `number`: a text is put at the begin of a string; nothing where there is none.
+    pub(super) fn label(&mut self, number: u32, path: &[&str], text: &str) {
+        let at = read(&self.text).find(path).map(|node| node.at.start);
+        if let Some(at) = at {
+            self.text.insert_str(at + 1, text);
+            self.made.insert(number);
+        }
+    }
+
+    /// The values of an array, as paths to their members: their number is the key.
+    pub(super) fn entries(&self, path: &[&str]) -> usize {
+        let root = read(&self.text);
+        root.find(path).map_or(0, |node| node.members.len())
     }
 
     /// The unescaped text of a string.
@@ -252,10 +269,10 @@ pub(super) fn request(
         }
     }
     if pair.client && pair.upstream {
-        // the entry allows elicitation and apps
+        // the entry allows all of these
         let capabilities = ["params", "_meta", OWN[2]];
         for name in line.keys(&capabilities) {
-            if !["elicitation", "extensions"].contains(&&*name) {
+            if !["elicitation", "extensions", "roots", "sampling"].contains(&&*name) {
                 line.remove(7, &capabilities, &name);
             }
         }
@@ -269,12 +286,14 @@ pub(super) fn request(
     line.done()
 }
 
-/// §2: an answer as the client gets it; `None` where it is replaced by mcpshim's own.
+/// §2: an answer as the client gets it; `None` where it is replaced by mcpshim's own. `opens` says
+/// that the client may be sent to an address.
 pub(super) fn answer(
     text: &str,
     pair: Pair,
     id: &str,
     cacheable: bool,
+    opens: bool,
     made: &mut BTreeSet<u32>,
 ) -> Option<String> {
     let mut line = Expected::of(text, made);
@@ -342,12 +361,98 @@ pub(super) fn answer(
     match (code.as_deref(), pair.upstream, pair.client) {
         (Some("-32002"), false, true) => line.set(16, &["error", "code"], "-32602"),
         (Some("-32020" | "-32022"), true, _) => line.set(17, &["error", "code"], "-32603"),
+        (Some("-32042"), false, false) if opens => {
+            let all = ["error", "data", "elicitations"];
+            if line.entries(&all) == 0 {
+                return None;
+            }
+            for n in 0..line.entries(&all) {
+                let n = n.to_string();
+                let message = ["error", "data", "elicitations", &n, "message"];
+                line.label(28, &message, "[alpha] ");
+            }
+        }
         // this client cannot be sent to an address
         (Some("-32042"), false, true) | (Some("-32042"), _, false) => return None,
         (Some("-32021"), true, false) => return None,
         _ => {}
     }
     Some(line.done())
+}
+
+/// §2: a question of an upstream as a handshake client gets it, or the params of one alone.
+/// `number` is that of mcpshim's question; `id` the `elicitationId` to give it.
+pub(super) fn question(
+    text: &str,
+    (server, upstream): (&str, bool),
+    number: &str,
+    params: &[&str],
+    id: Option<&str>,
+    made: &mut BTreeSet<u32>,
+) -> String {
+    let mut line = Expected::of(text, made);
+    let below = |name| [params, &[name]].concat();
+    if !params.is_empty() {
+        line.set(27, &["id"], &format!("\"mcpshim-{number}\""));
+    }
+    // what a person reads
+    if line.get(&below("messages")).is_none() {
+        line.label(28, &below("message"), &format!("[{server}] "));
+    }
+    line.remove(29, params, "task");
+    let meta = below("_meta");
+    if upstream {
+        line.remove(30, &meta, "progressToken");
+    } else {
+        line.set(30, &[&meta[..], &["progressToken"]].concat(), number);
+    }
+    if let Some(id) = id {
+        if line.get(&below("elicitationId")).is_some() {
+            line.set(31, &below("elicitationId"), id);
+        } else {
+            line.append(31, params, "elicitationId", id);
+        }
+    }
+    line.done()
+}
+
+/// §2: the client's answer to a question, or its progress, as a handshake server gets it.
+pub(super) fn to_server(
+    text: &str,
+    number: u32,
+    path: &[&str],
+    token: &str,
+    made: &mut BTreeSet<u32>,
+) -> String {
+    let mut line = Expected::of(text, made);
+    line.set(number, path, token);
+    line.done()
+}
+
+/// §2: a request that is sent again with what was answered.
+pub(super) fn again(
+    before: &str,
+    id: &str,
+    answers: &[(String, String)],
+    state: Option<&str>,
+    made: &mut BTreeSet<u32>,
+) -> String {
+    let mut line = Expected::of(before, made);
+    line.set(1, &["id"], id);
+    line.set(3, &["params", "_meta", "progressToken"], id);
+    for key in ["inputResponses", "requestState"] {
+        line.remove(34, &["params"], key);
+    }
+    if !answers.is_empty() {
+        line.append(34, &["params"], "inputResponses", "{}");
+        for (name, answer) in answers {
+            line.append(34, &["params", "inputResponses"], name, answer);
+        }
+    }
+    if let Some(state) = state {
+        line.append(34, &["params"], "requestState", state);
+    }
+    line.done()
 }
 
 /// §3: progress as the client gets it.

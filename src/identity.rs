@@ -54,6 +54,20 @@ impl Caller {
         }
     }
 
+    /// A digest of what makes a caller the same one: the agent and its key, or the person.
+    #[must_use]
+    pub fn identity(&self) -> Digest {
+        let parts = match self {
+            Self::Agent { name, key, .. } => {
+                ["agent", &name.to_string(), &key.to_string()].join("\0")
+            }
+            Self::Person {
+                issuer, subject, ..
+            } => ["person", issuer, subject].join("\0"),
+        };
+        Digest::of(parts.as_bytes())
+    }
+
     /// Whether both are one agent with one key, or one person; roles and time do not count.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -160,6 +160,15 @@ pub const DRIVES: usize = 64;
 pub const DRIVEN_LINE_BYTES: usize = 4 << 20;
 /// See [`DRIVEN_LINE_BYTES`].
 pub const DRIVEN_BYTES: usize = 32 << 20;
+/// Calls of one session that may wait for an answer of a client of the stateless era, and what is
+/// kept of their questions and answers, in bytes.
+pub const PARKED: usize = 64;
+/// See [`PARKED`].
+pub const PARKED_BYTES: usize = 8 << 20;
+/// Questions of one call that come within this are asked together, in milliseconds.
+pub const PARK_GATHER_MS: u64 = 20;
+/// How long such a call waits for the client's retry, in milliseconds.
+pub const PARKED_MS: u64 = 600_000;
 /// Questions of upstreams for the client's roots that may wait for it.
 pub const ROOTS_WAITING: usize = 64;
 /// How long the client may take to say its roots, in milliseconds.

@@ -47,6 +47,8 @@ pub enum DenialCode {
     Revoked,
     /// The rule that gave it has ended.
     RuleExpired,
+    /// What is answered is not asked (any more), or was asked in another call.
+    StaleAnswer,
     /// The registry's timestamp expired; until it is renewed only reading is allowed.
     Stale,
     /// The permit was given under another snapshot.
@@ -74,6 +76,7 @@ impl DenialCode {
             Self::Revoked => "revoked",
             Self::RuleExpired => "rule-expired",
             Self::Stale => "stale",
+            Self::StaleAnswer => "stale-answer",
             Self::StaleSnapshot => "stale-snapshot",
             Self::Unavailable => "unavailable",
         }
@@ -86,6 +89,7 @@ impl DenialCode {
             Self::NoRecord
             | Self::Overloaded
             | Self::Repeated
+            | Self::StaleAnswer
             | Self::StaleSnapshot
             | Self::Unavailable => true,
             Self::Drift

@@ -37,7 +37,8 @@ pub use snapshot::{Snapshot, SnapshotId};
 pub use status::{ServerStatus, SignIn, Status, status};
 
 use crate::clock::Now;
-use crate::ids::{RoleName, ServerKey};
+use crate::identity::Caller;
+use crate::ids::{Digest, RoleName, ServerKey};
 use crate::registry::doc::{AuditRule, RuleDoc};
 
 /// What is asked for, after names were resolved.
@@ -209,6 +210,103 @@ impl Permit {
                 ),
             )),
         }
+    }
+}
+
+/// What a call is bound to that waits for an answer of its client: who called, what, and with
+/// which arguments. Only a spent permit makes one ([`Started::park`]):
+///
+/// ```compile_fail,E0451
+/// use mcpshim::policy::Parked;
+/// let parked = Parked { ..todo!() };
+/// ```
+#[derive(Debug)]
+pub struct Parked {
+    access: Access,
+    who: Digest,
+    args: Digest,
+}
+
+/// Leave to give an upstream what the client answered in a call that waits for it.
+///
+/// Only [`Permit::resume`] makes one:
+///
+/// ```compile_fail,E0423
+/// let resumed = mcpshim::policy::Resumed(());
+/// ```
+///
+/// and it is spent once:
+///
+/// ```compile_fail,E0599
+/// fn twice(resumed: mcpshim::policy::Resumed) -> mcpshim::policy::Resumed {
+///     resumed.clone()
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Resumed(());
+
+impl Parked {
+    /// What was allowed.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+}
+
+impl Started<'_> {
+    /// Binds a call that may have to wait for its client to who calls under this snapshot and to
+    /// the digest of its arguments. `None` without a caller.
+    #[must_use]
+    pub fn park(&self, snapshot: &Snapshot, args: Digest) -> Option<Parked> {
+        Some(Parked {
+            access: self.access.clone(),
+            who: snapshot.caller()?.identity(),
+            args,
+        })
+    }
+}
+
+impl Permit {
+    /// Spends the permit on going on with a call that waits: the same caller asks for the same
+    /// thing with the same arguments.
+    ///
+    /// ```compile_fail,E0382
+    /// use mcpshim::ids::Digest;
+    /// use mcpshim::policy::{Parked, Permit, Snapshot};
+    /// fn twice(permit: Permit, snapshot: &Snapshot, parked: &Parked, args: Digest) {
+    ///     let _first = permit.resume(snapshot, parked, args);
+    ///     let _second = permit.resume(snapshot, parked, args);
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`DenialCode::StaleSnapshot`] when it was given under another snapshot, or somebody else
+    /// calls now; [`DenialCode::StaleAnswer`] when it is another call that waits.
+    pub fn resume(
+        self,
+        snapshot: &Snapshot,
+        parked: &Parked,
+        args: Digest,
+    ) -> Result<Resumed, Denial> {
+        let started = self.start(snapshot)?;
+        let access = &started.access;
+        if snapshot.caller().map(Caller::identity) != Some(parked.who) {
+            return Err(Denial::new(
+                DenialCode::StaleSnapshot,
+                format!("somebody else signed in while {access} was waiting; call it again"),
+            ));
+        }
+        if (access, args) != (&parked.access, parked.args) {
+            return Err(Denial::new(
+                DenialCode::StaleAnswer,
+                format!(
+                    "`requestState` belongs to another call than this one of {access}, or to one \
+                     with other arguments; call it without"
+                ),
+            ));
+        }
+        Ok(Resumed(()))
     }
 }
 

@@ -12,11 +12,11 @@
 
 use bytes::Bytes;
 
-use super::call::{Key, Leg, Method, Origin, Outcome, Stage};
+use super::call::{Key, Leg, Origin, Outcome, Stage};
 use super::outbox::{Held, Housekeeping, Upstream};
 use super::{Machine, link};
 use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, End, TargetKind};
-use crate::clock::{Entropy, Now};
+use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
 use crate::policy::{Access, allows};
 use crate::registry::doc::{AuditRule, ServerDoc};
@@ -70,6 +70,8 @@ pub(super) struct Questioner {
 /// Why a question is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
+    /// Several calls are open, and nobody says of which it is.
+    Ambiguous,
     /// The caller may not use its server (any more).
     Caller,
     /// It cannot be read, or two readers would read two things.
@@ -92,6 +94,7 @@ impl Refusal {
     /// The code in the record.
     pub(super) fn code(self) -> &'static str {
         match self {
+            Self::Ambiguous => "ask-ambiguous",
             Self::Caller => "ask-not-allowed",
             Self::Malformed => "ask-malformed",
             Self::NoCall => "ask-outside-call",
@@ -115,7 +118,7 @@ impl Refusal {
             ) => -32602,
             Self::NotDeclared(_) | Self::NotInEntry | Self::Unknown => -32601,
             Self::Repeated => -32600,
-            Self::Caller | Self::NoCall | Self::TooMany => -32603,
+            Self::Ambiguous | Self::Caller | Self::NoCall | Self::TooMany => -32603,
         }
     }
 
@@ -123,6 +126,9 @@ impl Refusal {
     /// the client lacks.
     fn sentence(self, method: &str) -> String {
         match self {
+            Self::Ambiguous => {
+                "several calls are open, and which one asks is not said; try again".to_owned()
+            }
             Self::Caller => "the client cannot be asked now".to_owned(),
             Self::Malformed => {
                 "params cannot be read: a required member is missing, or there are two of one name"
@@ -159,7 +165,6 @@ impl Machine {
         during: Option<u64>,
         request: &Request<'_>,
         now: &Now,
-        entropy: &mut dyn Entropy,
     ) {
         let Some(server) = self.server_of(link) else {
             return;
@@ -181,14 +186,23 @@ impl Machine {
             return self.refuse_ask(link, request, Refusal::TooMany, now);
         }
         match (asked, era.or(self.front.era()), call) {
+            (Asked::Roots, Some(Era::Stateless), Some(call)) if self.front.can.roots => {
+                self.upstream_parks(link, &server, call, asked, request, now);
+            }
             // clients that have none are answered for
             (Asked::Roots, _, call) => self.roots_asked(link, &server, call, request, now),
             (_, Some(Era::Handshake(_)), _) => {
                 self.relay(link, &server, call, asked, request, now);
             }
-            (_, Some(Era::Stateless), Some(_call)) => {
-                let _ = entropy;
-                self.refuse_ask(link, request, Refusal::NotDeclared(asked), now);
+            (_, Some(Era::Stateless), Some(call)) => {
+                if during.is_none() {
+                    self.links.go_one_by_one(link);
+                }
+                self.upstream_parks(link, &server, call, asked, request, now);
+            }
+            (_, Some(Era::Stateless), None) if during.is_none() && self.asking_calls(link) > 1 => {
+                self.links.go_one_by_one(link);
+                self.refuse_ask(link, request, Refusal::Ambiguous, now);
             }
             (_, Some(Era::Stateless) | None, _) => {
                 self.refuse_ask(link, request, Refusal::NoCall, now);
@@ -241,26 +255,31 @@ impl Machine {
         })
     }
 
-    /// The only call that waits for this upstream, where there is but one.
+    /// The only call that waits for this upstream, where there is but one; the only one that is
+    /// parked where there is none.
     fn only_call(&self, link: LinkId) -> Option<Key> {
-        let asking = |method| match method {
-            Method::Prompt | Method::Read | Method::Tool => true,
-            Method::Complete
-            | Method::Listen
-            | Method::Subscribe
-            | Method::Task
-            | Method::Unsubscribe => false,
-        };
         let open = self.calls.select(|key, call| {
             key.link == link
                 && matches!(call.stage, Stage::Sent)
                 && matches!(call.origin, Origin::Client { .. })
-                && asking(call.method)
+                && call.method.may_ask()
         });
         match open[..] {
+            [] => self.only_parked(link),
             [only] => Some(only),
             _ => None,
         }
+    }
+
+    /// How many calls are open at this upstream that it may ask something in, and that their
+    /// client waits for.
+    pub(super) fn asking_calls(&self, link: LinkId) -> usize {
+        let open = self.calls.select(|key, call| {
+            key.link == link
+                && matches!(call.origin, Origin::Client { .. })
+                && call.method.may_ask()
+        });
+        open.len()
     }
 
     /// Refuses a question: the upstream gets the protocol's error, the record a denial.

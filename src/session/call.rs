@@ -14,7 +14,7 @@ use crate::audit::entry::{Body, CallFacts, ContextId, Correlation, End};
 use crate::clock::Now;
 use crate::ids::{CallId, LinkId};
 use crate::limits;
-use crate::policy::{Access, Started};
+use crate::policy::{Access, Parked, Started};
 use crate::registry::doc::{AuditRule, FailMode};
 use crate::secret::Content;
 use crate::wire::era::Era;
@@ -51,6 +51,16 @@ pub(super) enum Method {
 }
 
 impl Method {
+    /// Whether its upstream may want input for it (MCP 2026-07-28, multi-round-trip requests).
+    pub(super) fn may_ask(self) -> bool {
+        match self {
+            Self::Prompt | Self::Read | Self::Tool => true,
+            Self::Complete | Self::Listen | Self::Subscribe | Self::Task | Self::Unsubscribe => {
+                false
+            }
+        }
+    }
+
     /// Whether its results carry `ttlMs` and `cacheScope` (MCP 2026-07-28, caching).
     pub(super) fn cacheable(self) -> bool {
         match self {
@@ -123,6 +133,8 @@ pub(super) enum Origin {
     },
     /// One resource of a `subscriptions/listen`, which is answered by itself.
     Listen,
+    /// The client was asked for something: nobody waits until its retry comes.
+    Parked,
     /// A `subscriptions/listen` of ours that the upstream acknowledged.
     Standing,
 }
@@ -199,6 +211,8 @@ pub(super) struct Execution {
     same: Option<Same>,
     /// What is kept of it, where its upstream may want it again.
     pub(super) again: Option<Box<Again>>,
+    /// What a retry of its client must be equal to, where there may be one.
+    bound: Option<Box<Parked>>,
     deadline_us: u64,
     pause: Pause,
 }
@@ -239,6 +253,7 @@ pub(super) struct Start {
     pub(super) deadline_us: u64,
     pub(super) line: Bytes,
     pub(super) again: Option<Box<Again>>,
+    pub(super) bound: Option<Box<Parked>>,
 }
 
 /// How a call ended, for the record.
@@ -279,7 +294,7 @@ impl Closed {
                 tool: self.method == Method::Tool,
                 era: self.era,
             }),
-            Origin::Listen | Origin::Standing => None,
+            Origin::Listen | Origin::Parked | Origin::Standing => None,
         }
     }
 }
@@ -347,6 +362,7 @@ impl Calls {
             deadline_us,
             line,
             again,
+            bound,
         } = start;
         self.kept_bytes += again.as_ref().map_or(0, |again| again.line.len());
         if let Origin::Client { key: client, .. } = &origin {
@@ -371,6 +387,7 @@ impl Calls {
             uri,
             same: None,
             again,
+            bound,
             deadline_us,
             pause: Pause::default(),
         };
@@ -458,6 +475,42 @@ impl Calls {
         }
     }
 
+    /// What a retry of its client must be equal to; it is given once.
+    pub(super) fn take_bound(&mut self, key: Key) -> Option<Box<Parked>> {
+        self.open.get_mut(&key)?.bound.take()
+    }
+
+    /// Its client is asked for something: gives its id token. Its time stands still.
+    pub(super) fn park(&mut self, key: Key, now: &Now) -> Option<Box<str>> {
+        let execution = self.open.get_mut(&key)?;
+        if !matches!(execution.origin, Origin::Client { .. }) {
+            return None;
+        }
+        let client = std::mem::replace(&mut execution.origin, Origin::Parked);
+        execution.level = None;
+        let Origin::Client {
+            id, key: client, ..
+        } = client
+        else {
+            return None;
+        };
+        self.by_client.remove(&client);
+        self.pause(key, now);
+        Some(id)
+    }
+
+    /// Its client is back, with this request.
+    pub(super) fn unpark(&mut self, key: Key, origin: Origin, level: Option<Level>, now: &Now) {
+        let Some(execution) = self.open.get_mut(&key) else {
+            return;
+        };
+        if let Origin::Client { key: client, .. } = &origin {
+            self.by_client.insert(client.clone(), key);
+        }
+        (execution.origin, execution.level) = (origin, level);
+        self.resume(key, now);
+    }
+
     /// Ends an execution; gives its outcome, to be appended at once.
     pub(super) fn close(&mut self, key: Key, outcome: Outcome, now: &Now) -> Option<Closed> {
         let execution = self.take(key)?;
@@ -533,7 +586,7 @@ impl Calls {
                 true
             }
             Origin::Listen => true,
-            Origin::Standing => false,
+            Origin::Parked | Origin::Standing => false,
         }
     }
 

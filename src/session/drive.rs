@@ -74,19 +74,19 @@ pub(super) struct Part {
 }
 
 /// What an `input_required` result wants.
-struct Input<'a> {
-    parts: Vec<Wanted<'a>>,
+pub(super) struct Input<'a> {
+    pub(super) parts: Vec<Wanted<'a>>,
     state: Option<&'a str>,
 }
 
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     name: String,
-    asked: Asked,
-    params: Option<Object<'a>>,
+    pub(super) asked: Asked,
+    pub(super) params: Option<Object<'a>>,
 }
 
 /// Why it cannot be had.
-enum Unfit {
+pub(super) enum Unfit {
     /// The server's mistake, or more than a limit allows.
     Bad(&'static str),
     /// What the client or the server's entry does not allow.
@@ -109,7 +109,7 @@ impl Drives {
 }
 
 /// Reads an `input_required` result.
-fn input<'a>(result: &Object<'a>) -> Result<Input<'a>, Unfit> {
+pub(super) fn input<'a>(result: &Object<'a>) -> Result<Input<'a>, Unfit> {
     const UNREADABLE: Unfit = Unfit::Bad("what it asks for cannot be read");
     let Ok(requests) = result.object("inputRequests") else {
         return Err(UNREADABLE);
@@ -195,7 +195,8 @@ impl Machine {
                         server.owner
                     ),
                     Refusal::Unknown => "nobody here knows what it asks for".to_owned(),
-                    Refusal::Caller
+                    Refusal::Ambiguous
+                    | Refusal::Caller
                     | Refusal::Malformed
                     | Refusal::NoCall
                     | Refusal::Repeated
@@ -483,6 +484,7 @@ impl Machine {
             deadline_us: now.mono_us.saturating_add(left_us),
             line,
             again: Some(again),
+            bound: None,
         };
         let key = super::call::Key { link, id };
         let intent = self.calls.open(key, &started, facts, start, now);

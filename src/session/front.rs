@@ -606,6 +606,7 @@ impl Machine {
     pub(super) fn client_closed(&mut self, now: &Now) {
         self.closing = true;
         self.front.first = None;
+        self.forget_parks(None, now);
         for call in self.calls.select(|_, _| true) {
             self.abandon(call, now);
         }

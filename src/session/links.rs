@@ -79,6 +79,8 @@ struct Slot {
     level: Option<Level>,
     /// Questions of its transport that may be answered, and those that were refused.
     asks: [u32; 2],
+    /// It asked something in a call without saying in which: its calls go one at a time.
+    one_by_one: bool,
     /// What a person was sent to for it.
     elicitations: VecDeque<Box<str>>,
     /// Which transport of its life it is.
@@ -272,6 +274,17 @@ impl Links {
         self.seen(id)?.credential
     }
 
+    /// From here on calls that a link's server may ask something in go one at a time.
+    pub(super) fn go_one_by_one(&mut self, id: LinkId) {
+        if let Some(slot) = self.slot(id) {
+            slot.one_by_one = true;
+        }
+    }
+
+    pub(super) fn is_one_by_one(&self, id: LinkId) -> bool {
+        self.seen(id).is_some_and(|slot| slot.one_by_one)
+    }
+
     /// What a link's server may ask of the client by its entry, and what it was told in the
     /// stateless era that the client can, raw JSON.
     pub(super) fn declared(&self, id: LinkId) -> (Can, &str) {
@@ -453,6 +466,7 @@ impl Machine {
             chores: Vec::new(),
             level: None,
             asks: [0; 2],
+            one_by_one: false,
             elicitations: VecDeque::new(),
             transport: 0,
             given: 0,
@@ -811,6 +825,23 @@ impl Machine {
         self.subscribe_again(id, era, now);
         if let Some(slot) = self.links.slot(id) {
             slot.busy(now);
+        }
+    }
+
+    /// A call ended, or waits for its client: the next one may go, where they go one at a time.
+    pub(super) fn next_in_line(&mut self, id: LinkId, now: &Now) {
+        if self.closing || !self.links.is_one_by_one(id) {
+            return;
+        }
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        let LinkState::Ready(era) = slot.link.state() else {
+            return;
+        };
+        slot.waiting_bytes = 0;
+        for one in std::mem::take(&mut slot.waiting) {
+            self.resume(one, Fate::Ready(id, era), now);
         }
     }
 
@@ -1213,7 +1244,7 @@ impl Machine {
                 self.link_input(id, LinkInput::Ping(request.id.raw()), now);
             }
             Ok(Message::Request(request)) => {
-                self.upstream_asks(id, during, &request, now, entropy);
+                self.upstream_asks(id, during, &request, now);
             }
             Err(rejected) => self.link_rejected(id, line, &rejected, now),
         }

@@ -14,6 +14,8 @@ pub mod link;
 mod links;
 mod listen;
 mod outbox;
+mod park;
+mod pass;
 mod question;
 mod relay;
 mod repeat;
@@ -33,6 +35,7 @@ pub use self::link::Opening;
 use self::links::Links;
 use self::listen::Listens;
 use self::outbox::Outbox;
+use self::park::Parks;
 use self::question::Questions;
 use self::repeat::Repeats;
 use self::road::Routes;
@@ -249,6 +252,7 @@ pub struct Machine {
     calls: Calls,
     repeats: Repeats,
     listens: Listens,
+    parks: Parks,
     roots: Roots,
     tasks: Tasks,
     questions: Questions,
@@ -282,6 +286,7 @@ impl Machine {
             calls: Calls::default(),
             repeats: Repeats::default(),
             listens: Listens::default(),
+            parks: Parks::default(),
             roots: Roots::default(),
             tasks: Tasks::default(),
             questions: Questions::default(),
@@ -350,11 +355,14 @@ impl Machine {
                 self.links_wake(now);
                 self.questions_wake(now);
                 self.drives_wake(now);
+                self.parks_wake(now, entropy);
                 self.listens_wake(now);
                 self.time_out(now);
                 self.outbox.flush(now, false);
             }
         }
+        // what was held though everything before it is recorded already
+        self.recorded(self.outbox.confirmed(), now);
         debug_assert!(
             {
                 let (intents, outcomes, in_flight) = self.calls.books();
@@ -372,6 +380,7 @@ impl Machine {
         self.links_follow(now);
         self.decide_held(&old, now);
         self.questions_follow(&old, now);
+        self.parks_follow(&old, now);
         self.lists_moved(old, now);
         self.warn(now);
     }
@@ -392,6 +401,7 @@ impl Machine {
             self.links.next_wakeup(),
             self.listens.next_wakeup(),
             self.questions.next_wakeup(),
+            self.parks.next_wakeup(),
             self.drives.next_wakeup(),
             self.calls.next_wakeup(),
             self.outbox.next_wakeup(),

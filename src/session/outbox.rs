@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ask::Questioner;
-use super::call::Key;
+use super::call::{Key, Leg};
 use super::{Output, Ticket};
 use crate::audit::entry::{Body, Context, ContextId, Entry};
 use crate::clock::Now;
@@ -135,6 +135,10 @@ pub(super) enum Held {
     Call(Key),
     /// The end of the session, after its last entry.
     Done,
+    /// A parked call's answer that is kept for its client, after its outcome.
+    Kept(Key, FailMode),
+    /// A question of a parked call, after its intent.
+    Parked(Key, Leg, FailMode),
     /// A question to the client, after its intent.
     Question(u64),
     /// The answer to an upstream, after its outcome.
@@ -163,6 +167,7 @@ pub(super) struct Instead {
 pub(super) struct Outbox {
     out: VecDeque<Output>,
     last: Ticket,
+    confirmed: Ticket,
     held: VecDeque<(Ticket, Held)>,
     contexts: HashMap<Arc<Context>, ContextId>,
     /// Contexts whose text a stranger chose.
@@ -208,6 +213,17 @@ impl Outbox {
             Some((ticket, _)) if *ticket <= upto => self.held.pop_front().map(|(_, held)| held),
             Some(_) | None => None,
         }
+    }
+
+    /// The driver has answered for these tickets.
+    pub(super) fn confirm(&mut self, upto: Ticket) {
+        self.confirmed = self.confirmed.max(upto);
+    }
+
+    /// The last ticket that the driver has answered for: what is held for one before it would
+    /// wait for no answer.
+    pub(super) fn confirmed(&self) -> Ticket {
+        self.confirmed
     }
 
     /// Whether nothing waits for a record.

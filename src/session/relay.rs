@@ -203,6 +203,9 @@ impl Machine {
         let Some(key) = id.and_then(IdKey::of_token) else {
             return self.outbox.count("cancel-without-id", now);
         };
+        if self.park_cancelled(link, &key, now) {
+            return;
+        }
         let this = |purpose: &Purpose| match purpose {
             Purpose::Relay(relay) => relay.to.link == link && relay.to.key == key,
             Purpose::Drive(_) | Purpose::Roots => false,

@@ -14,11 +14,12 @@ use bytes::Bytes;
 
 use super::Machine;
 use super::ask;
-use super::call::{Closed, Key, Method, Origin, Outcome, Stage, Start};
+use super::call::{Closed, Key, Leg, Method, Origin, Outcome, Stage, Start};
 use super::front::{Asker, SERVER_INFO};
 use super::link::{self, CLIENT_INFO, LinkInput};
 use super::links::{Readiness, Waiting};
 use super::outbox::{Held, Housekeeping, Instead, Upstream};
+use super::park::{self, Retry, Step};
 use super::question;
 use super::repeat::Same;
 use super::tasks::{self, Tasked};
@@ -33,7 +34,7 @@ use crate::limits;
 use crate::policy::{Access, Decision, Denial, DenialCode, Snapshot, Started, allows, decide};
 use crate::registry::doc::{AuditRule, FailMode, RepeatLimit, ServerDoc};
 use crate::secret::Content;
-use crate::wire::era::{self, Era, ErrorAs, Introduction, Revision, Untranslatable};
+use crate::wire::era::{self, Can, Era, ErrorAs, Introduction, Revision, Untranslatable};
 use crate::wire::meta;
 use crate::wire::msg::{self, Body, Request, Response};
 use crate::wire::raw::{self, Object};
@@ -424,6 +425,7 @@ impl Machine {
             | DenialCode::Revoked
             | DenialCode::RuleExpired
             | DenialCode::Stale
+            | DenialCode::StaleAnswer
             | DenialCode::StaleSnapshot
             | DenialCode::Unavailable => false,
         };
@@ -448,13 +450,35 @@ impl Machine {
             return self.refuse_route(ask, route, &denial, now);
         }
         let snapshot = Arc::clone(&self.snapshot);
-        let permit = match decide(&snapshot, &route.access, now) {
-            Decision::Allow(permit) => permit,
-            Decision::Ask(question) => {
-                return self.refuse_route(ask, route, &question.absurd(), now);
-            }
-            Decision::Deny(denial) => return self.refuse_route(ask, route, &denial, now),
+        let retry = self.retry(ask);
+        let handle = retry.as_ref().and_then(|retry| retry.handle.as_deref());
+        let decided = || match decide(&snapshot, &route.access, now) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Ask(question) => Err(question.absurd()),
+            Decision::Deny(denial) => Err(denial),
         };
+        let mut permit = match decided() {
+            Ok(permit) => permit,
+            Err(denial) => {
+                if let Some(handle) = handle {
+                    self.park_denied(handle, now);
+                }
+                return self.refuse_route(ask, route, &denial, now);
+            }
+        };
+        let mut leg = None;
+        if let Some(handle) = handle {
+            match self.park_resumed(ask.request, ask.asker, permit, handle, now) {
+                Step::Again(next) => leg = Some(next),
+                Step::Done => return,
+                Step::Refused(denial) => return self.refuse_route(ask, route, &denial, now),
+            }
+            // that permit is spent
+            permit = match decided() {
+                Ok(permit) => permit,
+                Err(denial) => return self.refuse_route(ask, route, &denial, now),
+            };
+        }
         if ask.method == Method::Complete && !self.offers(&route.server, "completions") {
             // nothing to ask it for (MCP 2025-03-26 on: a capability of its own)
             self.outbox.count("no-completions", now);
@@ -496,21 +520,7 @@ impl Machine {
                         let denial = Denial::new(DenialCode::Overloaded, why);
                         return self.refuse_route(ask, route, &denial, now);
                     }
-                    Readiness::Waits => {
-                        // the permit is dropped: when the link is ready, it is decided again
-                        let key = ask.request.id.key();
-                        let waiting = match (ask.method, &route.access) {
-                            (Method::Listen, _) => Waiting::Resource {
-                                listen: key,
-                                uri: route.label(),
-                            },
-                            _ => Waiting::Request {
-                                key,
-                                line: ask.request.line.as_bytes().to_vec(),
-                            },
-                        };
-                        return self.wait(link, waiting, now);
-                    }
+                    Readiness::Waits => return self.queue(ask, route, link, now),
                 }
             }
         };
@@ -525,9 +535,22 @@ impl Machine {
             let denial = Denial::new(DenialCode::Unavailable, text);
             return self.refuse_route(ask, route, &denial, now);
         }
+        if let (Era::Stateless, Era::Handshake(_)) = (ask.asker.era, era) {
+            // an answer to a question that is not open never makes a call
+            if retry.is_some() && leg.is_none() {
+                return self.refuse_route(ask, route, &park::stale(), now);
+            }
+            let alone = ask.method.may_ask() && self.links.is_one_by_one(link);
+            if alone && self.asking_calls(link) > 0 {
+                return self.queue(ask, route, link, now);
+            }
+        }
+        if let (Some(_), Some(handle)) = (leg, handle) {
+            self.park_spent(ask.request, handle, now);
+        }
         match permit.start(&snapshot) {
             Ok(started) => {
-                let key = self.start(ask, route, rename, &started, (link, era), now);
+                let key = self.start(ask, route, rename, &started, (link, era, leg), now);
                 if let (Some(key), Some((same, limit))) = (key, repeat) {
                     self.calls.counts_as(key, same);
                     self.repeats.note(same, limit, now);
@@ -535,6 +558,30 @@ impl Machine {
             }
             Err(denial) => self.refuse_route(ask, route, &denial, now),
         }
+    }
+
+    /// Whether a request of a stateless client answers what was asked in a call before.
+    fn retry<'r>(&self, ask: &Ask<'r, '_>) -> Option<Retry<'r>> {
+        if ask.asker.era != Era::Stateless || !ask.method.may_ask() {
+            return None;
+        }
+        Retry::of(&ask.request.params.as_ref()?.object)
+    }
+
+    /// Lets a request wait for its link. The permit is dropped: it is decided again.
+    fn queue(&mut self, ask: &Ask<'_, '_>, route: &Route, link: LinkId, now: &Now) {
+        let key = ask.request.id.key();
+        let waiting = match (ask.method, &route.access) {
+            (Method::Listen, _) => Waiting::Resource {
+                listen: key,
+                uri: route.label(),
+            },
+            _ => Waiting::Request {
+                key,
+                line: ask.request.line.as_bytes().to_vec(),
+            },
+        };
+        self.wait(link, waiting, now);
     }
 
     /// What a call counts as, and how often it may be made; `None` where there is no limit.
@@ -555,7 +602,7 @@ impl Machine {
         route: &Route,
         rename: Option<Range<usize>>,
         started: &Started<'_>,
-        (link, era): (LinkId, Era),
+        (link, era, leg): (LinkId, Era, Option<Leg>),
         now: &Now,
     ) -> Option<Key> {
         let request = ask.request;
@@ -607,12 +654,23 @@ impl Machine {
         let rule = self.rule_context(started, now);
         let mut facts = self.facts(ask, route.target, rule, started.audit, content, now);
         facts.credential = self.links.credential(link);
-        let asks = matches!(ask.method, Method::Prompt | Method::Read | Method::Tool);
+        if let Some(leg) = leg {
+            (facts.call, facts.leg) = (leg.call, leg.leg);
+        }
+        let asks = ask.method.may_ask();
         let again = match (ask.asker.era, era) {
             (Era::Handshake(_), Era::Stateless) if asks => self.kept(&line, &facts),
             (Era::Handshake(_) | Era::Stateless, _) => None,
         };
         let params = request.params.as_ref();
+        let asked = link::allowed(&route.server) != Can::default();
+        let bound = match (ask.asker.era, era) {
+            (Era::Stateless, Era::Handshake(_)) if asks && asked => {
+                let args = park::digest(params.map(|params| &params.object));
+                started.park(&self.snapshot, args).map(Box::new)
+            }
+            (Era::Handshake(_) | Era::Stateless, _) => None,
+        };
         let start = Start {
             origin: match ask.method {
                 Method::Listen => Origin::Listen,
@@ -635,6 +693,7 @@ impl Machine {
             deadline_us: now.mono_us + route.server.limits.call_ms * 1000,
             line,
             again,
+            bound,
         };
         self.wants_level(link, start.level);
         if ask.method == Method::Tool && ask.asker.follows_tasks() {
@@ -958,16 +1017,36 @@ impl Machine {
                 (if failed { End::ToolError } else { End::Ok }, result.span())
             }
         };
-        let Origin::Client { id: client, .. } = &call.origin else {
-            let content = Content(copied(response.line, &span));
-            return self.listen_answered(key, end, content, now);
+        let client: Box<str> = match &call.origin {
+            Origin::Client { id, .. } => id.clone(),
+            Origin::Listen | Origin::Standing => {
+                let content = Content(copied(response.line, &span));
+                return self.listen_answered(key, end, content, now);
+            }
+            // kept for its retry, which puts its own
+            Origin::Parked => "0".into(),
         };
         if let (Body::Result(result), Era::Handshake(_)) = (&response.body, to)
             && era::asks_input(result, from)
         {
             return self.drive(key, response, result, now, entropy);
         }
-        let client = client.clone();
+        let mut end = end;
+        let mut passed = Ok(Vec::new());
+        match (&response.body, to, from) {
+            (Body::Result(result), Era::Stateless, _) if era::asks_input(result, from) => {
+                end = End::Input;
+                passed = self.passes(link, method, response, result, now);
+            }
+            (Body::Error { code, object, .. }, Era::Stateless, Era::Handshake(_))
+                if *code == era::URL_REQUIRED =>
+            {
+                if self.park_for_address(key, response, object, now, entropy) {
+                    return;
+                }
+            }
+            (Body::Error { .. } | Body::Result(_), Era::Handshake(_) | Era::Stateless, _) => {}
+        }
         let tasked = match &response.body {
             Body::Result(result) => self.task_in(key, result),
             Body::Error { .. } => Tasked::No,
@@ -992,8 +1071,13 @@ impl Machine {
             (Finding::Stop(why), _) => Reply::Text(why),
             (Finding::Clear, Body::Result(result)) => {
                 let info = self.links.server_info(link);
+                for (at, label) in passed.iter().flatten() {
+                    edits.replace(*at..*at, label);
+                }
                 let done = era::result(edits, result, from, to, method.cacheable(), info);
+                let done = passed.map_err(Untranslatable::Wanted).and(done);
                 match (done, &tasked) {
+                    (Err(Untranslatable::Wanted(why)), _) => Reply::Text(why),
                     (Err(Untranslatable::Type(kind)), Tasked::Named(span, label))
                         if kind == "task" =>
                     {
@@ -1152,8 +1236,10 @@ impl Machine {
         self.unmake(&closed);
         self.tasks.over(key);
         let stood = matches!(closed.origin, Origin::Standing);
+        let parked = matches!(closed.origin, Origin::Parked);
         self.outbox.append(closed.body, now);
         self.call_ended(key, end, now);
+        self.park_over(key, parked, line.as_ref(), fail_mode, now);
         if let (Some(line), Some(instead)) = (line, instead) {
             self.outbox.hold(Held::Answer {
                 line,
@@ -1167,6 +1253,7 @@ impl Machine {
             self.links.closed(key.link, now);
         }
         self.pump(key.link, now);
+        self.next_in_line(key.link, now);
     }
 
     /// Closes a call that got no answer, and tells the client why.
@@ -1178,6 +1265,10 @@ impl Machine {
             Origin::Client { id, .. } => {
                 let tool = call.method == Method::Tool;
                 Some(failed(id, call.era, tool, text, None).into())
+            }
+            Origin::Parked => {
+                let tool = call.method == Method::Tool;
+                Some(failed("0", call.era, tool, text, None).into())
             }
             Origin::Listen | Origin::Standing => None,
         };
@@ -1194,7 +1285,8 @@ impl Machine {
         self.withdraw(key, End::Unknown, now);
     }
 
-    fn withdraw(&mut self, key: Key, sent: End, now: &Now) {
+    /// Takes a call back from its upstream: nobody is told.
+    pub(super) fn withdraw(&mut self, key: Key, sent: End, now: &Now) {
         let end = match self.calls.get(key).map(|call| &call.stage) {
             Some(Stage::Sent) => {
                 let cancel = Upstream::Housekeeping(Housekeeping::Cancel(key.id));
@@ -1228,11 +1320,14 @@ impl Machine {
 
     /// Sends what waited for the record.
     pub(super) fn recorded(&mut self, upto: super::Ticket, now: &Now) {
+        self.outbox.confirm(upto);
         while let Some(held) = self.outbox.release(upto) {
             match held {
                 Held::Answer { line, .. } => self.outbox.send_client(line),
                 Held::Call(key) => self.let_go(key, now),
                 Held::Done => self.outbox.push(super::Output::Done),
+                Held::Kept(..) => {}
+                Held::Parked(key, leg, _) => self.parks.recorded(key, leg),
                 Held::Question(number) => self.question_recorded(number),
                 Held::Told { to, line, .. } => self.tell_upstream(&to, line, now),
             }
@@ -1241,6 +1336,7 @@ impl Machine {
 
     /// Refuses or lets go, by fail mode, what waited for a record that cannot be written.
     pub(super) fn not_recorded(&mut self, upto: super::Ticket, reason: &str, now: &Now) {
+        self.outbox.confirm(upto);
         while let Some(held) = self.outbox.release(upto) {
             match held {
                 Held::Answer {
@@ -1274,6 +1370,15 @@ impl Machine {
                     None => {}
                 },
                 Held::Done => self.outbox.push(super::Output::Done),
+                Held::Kept(_, FailMode::Open) => self.outbox.count("unrecorded", now),
+                Held::Kept(key, FailMode::Closed) => self.keep_nothing(key, reason),
+                Held::Parked(key, leg, FailMode::Open) => {
+                    self.outbox.count("unrecorded", now);
+                    self.parks.recorded(key, leg);
+                }
+                Held::Parked(key, leg, FailMode::Closed) => {
+                    self.parked_unrecorded(key, leg, now);
+                }
                 Held::Told {
                     to,
                     line,

@@ -108,8 +108,9 @@ impl Machine {
                 self.ask_client(now);
             }
             (_, false) => {
-                let project = roots.project.clone();
-                self.say_roots(wait, Ok(project.as_deref().unwrap_or("[]")), now);
+                // what a client of the stateless era said last
+                let said = roots.known.as_ref().or(roots.project.as_ref()).cloned();
+                self.say_roots(wait, Ok(said.as_deref().unwrap_or("[]")), now);
             }
         }
     }
@@ -142,6 +143,15 @@ impl Machine {
         };
         self.roots.known = said.as_ref().ok().cloned();
         self.tell_waiting(said.as_deref().map_err(|why| *why), now);
+    }
+
+    /// A client of the stateless era said them in a call: an array of roots in an answer.
+    pub(super) fn learn_roots(&mut self, answer: &str) {
+        let answer = Object::parse(answer).ok();
+        let roots = answer.and_then(|answer| answer.get("roots"));
+        if let Some(roots) = roots.filter(|roots| are_roots(roots)) {
+            self.roots.known = Some(roots.to_owned());
+        }
     }
 
     /// The client does not say them.
@@ -196,6 +206,7 @@ impl Machine {
     /// A transport is gone, and its questions with it; all of them when the session ends.
     pub(super) fn forget_asks(&mut self, of: Option<LinkId>, now: &Now) {
         self.forget_relays(of, now);
+        self.forget_parks(of, now);
         let gone = |wait: &mut Wait| of.is_none_or(|link| wait.to.link == link);
         let gone: Vec<Wait> = self.roots.waiting.extract_if(.., gone).collect();
         for wait in gone {
@@ -205,7 +216,7 @@ impl Machine {
 }
 
 /// Whether a JSON text is a list of roots that can be passed on.
-fn are_roots(text: &str) -> bool {
+pub(super) fn are_roots(text: &str) -> bool {
     let is_root = |root: &str| {
         let root = Object::parse(root).ok();
         root.is_some_and(|root| root.unique().is_ok() && root.text("uri").is_some())

@@ -333,6 +333,10 @@ pub fn request(
     // a legacy task asked for by a client that was not offered tasks: the call is made plainly
     let task = |key: &str| match (key, to) {
         ("task", Era::Handshake(_)) => Change::Remove,
+        // what a stateless client answers goes to who asked, not into the call
+        ("inputResponses" | "requestState", Era::Handshake(_)) if introduction.is_none() => {
+            Change::Remove
+        }
         _ => Change::Keep,
     };
     let mut fresh = String::new();
@@ -426,6 +430,18 @@ pub fn own_line(
     parts.extend_from_slice(members);
     parts.extend([comma, more.as_str(), "}"]);
     msg::result_line_of(id, &parts)
+}
+
+/// A result of mcpshim's own that asks a client of the stateless era for input. `requests` is raw
+/// JSON without the braces, `info` is the upstream's `serverInfo`.
+#[must_use]
+pub fn input_required(requests: &str, state: &str, info: Option<&str>) -> String {
+    let meta = info.map(|info| format!(r#","_meta":{{"{META_SERVER_INFO}":{info}}}"#));
+    format!(
+        r#"{{"resultType":"input_required","inputRequests":{{{requests}}},"requestState":{}{}}}"#,
+        raw::quoted(state),
+        meta.unwrap_or_default()
+    )
 }
 
 /// A `subscriptions/listen` of mcpshim's own for one resource, newline included.
@@ -535,6 +551,9 @@ pub enum Untranslatable {
     /// `resultType: input_required`.
     #[error("it asks for input, which a client of this protocol version cannot give")]
     InputRequired,
+    /// What it asks for may not be asked, for this reason.
+    #[error("{0}")]
+    Wanted(String),
     /// Another `resultType` than those of the protocol.
     #[error("its result is of a type that is not carried: {0}")]
     Type(String),

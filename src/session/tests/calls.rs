@@ -98,7 +98,7 @@ fn stateless_client_to_stateless_upstream_with_input_required_passed_through() {
     let mut rig = Rig::eng();
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"beta_echo","arguments":{},$META}}
-        «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}}
+        «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","requestState":"s"}}
         > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}}
         «beta {"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","content":[]}}"#,
     );
@@ -107,9 +107,9 @@ fn stateless_client_to_stateless_upstream_with_input_required_passed_through() {
     ! open beta
     ! intent 1 beta(2026-07-28)/echo by rule#2 eng {}
     »beta {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{},$META}}
-    «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}}
-    ! outcome 1 Ok {"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}
-    < {"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{}}},"requestState":"s"}}
+    «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","requestState":"s"}}
+    ! outcome 1 Input {"resultType":"input_required","requestState":"s"}
+    < {"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}
     > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"beta_echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}}
     ! intent 2 beta(2026-07-28)/echo by rule#2 eng {"name":"beta_echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}
     »beta {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{},"inputResponses":{"who":{"action":"accept"}},"requestState":"s",$META}}

@@ -3,6 +3,7 @@
 //! ```text
 //! > …            the client writes           < …            the shim writes
 //! «alpha …       an upstream writes          »alpha …       the shim writes to it
+//! «alpha@6 …     the same, on the stream of the answer to request 6
 //! recorded       the driver recorded all     ! intent …     an entry, in short
 //! +1500          milliseconds pass           ! open alpha   a transport
 //! ```
@@ -21,6 +22,7 @@ mod drive;
 mod eras;
 mod laws;
 mod lossless;
+mod park;
 mod renew;
 mod roots;
 mod subscriptions;
@@ -368,13 +370,13 @@ impl Rig {
                 }
                 _ => match (word.strip_prefix('«'), word.strip_prefix('+')) {
                     (Some(key), _) => {
+                        let (key, during) = match key.split_once('@') {
+                            Some((key, id)) => (key, Some(id.parse().unwrap())),
+                            None => (key, None),
+                        };
                         let link = self.link(key);
                         let line = rest.as_bytes();
-                        self.handle(Input::LinkLine {
-                            link,
-                            during: None,
-                            line,
-                        });
+                        self.handle(Input::LinkLine { link, during, line });
                     }
                     (_, Some(ms)) => {
                         let us = ms.parse::<u64>().unwrap() * 1000;

@@ -1106,3 +1106,183 @@ fn a_header_that_nobody_reviewed_is_drift_where_names_alone_are_pinned() {
         assert_eq!(call.header("mcp-param-query"), None);
     }
 }
+
+// ---- questions
+
+/// A server of the handshake era whose tools ask a person their own name, each on the stream of its
+/// own call.
+fn interviewer(forgets: bool) -> Web {
+    let answers = Arc::new(Mutex::new(Vec::<Seen>::new()));
+    Web::start(move |seen, line| {
+        if let Some(on) = handshake(seen, line, &tools(&["ann", "bob"]), "s-1") {
+            return on;
+        }
+        if seen.rpc().is_empty() {
+            if forgets {
+                return line.respond("404 Not Found", "", "");
+            }
+            answers.lock().unwrap().push(seen.clone());
+            return line.respond("202 Accepted", "", "");
+        }
+        let id = json!(format!("q/{}", seen.tool()));
+        line.events();
+        line.event(
+            &json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create",
+            "params": {"message": format!("{}?", seen.tool()), "requestedSchema": {
+                "type": "object", "properties": {"name": {"type": "string"}}}}}),
+        );
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20) {
+            let answer = answers
+                .lock()
+                .unwrap()
+                .iter()
+                .find(|a| a.body["id"] == id)
+                .cloned();
+            if let Some(answer) = answer {
+                line.event(&seen.says(answer.body["result"]["content"]["name"].as_str().unwrap()));
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    })
+}
+
+/// The next question to the client, and whom it is about.
+fn question(shim: &mut Shim) -> (Value, String) {
+    loop {
+        let message = shim.next(Duration::from_secs(30)).expect("a question");
+        if message["method"] == "elicitation/create" {
+            let asked = message["params"]["message"].as_str().unwrap();
+            let name = asked.strip_prefix("[web] ").expect("who asks");
+            return (message["id"].clone(), name.trim_end_matches('?').to_owned());
+        }
+    }
+}
+
+#[test]
+fn each_question_over_http_comes_with_its_own_call() {
+    let web = interviewer(false);
+    let org = org(&web, "elicitation: true");
+    let mut shim = org.serve("ci");
+    shim.initialize_as("2025-11-25", json!({"elicitation": {}}));
+    let calls = ["ann", "bob"].map(|name| {
+        let params = json!({"name": format!("web_{name}"), "arguments": {}});
+        (name, shim.post("tools/call", params))
+    });
+    for _ in 0..2 {
+        let (id, name) = question(&mut shim);
+        let result = json!({"action": "accept", "content": {"name": format!("I am {name}")}});
+        shim.send(&json!({"jsonrpc": "2.0", "id": id, "result": result}));
+    }
+    for (name, id) in calls {
+        assert_eq!(shim.answer(&json!(id)).text(), format!("I am {name}"));
+    }
+    others_are_well(&mut shim);
+    shim.close();
+    let answers: Vec<Seen> = web
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.rpc().is_empty())
+        .collect();
+    let answers: Vec<&Seen> = answers
+        .iter()
+        .filter(|seen| seen.method == "POST")
+        .collect();
+    assert_eq!(answers.len(), 2);
+    for answer in answers {
+        assert_eq!(answer.header("mcp-session-id"), Some("s-1"));
+        assert_eq!(answer.header("mcp-protocol-version"), Some("2025-11-25"));
+    }
+    // two calls, a question within each, and the call of the other server
+    assert_eq!(ends(&org), ["Ok"; 5]);
+}
+
+#[test]
+fn a_question_over_http_ends_with_its_call() {
+    let web = interviewer(false);
+    let org = org(&web, "elicitation: true");
+    let mut shim = org.serve("ci");
+    shim.initialize_as("2025-11-25", json!({"elicitation": {}}));
+    let call = shim.post("tools/call", json!({"name": "web_ann", "arguments": {}}));
+    let (asked, _) = question(&mut shim);
+    shim.send(
+        &json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": {"requestId": call}}),
+    );
+    let taken = shim
+        .next(Duration::from_secs(30))
+        .expect("the question is taken back");
+    assert_eq!(taken["method"], "notifications/cancelled");
+    assert_eq!(taken["params"]["requestId"], asked);
+    let told = wait_for("the server to be told", || {
+        web.asked("notifications/cancelled").pop()
+    });
+    let call = web.asked("tools/call").pop().unwrap();
+    assert_eq!(told.body["params"]["requestId"], call.body["id"]);
+    shim.close();
+}
+
+#[test]
+fn an_answer_that_meets_a_forgotten_session_ends_its_call() {
+    let web = interviewer(true);
+    let org = org(&web, "elicitation: true");
+    let mut shim = org.serve("ci");
+    shim.initialize_as("2025-11-25", json!({"elicitation": {}}));
+    let call = shim.post("tools/call", json!({"name": "web_ann", "arguments": {}}));
+    let (asked, _) = question(&mut shim);
+    let result = json!({"action": "accept", "content": {"name": "Ann"}});
+    shim.send(&json!({"jsonrpc": "2.0", "id": asked, "result": result}));
+    let said = shim.answer(&json!(call)).text().to_owned();
+    assert!(
+        said.contains("does not know the session any more"),
+        "{said}"
+    );
+    assert!(said.contains("is not known"), "{said}");
+    others_are_well(&mut shim);
+    shim.close();
+    assert_eq!(ends(&org), ["Ok", "Unknown", "Ok"]);
+}
+
+#[test]
+fn a_server_of_the_stateless_era_gets_answers_with_the_call_sent_anew() {
+    let web = Web::start(|seen, line| {
+        if let Some(on) = stateless(seen, line, &tools(&["a/sk"])) {
+            return on;
+        }
+        let params = &seen.body["params"];
+        let answered = &params["inputResponses"]["who"]["content"]["name"];
+        if let Some(name) = answered.as_str() {
+            assert_eq!(params["requestState"], "st\u{e4}te");
+            return line.json(&seen.says(&format!("hello {name}")));
+        }
+        let result = json!({"resultType": "input_required", "requestState": "st\u{e4}te",
+            "inputRequests": {"who": {"method": "elicitation/create", "params": {
+                "mode": "form", "message": "ann?", "requestedSchema": {"type": "object",
+                "properties": {"name": {"type": "string"}}}}}}});
+        line.json(&json!({"jsonrpc": "2.0", "id": seen.body["id"], "result": result}))
+    });
+    let org = org(&web, "elicitation: true");
+    let mut shim = org.serve("ci");
+    shim.initialize_as("2025-11-25", json!({"elicitation": {}}));
+    let call = shim.post("tools/call", json!({"name": "web_a_sk", "arguments": {}}));
+    let (asked, name) = question(&mut shim);
+    assert_eq!(name, "ann");
+    let result = json!({"action": "accept", "content": {"name": "Ann"}});
+    shim.send(&json!({"jsonrpc": "2.0", "id": asked, "result": result}));
+    assert_eq!(shim.answer(&json!(call)).text(), "hello Ann");
+    shim.close();
+    let calls = web.asked("tools/call");
+    assert_eq!(calls.len(), 2);
+    assert_ne!(calls[0].body["id"], calls[1].body["id"]);
+    for call in calls {
+        assert_eq!(call.header("mcp-name"), Some("a/sk"));
+        assert_eq!(call.header("mcp-method"), Some("tools/call"));
+        assert_eq!(call.header("mcp-protocol-version"), Some("2026-07-28"));
+    }
+    assert!(
+        web.seen().iter().all(|seen| !seen.rpc().is_empty()),
+        "no answers are posted"
+    );
+}

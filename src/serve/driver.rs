@@ -36,7 +36,9 @@ use crate::secret::{Content, Scrubber, Secret};
 use crate::session::{CredentialUse, Input, Machine, Output};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::streams::{Sink, Source};
-use crate::upstream::{Child, Environment, Launch, Pipe, PipeEvent, Places, Remote, SpawnError};
+use crate::upstream::{
+    Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError,
+};
 use crate::wire::line::LineBuffer;
 use crate::{fetch, limits, ship, telemetry, vault};
 
@@ -464,7 +466,7 @@ impl Driver {
                 };
                 // only a server that was given a credential can give it back
                 let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
-                while let Some((during, line)) = pipe.next_line() {
+                while let Some(Heard { during, line }) = pipe.next_line() {
                     let clean = match (&line, scrubber) {
                         (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
                         (_, _) => None,

@@ -191,10 +191,8 @@ pub enum Opening {
 /// What was seen of one transport.
 #[derive(Debug, Default)]
 struct Run {
-    /// `server/discover` was sent on it.
-    probed: bool,
-    /// It did not answer the probe, which proves nothing.
-    silent: bool,
+    /// What became of `server/discover`.
+    probed: Probed,
     /// It was opened anew for its other era; that is done once.
     reopened: bool,
     /// The other way of opening was tried on the same transport because it said so; once.
@@ -204,6 +202,17 @@ struct Run {
     /// Since when its calls may be sent, for the first time.
     ready_us: Option<u64>,
     faults: u32,
+}
+
+/// What became of `server/discover` on one transport.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Probed {
+    /// It was not sent.
+    #[default]
+    No,
+    Sent,
+    /// No answer came in time, which proves nothing.
+    Silent,
 }
 
 /// A request of the link's own.
@@ -786,7 +795,7 @@ impl Link {
     }
 
     fn probe(&mut self, deadline_us: u64, now: &Now) {
-        self.run.probed = true;
+        self.run.probed = Probed::Sent;
         self.request(Ask::Discover, "server/discover", "", Era::Stateless);
         self.phase = Phase::Probing {
             deadline_us,
@@ -925,7 +934,7 @@ impl Link {
                     self.run.redirected = true;
                     return self.probe(deadline_us, now);
                 }
-                if !self.run.probed {
+                if self.run.probed == Probed::No {
                     // it was opened as it is known; perhaps it is of the other era by now
                     return self.probe(deadline_us, now);
                 }
@@ -1058,7 +1067,7 @@ impl Link {
         if self.run.ready_us.is_none() {
             self.run.ready_us = Some(now.mono_us);
             // one slow or broken start must not bind the next week to the older era
-            let proved = !self.run.silent && !self.run.reopened;
+            let proved = self.run.probed != Probed::Silent && !self.run.reopened;
             if self.learned.is_some() && (proved || self.learned == Some(Opening::Probe)) {
                 self.out.push_back(LinkOutput::Learned(self.learned));
             }
@@ -1265,7 +1274,7 @@ impl Link {
             }
             // servers of one SDK end at the first message that is not `initialize`
             Phase::Initializing { deadline_us } | Phase::Probing { deadline_us, .. }
-                if self.run.probed && !self.run.reopened =>
+                if self.run.probed != Probed::No && !self.run.reopened =>
             {
                 self.reopen(Opening::Initialize, deadline_us);
             }
@@ -1324,7 +1333,7 @@ impl Link {
                     if self.is_remote() {
                         return self.fail(overdue("server/discover"), now);
                     }
-                    self.run.silent = true;
+                    self.run.probed = Probed::Silent;
                     self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
                 }
             }

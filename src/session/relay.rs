@@ -290,7 +290,7 @@ impl Machine {
         let params = notification.params.as_ref().map(|params| &params.object);
         let id = params.and_then(|params| params.text("elicitationId"));
         let known = id.is_some_and(|id| self.links.elicited(link, &id));
-        let reads = self.front.era() == Some(Era::Handshake(Revision::V2025_11_25));
+        let reads = self.front.era() == Some(Era::Handshake(Revision::NEWEST_HANDSHAKE));
         if !(known && reads) || notification.line.len() > limits::NEWS_BYTES {
             return self.outbox.count("stray-elicitation", now);
         }

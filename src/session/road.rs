@@ -752,7 +752,7 @@ impl Machine {
         let Some(surface) = self.snapshot.surface(&server.key) else {
             return true;
         };
-        let old = surface.protocol == Revision::V2024_11_05.as_str();
+        let old = surface.protocol == Revision::OLDEST.as_str();
         let Some(capabilities) = surface.capabilities.as_ref().filter(|_| !old) else {
             return true;
         };

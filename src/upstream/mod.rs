@@ -68,7 +68,7 @@ use std::process::ExitCode;
 use crate::ids::ServerKey;
 use crate::registry::doc::{CredentialDoc, Inject, ServerDoc, Transport};
 use crate::secret::{Scrubber, Secret};
-use crate::session::Loss;
+use crate::session::{LineFault, Loss};
 
 /// What comes from a transport.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,6 +92,15 @@ pub enum PipeEvent {
     Started,
     /// It did not take an answer to a question of its own; the transport lives on.
     Unheard(Loss),
+}
+
+/// One line that came.
+#[derive(Debug)]
+pub struct Heard<'a> {
+    /// The request on whose answer's stream it came, where the transport knows: none for news.
+    pub during: Option<u64>,
+    /// The line without its newline, or the fault of one that is over.
+    pub line: Result<&'a [u8], LineFault>,
 }
 
 /// What is needed to start a server.

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{Child, Farewell, PipeEvent, Remote};
+use super::{Child, Farewell, Heard, PipeEvent, Remote};
 use crate::wire::line::{LineBuffer, LineFault};
 
 /// A server that is reached.
@@ -72,11 +72,13 @@ impl Pipe {
         }
     }
 
-    /// The next whole line without its newline, or the fault of one that is over; and the request
-    /// on whose answer's stream it came, where the transport knows.
-    pub fn next_line(&mut self) -> Option<(Option<u64>, Result<&[u8], LineFault>)> {
+    /// The next whole line without its newline, or the fault of one that is over.
+    pub fn next_line(&mut self) -> Option<Heard<'_>> {
         match self {
-            Self::Child(_, buffer) => buffer.next_line().map(|line| (None, line)),
+            Self::Child(_, buffer) => {
+                let line = buffer.next_line()?;
+                Some(Heard { during: None, line })
+            }
             Self::Remote(remote) => remote.next_line(),
         }
     }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Child, Environment, Launch, Pipe, PipeEvent, Places, Remote, SpawnError};
+use super::{Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::LinkId;
 use crate::registry::doc::{ServerDoc, Surface, Transport};
@@ -145,7 +145,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 link.handle(LinkInput::Lost { id, loss }, &clock.now());
             }
             Ok(PipeEvent::Read) => {
-                while let Some((_, line)) = pipe.as_mut().and_then(Pipe::next_line) {
+                while let Some(Heard { line, .. }) = pipe.as_mut().and_then(Pipe::next_line) {
                     match line {
                         Ok(line) => give(&mut link, line, &clock),
                         Err(fault) => link.handle(LinkInput::Fault(Some(fault)), &clock.now()),

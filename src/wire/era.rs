@@ -64,6 +64,9 @@ impl Revision {
         Self::V2026_07_28,
     ];
 
+    /// The first revision.
+    pub const OLDEST: Self = Self::V2024_11_05;
+
     /// The newest revision that opens with `initialize`.
     pub const NEWEST_HANDSHAKE: Self = Self::V2025_11_25;
 

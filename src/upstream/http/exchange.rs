@@ -38,16 +38,23 @@ pub(super) struct Shared {
     pub(super) held: AtomicUsize,
 }
 
+/// What a line is, as far as its refusal means something of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// An answer to a question of the server's.
+    Answer,
+    Initialize,
+    Other,
+    /// `server/discover`: a refusal tells of the server's era.
+    Probe,
+}
+
 /// A line to send.
 #[derive(Debug)]
 pub(super) struct Post {
     /// The id of a request.
     pub(super) id: Option<u64>,
-    /// `server/discover`: a refusal tells of the server's era.
-    pub(super) probe: bool,
-    pub(super) initialize: bool,
-    /// An answer to a question of the server's.
-    pub(super) answer: bool,
+    pub(super) purpose: Purpose,
     /// Of the handshake era.
     pub(super) resumable: bool,
     /// Where it goes in HTTP+SSE; its answer comes by the stream of events then.
@@ -226,14 +233,14 @@ pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
         None => {
             let patience = Duration::from_millis(limits::HTTP_NOTE_MS);
             let over = tokio::time::timeout(patience, exchanged).await;
-            over.unwrap_or_else(|_late| match post.answer {
-                true => Over::Lost(Loss {
+            over.unwrap_or_else(|_late| match post.purpose {
+                Purpose::Answer => Over::Lost(Loss {
                     reach: Reach::Unknown,
                     reason: "did not take it in time".to_owned(),
                     pause_ms: None,
                     broken: true,
                 }),
-                false => Over::Answered,
+                Purpose::Initialize | Purpose::Other | Purpose::Probe => Over::Answered,
             })
         }
     };
@@ -679,7 +686,7 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
     if status == StatusCode::NOT_FOUND && in_session {
         return Over::SessionGone;
     }
-    let id = match (post.id, post.answer) {
+    let id = match (post.id, post.purpose == Purpose::Answer) {
         (Some(id), _) => id,
         (None, true) => {
             return Over::Lost(Loss {
@@ -734,10 +741,10 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
     let told = match (error, status.is_server_error()) {
         // MCP 2026-07-28, backward compatibility: a refusal tells of the era, a failure does not
         (Some(error), false) => Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
-        (Some(error), true) if !post.probe && !post.initialize => {
+        (Some(error), true) if !matches!(post.purpose, Purpose::Initialize | Purpose::Probe) => {
             Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
         }
-        (None, false) if post.probe && era_evidence(status) => {
+        (None, false) if post.purpose == Purpose::Probe && era_evidence(status) => {
             let line = msg::error_line(&id.to_string(), -32601, &phrase::status(status), None);
             Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
         }
@@ -755,7 +762,7 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
             broken: true,
         });
     }
-    if post.initialize && post.endpoint.is_none() {
+    if post.purpose == Purpose::Initialize && post.endpoint.is_none() {
         let loss = refused(phrase::no_endpoint(status));
         // MCP 2025-11-25, transports: backwards compatibility
         return match status {

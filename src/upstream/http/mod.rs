@@ -34,8 +34,8 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use self::exchange::{Note, Over, Post, Shared, What};
-use super::{PipeEvent, SpawnError};
+use self::exchange::{Note, Over, Post, Purpose, Shared, What};
+use super::{Heard, PipeEvent, SpawnError};
 use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
@@ -336,9 +336,20 @@ impl Remote {
         }
         let post = Post {
             id: parcel.id,
-            answer: kind == Kind::Answer,
-            probe: parcel.method.as_deref() == Some("server/discover"),
-            initialize: kind == Kind::Initialize,
+            purpose: match kind {
+                Kind::Answer => Purpose::Answer,
+                Kind::Initialize => Purpose::Initialize,
+                Kind::Other if parcel.method.as_deref() == Some("server/discover") => {
+                    Purpose::Probe
+                }
+                Kind::Cancel(_)
+                | Kind::Initialized
+                | Kind::Listen
+                | Kind::Older
+                | Kind::Other
+                | Kind::Stream
+                | Kind::ToolsList => Purpose::Other,
+            },
             resumable: !stateless,
             endpoint: self.older.as_ref().and_then(|o| o.endpoint.clone()),
             stamp,
@@ -421,22 +432,20 @@ impl Remote {
 
     /// The next line without its newline, and the request on whose answer's stream it came: none
     /// for the server's news.
-    pub fn next_line(&mut self) -> Option<(Option<u64>, Result<&[u8], LineFault>)> {
+    pub fn next_line(&mut self) -> Option<Heard<'_>> {
         let Some((during, line)) = self.lines.pop_front() else {
             // a large one is not kept until the next comes
             self.line = Bytes::new();
             return None;
         };
-        Some((
-            during,
-            match line {
-                Ok(line) => {
-                    self.line = line;
-                    Ok(&self.line)
-                }
-                Err(fault) => Err(fault),
-            },
-        ))
+        let line = match line {
+            Ok(line) => {
+                self.line = line;
+                Ok(&self.line[..])
+            }
+            Err(fault) => Err(fault),
+        };
+        Some(Heard { during, line })
     }
 
     fn take(&mut self, Note { serial, what }: Note) {

@@ -12,7 +12,7 @@ const HOLE: char = '\u{1}';
 struct Node {
     at: Range<usize>,
     /// Key (unescaped; of an array the number), where the key begins, value.
-    members: Vec<(String, usize, Node)>,
+    members: Vec<(String, usize, Self)>,
 }
 
 struct Reader<'t> {

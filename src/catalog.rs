@@ -491,7 +491,7 @@ impl Catalog {
 #[must_use]
 pub fn needs_task(surface: &Surface, tool: &Pinned) -> bool {
     let definition = tool.definition.get();
-    if !definition.contains("taskSupport") || surface.protocol == Revision::STATELESS.as_str() {
+    if !may_have(definition, "taskSupport") || surface.protocol == Revision::STATELESS.as_str() {
         return false;
     }
     let support = || {
@@ -502,14 +502,19 @@ pub fn needs_task(surface: &Surface, tool: &Pinned) -> bool {
     support().unwrap_or(false)
 }
 
+/// Whether a text may name a member: keys can be spelled with escapes. Cheaper than reading it.
+fn may_have(text: &str, member: &str) -> bool {
+    text.contains(member) || text.contains("\\u")
+}
+
 /// How a tool's entry differs from its definition.
 fn traits(server: &ServerKey, surface: &Surface, tool: &Pinned, owners: &Owners) -> Traits {
     let text = tool.definition.get();
     let stateless = surface.protocol == Revision::STATELESS.as_str();
-    let apps = owners.is_second(server) && text.contains("esourceUri");
+    let apps = owners.is_second(server) && may_have(text, "esourceUri");
     let looks = match stateless {
-        true => text.contains("\"outputSchema\""),
-        false => text.contains("\"execution\""),
+        true => may_have(text, "outputSchema"),
+        false => may_have(text, "execution"),
     };
     let definition = match looks || apps {
         true => raw::Object::parse(text).ok(),

@@ -140,6 +140,39 @@ impl<'n> Expected<'n> {
         root.find(path).map_or(0, |node| node.members.len())
     }
 
+    /// Edit 42: the URI of the second of two servers, where a result may have it.
+    fn alias(&mut self) {
+        let mut blocks = Vec::new();
+        let mut places = Vec::new();
+        for n in 0..self.entries(&["result", "contents"]) {
+            places.push(format!("result contents {n} uri"));
+        }
+        for n in 0..self.entries(&["result", "content"]) {
+            blocks.push(format!("result content {n}"));
+        }
+        for n in 0..self.entries(&["result", "messages"]) {
+            let n = n.to_string();
+            blocks.push(format!("result messages {n} content"));
+            for m in 0..self.entries(&["result", "messages", &n, "content"]) {
+                blocks.push(format!("result messages {n} content {m}"));
+            }
+        }
+        for block in blocks {
+            let path: Vec<&str> = block.split(' ').chain(["type"]).collect();
+            match self.text(&path).as_deref() {
+                Some("resource_link") => places.push(format!("{block} uri")),
+                Some("resource") => places.push(format!("{block} resource uri")),
+                _ => {}
+            }
+        }
+        for place in places {
+            let place: Vec<&str> = place.split(' ').collect();
+            if self.text(&place).as_deref() == Some(SHARED) {
+                self.set(42, &place, &format!("\"{SHOWN}\""));
+            }
+        }
+    }
+
     /// The unescaped text of a string.
     pub(super) fn text(&self, path: &[&str]) -> Option<String> {
         serde_json::from_str(&self.get(path)?).ok()
@@ -215,6 +248,10 @@ pub(super) const OWN: [&str; 4] = [
     "io.modelcontextprotocol/logLevel",
 ];
 const UI: &str = "io.modelcontextprotocol/ui";
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+/// The URI that both servers have, and how that of the second is shown.
+pub(super) const SHARED: &str = "shared://x";
+pub(super) const SHOWN: &str = "mcpshim+beta:shared://x";
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
@@ -239,10 +276,18 @@ pub(super) fn request(
 ) -> String {
     let mut line = Expected::of(text, made);
     line.set(1, &["id"], id);
+    if pair.client && !pair.upstream {
+        // a call that is made again after an address was opened
+        line.remove(38, &["params"], "inputResponses");
+        line.remove(38, &["params"], "requestState");
+    }
     if let Some((path, name)) = own {
         line.set(2, path, &format!("\"{name}\""));
     }
     line.set(3, &["params", "_meta", "progressToken"], id);
+    if line.text(&["params", "uri"]).as_deref() == Some(SHOWN) {
+        line.set(44, &["params", "uri"], &format!("\"{SHARED}\""));
+    }
     if !pair.upstream {
         line.remove(4, &["params"], "task");
     }
@@ -278,7 +323,7 @@ pub(super) fn request(
         }
         let extensions = ["params", "_meta", OWN[2], "extensions"];
         for name in line.keys(&extensions) {
-            if name != UI {
+            if ![UI, TASKS].contains(&&*name) {
                 line.remove(7, &extensions, &name);
             }
         }
@@ -317,7 +362,7 @@ pub(super) fn answer(
             line.remove(9, &["result"], "resultType");
             let structured = line.get(&["result", "structuredContent"]);
             if structured.is_some_and(|content| !content.starts_with('{')) {
-                line.remove(27, &["result"], "structuredContent");
+                line.remove(39, &["result"], "structuredContent");
             }
             if cacheable {
                 line.remove(10, &["result"], "ttlMs");
@@ -356,6 +401,9 @@ pub(super) fn answer(
             }
         }
         Pair { .. } => {}
+    }
+    if pair.upstream {
+        line.alias();
     }
     let code = line.get(&["error", "code"]);
     match (code.as_deref(), pair.upstream, pair.client) {
@@ -416,6 +464,37 @@ pub(super) fn question(
     line.done()
 }
 
+/// §2: the params of a handshake server's question as a stateless client gets them; `address`
+/// where they are an entry of an error -32042.
+pub(super) fn parked(text: &str, address: bool, made: &mut BTreeSet<u32>) -> String {
+    let mut line = Expected::of(text, made);
+    if line.get(&["messages"]).is_none() {
+        line.label(35, &["message"], "[alpha] ");
+    }
+    line.remove(36, &[], "elicitationId");
+    line.remove(36, &[], "task");
+    line.remove(36, &["_meta"], "progressToken");
+    line.remove(36, &["_meta"], "io.modelcontextprotocol/related-task");
+    if address && line.get(&["mode"]).is_none() {
+        line.append(37, &[], "mode", "\"url\"");
+    }
+    line.done()
+}
+
+/// §2: an `input_required` between stateless peers.
+pub(super) fn passed(text: &str, id: &str, made: &mut BTreeSet<u32>) -> String {
+    let mut line = Expected::of(text, made);
+    line.set(8, &["id"], id);
+    let requests = ["result", "inputRequests"];
+    for name in line.keys(&requests) {
+        let of = [&requests[..], &[name.as_str()]].concat();
+        if line.text(&[&of[..], &["method"]].concat()).as_deref() == Some("elicitation/create") {
+            line.label(35, &[&of[..], &["params", "message"]].concat(), "[beta] ");
+        }
+    }
+    line.done()
+}
+
 /// §2: the client's answer to a question, or its progress, as a handshake server gets it.
 pub(super) fn to_server(
     text: &str,
@@ -455,6 +534,54 @@ pub(super) fn again(
     line.done()
 }
 
+/// §1: a request about a task, an answer that names one, and news of one: `edit` replaces the id.
+pub(super) fn task(
+    text: &str,
+    edit: u32,
+    holder: &str,
+    id: &str,
+    made: &mut BTreeSet<u32>,
+) -> String {
+    let mut line = Expected::of(text, made);
+    line.set(edit, &[holder, "taskId"], id);
+    line.done()
+}
+
+/// §4: a pinned definition as a client sees it.
+pub(super) fn entry(
+    text: &str,
+    method: &str,
+    (server, pair): (&str, Pair),
+    made: &mut BTreeSet<u32>,
+) -> String {
+    let mut line = Expected::of(text, made);
+    let shown = |line: &mut Expected<'_>, number: u32, path: &[&str]| {
+        if server == "beta" && line.text(path).as_deref() == Some(SHARED) {
+            line.set(number, path, &format!("\"{SHOWN}\""));
+        }
+    };
+    match method {
+        "resources/list" => shown(&mut line, 40, &["uri"]),
+        "resources/templates/list" => shown(&mut line, 40, &["uriTemplate"]),
+        _ => {
+            let name = line.text(&["name"]).unwrap();
+            line.set(45, &["name"], &format!("\"{server}_{name}\""));
+            shown(&mut line, 41, &["_meta", "ui", "resourceUri"]);
+            shown(&mut line, 41, &["_meta", "ui/resourceUri"]);
+            if pair.upstream && !pair.client {
+                let root = line.text(&["outputSchema", "type"]);
+                if root.as_deref() != Some("object") {
+                    line.remove(46, &[], "outputSchema");
+                }
+            }
+            if !pair.upstream && pair.client && method == "tools/list" {
+                line.remove(47, &[], "execution");
+            }
+        }
+    }
+    line.done()
+}
+
 /// §3: progress as the client gets it.
 pub(super) fn progress(text: &str, token: &str, made: &mut BTreeSet<u32>) -> String {
     let mut line = Expected::of(text, made);
@@ -465,6 +592,9 @@ pub(super) fn progress(text: &str, token: &str, made: &mut BTreeSet<u32>) -> Str
 /// §3: `resources/updated` as the client gets it: for one of its listens, or for none.
 pub(super) fn updated(text: &str, listen: Option<&str>, made: &mut BTreeSet<u32>) -> String {
     let mut line = Expected::of(text, made);
+    if line.text(&["params", "uri"]).as_deref() == Some(SHARED) {
+        line.set(43, &["params", "uri"], &format!("\"{SHOWN}\""));
+    }
     match listen {
         None => line.remove(20, &["params", "_meta"], SUBSCRIPTION),
         Some(id) => {

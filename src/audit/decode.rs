@@ -109,7 +109,7 @@ pub enum Said<'a> {
     Outcome {
         /// Which.
         call: CallId,
-        /// Its last leg.
+        /// Which of its legs.
         leg: u16,
         /// How.
         end: End,

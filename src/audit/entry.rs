@@ -220,7 +220,7 @@ pub enum Body {
     Outcome {
         /// The execution.
         call: CallId,
-        /// Its last leg.
+        /// Which of its legs.
         leg: u16,
         /// How it ended.
         end: End,

@@ -26,7 +26,8 @@ pub struct ContextTable {
     contexts: BTreeMap<ContextId, Context>,
     /// What they take, about.
     bytes: usize,
-    calls: BTreeMap<CallId, Facts>,
+    /// By call and leg: each leg has an outcome of its own.
+    calls: BTreeMap<(CallId, u16), Facts>,
 }
 
 /// The contexts a call was made in.
@@ -90,7 +91,7 @@ impl ContextTable {
                 }
             }
             Said::Intent(call) => {
-                self.calls.insert(call.call, call.into());
+                self.calls.insert((call.call, call.leg), call.into());
                 if self.calls.len() > CALLS {
                     self.calls.pop_first();
                 }
@@ -119,7 +120,7 @@ impl ContextTable {
     pub fn facts(&self, record: &Decoded<'_>) -> Option<Facts> {
         match &record.said {
             Said::Denial { call, .. } | Said::Intent(call) => Some(call.into()),
-            Said::Outcome { call, .. } => self.calls.get(call).copied(),
+            Said::Outcome { call, leg, .. } => self.calls.get(&(*call, *leg)).copied(),
             Said::Context { .. }
             | Said::Counted { .. }
             | Said::Damage(_)

@@ -12,9 +12,10 @@
 
 use bytes::Bytes;
 
+use super::Machine;
 use super::call::{Key, Leg, Origin, Outcome, Stage};
+use super::link::{self, LinkState};
 use super::outbox::{Held, Housekeeping, Upstream};
-use super::{Machine, link};
 use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, End, TargetKind};
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
@@ -74,6 +75,8 @@ pub(super) enum Refusal {
     Ambiguous,
     /// The caller may not use its server (any more).
     Caller,
+    /// Its server was not compared with its pin yet.
+    Early,
     /// It cannot be read, or two readers would read two things.
     Malformed,
     /// A client of the stateless era can only be asked within a call.
@@ -96,6 +99,7 @@ impl Refusal {
         match self {
             Self::Ambiguous => "ask-ambiguous",
             Self::Caller => "ask-not-allowed",
+            Self::Early => "ask-early",
             Self::Malformed => "ask-malformed",
             Self::NoCall => "ask-outside-call",
             Self::NotDeclared(_) => "ask-not-declared",
@@ -118,7 +122,7 @@ impl Refusal {
             ) => -32602,
             Self::NotDeclared(_) | Self::NotInEntry | Self::Unknown => -32601,
             Self::Repeated => -32600,
-            Self::Ambiguous | Self::Caller | Self::NoCall | Self::TooMany => -32603,
+            Self::Ambiguous | Self::Caller | Self::Early | Self::NoCall | Self::TooMany => -32603,
         }
     }
 
@@ -129,7 +133,7 @@ impl Refusal {
             Self::Ambiguous => {
                 "several calls are open, and which one asks is not said; try again".to_owned()
             }
-            Self::Caller => "the client cannot be asked now".to_owned(),
+            Self::Caller | Self::Early => "the client cannot be asked now".to_owned(),
             Self::Malformed => {
                 "params cannot be read: a required member is missing, or there are two of one name"
                     .to_owned()
@@ -169,7 +173,7 @@ impl Machine {
         let Some(server) = self.server_of(link) else {
             return;
         };
-        let asked = match self.may_ask(&server, request, now) {
+        let asked = match self.may_ask(link, &server, request, now) {
             Ok(asked) => asked,
             Err(refusal) => return self.refuse_ask(link, request, refusal, now),
         };
@@ -213,6 +217,7 @@ impl Machine {
     /// Whether a server may ask this of the client now.
     fn may_ask(
         &self,
+        link: LinkId,
         server: &ServerDoc,
         request: &Request<'_>,
         now: &Now,
@@ -236,6 +241,13 @@ impl Machine {
         }
         if !self.snapshot.uses(&server.key, now) {
             return Err(Refusal::Caller);
+        }
+        // nobody knows yet whether it is the server that was approved; servers of one SDK ask for
+        // roots at once, which says no more than the start of their process did
+        let ready = matches!(self.links.state(link), Some(LinkState::Ready(_)));
+        let calls = !self.sent_calls(link).is_empty() || self.only_parked(link).is_some();
+        if asked != Asked::Roots && !ready && !calls {
+            return Err(Refusal::Early);
         }
         Ok(asked)
     }

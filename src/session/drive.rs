@@ -197,6 +197,7 @@ impl Machine {
                     Refusal::Unknown => "nobody here knows what it asks for".to_owned(),
                     Refusal::Ambiguous
                     | Refusal::Caller
+                    | Refusal::Early
                     | Refusal::Malformed
                     | Refusal::NoCall
                     | Refusal::Repeated
@@ -439,11 +440,9 @@ impl Machine {
             Ok(started) => started,
             Err(denial) => return self.end_drive(of, &Ending::Denied(denial), now),
         };
-        let Some(id) = self.links.next_id(link) else {
-            return;
-        };
-        let made = self.line_again(of, id);
-        let Some((line, content)) = made else {
+        let id = self.links.next_id(link);
+        let made = id.and_then(|id| Some((id, self.line_again(of, id)?)));
+        let Some((id, (line, content))) = made else {
             let text = format!("the answers for server {server} are too long to be sent");
             return self.end_drive(of, &Ending::Failed(text), now);
         };

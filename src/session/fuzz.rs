@@ -6,7 +6,7 @@
 //! 1. intents = outcomes + in flight, after every step; in the end nothing is in flight, and
 //!    every intent has exactly one outcome;
 //! 2. no call goes up before its intent is recorded, and no result comes down before its outcome
-//!    is;
+//!    is; the same of questions of upstreams, the other way round;
 //! 3. what is not granted never goes up;
 //! 4. every request is answered exactly once, or, taken back, at most once;
 //! 5. what the machine says is JSON-RPC, one line each; tickets and contexts are dense;
@@ -75,6 +75,8 @@ fn registry() -> Registry {
         let (uri, template) = (format!("{key}://readme"), format!("{key}://doc/{{id}}"));
         let mut server = fixture::server(key, "names", &tools, &["greet"], &[&uri], &[&template]);
         server.roots = key == "alpha";
+        server.elicitation = true;
+        server.sampling = key == "beta";
         server.surface.as_mut().unwrap().protocol = protocol.to_owned();
         server.limits.in_flight = 4;
         server.limits.call_ms = 20_000;
@@ -168,7 +170,7 @@ struct World<'b> {
     /// Marks of calls and answers, by the ticket of their entry.
     intents: BTreeMap<u64, Ticket>,
     outcomes: BTreeMap<u64, Ticket>,
-    open: BTreeSet<u64>,
+    open: BTreeSet<(u64, u16)>,
     /// When the one call that is made again and again went up, in monotonic microseconds.
     repeated: Vec<u64>,
     /// What upstreams were asked: link and request id.
@@ -375,7 +377,12 @@ impl World<'_> {
     }
 
     fn initialize(&mut self) {
-        let capabilities = self.pick(&["{}", r#"{"roots":{}}"#]);
+        let capabilities = self.pick(&[
+            "{}",
+            r#"{"roots":{}}"#,
+            r#"{"elicitation":{"form":{},"url":{}}}"#,
+            r#"{"elicitation":{},"sampling":{},"roots":{}}"#,
+        ]);
         let params = format!(r#""protocolVersion":"{OLD}","capabilities":{capabilities}"#);
         self.request("initialize", &params);
     }
@@ -418,13 +425,24 @@ impl World<'_> {
         }
     }
 
-    /// The client says its roots, well or badly, whether it was asked or not; or that they changed.
+    /// The client answers a question, well or badly, whether it was asked or not; or says that its
+    /// roots changed, or how far it is.
     fn say_roots(&mut self) {
+        self.marks += 1;
+        let mark = self.marks;
         let id = match self.byte() % 4 {
             0 => "\"mcpshim-1\"".to_owned(),
             _ => self.question.clone(),
         };
-        let line = match self.byte() % 5 {
+        let line = match self.byte() % 10 {
+            5..=7 => format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","mark":{mark}}}}}"#
+            ),
+            8 => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"a":1,"a":2}}}}"#),
+            9 => format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":1}}}}"#,
+                self.byte() % 16
+            ),
             0 => r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#.to_owned(),
             1 => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":1,"message":"no"}}}}"#),
             2 => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"roots":7}}}}"#),
@@ -478,7 +496,14 @@ impl World<'_> {
         } else {
             id
         };
-        let body = match self.byte() % 10 {
+        let body = match self.byte() % 13 {
+            10 => format!(
+                r#""result":{{"resultType":"input_required","inputRequests":{{"a":{{"method":"elicitation/create","params":{{"message":"m","mark":{mark}}}}},"b":{{"method":"sampling/createMessage","params":{{"messages":[]}}}}}},"requestState":"s"}}"#
+            ),
+            11 => format!(
+                r#""result":{{"resultType":"input_required","inputRequests":{{"a":{{"method":"elicitation/create","params":{{"message":"m","mark":{mark}}}}}}}}}"#
+            ),
+            12 => r#""result":{"resultType":"input_required","requestState":"s"}"#.to_owned(),
             0 => format!(r#""error":{{"code":-32002,"message":"m","data":{{"mark":{mark}}}}}"#),
             1 => format!(r#""result":{{"mark":{mark},"mark":1}}"#),
             2 => r#""result":[]"#.to_owned(),
@@ -497,7 +522,18 @@ impl World<'_> {
 
     fn upstream(&mut self) {
         let Some(link) = self.some_link() else { return };
-        let line = match self.byte() % 11 {
+        let line = match self.byte() % 14 {
+            11 | 12 => {
+                self.marks += 1;
+                let (id, mark) = (self.marks % 4, self.marks);
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"message":"m","mark":{mark},"_meta":{{"progressToken":"t"}}}}}}"#
+                )
+            }
+            13 => format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
+                self.byte() % 4
+            ),
             0 => r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#.to_owned(),
             1 => format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"{}"}}}}"#,
@@ -637,13 +673,16 @@ impl World<'_> {
                 for id in [facts.caller, facts.client, facts.target, facts.rule] {
                     assert!((1..=self.contexts).contains(&id.0), "a context comes first");
                 }
-                assert!(self.open.insert(facts.call.0), "one intent a call");
+                let leg = (facts.call.0, facts.leg);
+                assert!(self.open.insert(leg), "one intent a leg");
                 if let Some(mark) = mark(&facts.content.0) {
                     self.intents.insert(mark, ticket);
                 }
             }
-            Body::Outcome { call, content, .. } => {
-                assert!(self.open.remove(&call.0), "one outcome an intent");
+            Body::Outcome {
+                call, leg, content, ..
+            } => {
+                assert!(self.open.remove(&(call.0, *leg)), "one outcome an intent");
                 if let Some(mark) = mark(&content.0) {
                     self.outcomes.insert(mark, ticket);
                 }
@@ -677,7 +716,20 @@ impl World<'_> {
             }
             Ok(Message::Notification(_)) => {}
             Ok(Message::Request(request)) => {
-                assert_eq!(request.method, "roots/list", "asked something else: {text}");
+                let known = matches!(
+                    request.method.as_ref(),
+                    "elicitation/create" | "roots/list" | "sampling/createMessage"
+                );
+                assert!(known, "asked something else: {text}");
+                assert!(
+                    request.id.raw().starts_with("\"mcpshim-"),
+                    "an id of others: {text}"
+                );
+                if let Some(mark) = mark(line) {
+                    let recorded = self.intents.get(&mark);
+                    let recorded = recorded.is_some_and(|at| self.recorded.contains(&at.0));
+                    assert!(recorded, "a question before its record: {text}");
+                }
                 self.question = request.id.raw().to_owned();
             }
             other => panic!("{text}: {other:?}"),
@@ -689,7 +741,15 @@ impl World<'_> {
         let text = std::str::from_utf8(line).unwrap();
         let request = match Message::parse(line) {
             Ok(Message::Request(request)) => request,
-            Ok(Message::Notification(_) | Message::Response(_)) => return,
+            Ok(Message::Notification(_)) => return,
+            Ok(Message::Response(_)) => {
+                if let Some(mark) = mark(line) {
+                    let recorded = self.outcomes.get(&mark);
+                    let recorded = recorded.is_some_and(|at| self.recorded.contains(&at.0));
+                    assert!(recorded, "an answer before its record: {text}");
+                }
+                return;
+            }
             Err(wrong) => panic!("{text}: {wrong:?}"),
         };
         let server = Arc::clone(&self.servers[&link]);

@@ -11,6 +11,7 @@
 mod support;
 
 mod admin;
+mod asks;
 mod cli;
 mod client;
 mod clients;

@@ -39,7 +39,7 @@ fn on_path(program: &str) -> PathBuf {
 }
 
 /// The clients, each with the way it opens.
-fn client(name: &str) -> Command {
+pub(crate) fn client(name: &str) -> Command {
     let (kind, mode) = name.split_once('-').unwrap();
     let mut command = match kind {
         "typescript" => {

@@ -58,6 +58,13 @@ impl Place {
         read_private_up_to(&self.file(), limits::VAULT_BYTES + 1)
     }
 
+    /// Where its key is, as its header says; `None` where there is no file.
+    pub(super) fn store(&self) -> Result<Option<StoreKind>, VaultError> {
+        let bytes = self.read()?;
+        let store = bytes.map(|bytes| Sealed::store_of(bytes.expose()));
+        store.transpose().map_err(self.unreadable())
+    }
+
     pub(super) fn unreadable(&self) -> impl Fn(SealedFault) -> VaultError {
         let path = self.file();
         move |fault| VaultError::Sealed {

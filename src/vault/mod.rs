@@ -19,7 +19,7 @@ mod sealed;
 
 pub use self::item::{Facts, Item, ItemId, MemoryVault, StoreKind, Vault};
 pub use self::keychain::KeychainError;
-pub use self::open::{exists, open, path, probe};
+pub use self::open::{exists, named, open, path, probe};
 pub use self::sealed::SealedFault;
 
 use std::fs::File;

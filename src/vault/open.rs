@@ -92,6 +92,15 @@ pub fn exists(config: &Config) -> bool {
     Place::of(config).file().exists()
 }
 
+/// Where the key of this user's vault is, as the vault's file says; `None` where there is no
+/// vault. Asks nobody and makes nothing; whether the key is there is not looked at.
+///
+/// # Errors
+/// When the file cannot be read, or is none of ours.
+pub fn named(config: &Config) -> Result<Option<StoreKind>, VaultError> {
+    Place::of(config).store()
+}
+
 /// The sealed file: others watch it to see changes of other processes.
 #[must_use]
 pub fn path(config: &Config) -> PathBuf {

@@ -426,6 +426,8 @@ fn a_key_file_stands_in_where_the_registry_allows_it() {
     let org = organisation(KEY_FILE);
     let told = ok(&set(&mut org.laptop_as("ci"), "needy", b"ghp_in_a_file"));
     assert_eq!(told["store"], "key-file");
+    let status = org.mcpshim("ci", ["status", "--json"]).ok();
+    assert_eq!(json(&status)["secret_store"], "key-file");
     let key = org.state().join("vault/vault.key");
     assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let mut shim = org.serve("ci");

@@ -11,6 +11,7 @@ use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble::{assemble_with_warnings, without_registry};
 use mcpshim::serve::learned;
 use mcpshim::serve::run_file::{self, Running};
+use mcpshim::vault::{self, StoreKind};
 use serde_json::json;
 
 use crate::audit::{self, Standing};
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "status": status,
             "sessions": machine.as_ref().map(|machine| &machine.sessions),
             "protocols": machine.as_ref().map(|machine| &machine.protocols),
+            "secret_store": machine.as_ref().and_then(|machine| machine.secrets),
             "records": machine.as_ref().and_then(|machine| machine.records.as_ref()),
             "warnings": warnings,
             "managed": settings.map(|config| config.managed),
@@ -80,6 +82,9 @@ struct Machine {
     sessions: Vec<Running>,
     /// How servers spoke the last time that any session met them.
     protocols: BTreeMap<String, &'static str>,
+    /// Where the key of this person's secrets is; `None` where there are none, and where they
+    /// cannot be read: `mcpshim doctor` says why.
+    secrets: Option<&'static str>,
     /// `None` where the spool cannot be read; `mcpshim audit status` says why.
     records: Option<Standing>,
 }
@@ -94,6 +99,7 @@ impl Machine {
         });
         Self {
             protocols: spoken.collect(),
+            secrets: vault::named(config).ok().flatten().map(StoreKind::as_str),
             sessions: run_file::running(&config.state_dir),
             records: audit::standing(config).ok(),
         }
@@ -105,6 +111,12 @@ impl Machine {
         }
         for (server, spoken) in &self.protocols {
             push(text, &format!("protocol:     {server} {spoken}"));
+        }
+        if let Some(store) = self.secrets {
+            push(
+                text,
+                &format!("secrets:      sealed, their key in: {store}"),
+            );
         }
         let Some(records) = &self.records else {
             text.push_str("records:      cannot be read: run `mcpshim audit status`\n");

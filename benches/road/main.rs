@@ -12,8 +12,8 @@
 //! road append DIR CALLS    records calls, and prints how long each took
 //! road way SHIM BIN NAME CALLS
 //!                          calls of 100 B one way, e.g. stdio_hh_full: for a profiler
-//! road run SHIM BIN HOW    measures; SHIM is the laptop build, BIN holds the other programs,
-//!                          HOW is `full` or `quick`, and `json` in front of it or not
+//! road run SHIM BIN HOW…   measures; SHIM is the laptop build, BIN holds the other programs, HOW is
+//!                          `json`, `quick`, or parts to measure instead of all
 //! ```
 #![expect(
     clippy::unwrap_used,
@@ -312,7 +312,8 @@ fn main() {
         ["append", dir, calls] => append::append(Path::new(dir), calls.parse().unwrap()),
         ["run", shim, bin, how @ ..] => {
             let pace = if how.contains(&"quick") { QUICK } else { FULL };
-            let figures = run(&World::new(Path::new(shim), Path::new(bin)), &pace);
+            let world = World::new(Path::new(shim), Path::new(bin));
+            let figures = run(&world, &pace, how);
             if !how.contains(&"json") {
                 figures.print();
             }
@@ -356,17 +357,30 @@ fn check_records(world: &World) {
     }
 }
 
-fn run(world: &World, pace: &Pace) -> Figures {
+/// One part of the measurement.
+type Part = fn(&World, &Pace, &mut Figures);
+
+/// The parts, by the names they can be asked for.
+const PARTS: [(&str, Part); 7] = [
+    ("calls", hot),
+    ("servers", many_servers),
+    ("sessions", many_sessions),
+    ("append", append_alone_and_crowded),
+    ("cold", cold),
+    ("tools", many_tools),
+    ("idle", idle),
+];
+
+fn run(world: &World, pace: &Pace, how: &[&str]) -> Figures {
     let mut figures = Figures::default();
     check_records(world);
     figures.set("load_before", load_average());
-    hot(world, pace, &mut figures);
-    many_servers(world, pace, &mut figures);
-    many_sessions(world, pace, &mut figures);
-    append_alone_and_crowded(world, pace, &mut figures);
-    cold(world, pace, &mut figures);
-    many_tools(world, pace, &mut figures);
-    idle(world, pace, &mut figures);
+    let all = !PARTS.iter().any(|(name, _)| how.contains(name));
+    for (name, part) in PARTS {
+        if all || how.contains(&name) {
+            part(world, pace, &mut figures);
+        }
+    }
     let binary = std::fs::metadata(&world.shim).unwrap().len();
     figures.at_most("binary_mb", binary as f64 / f64::from(1 << 20), 15.0);
     figures.set("load_after", load_average());

@@ -16,7 +16,7 @@ use crate::limits;
 const ENVELOPE: [&str; 6] = ["error", "id", "jsonrpc", "method", "params", "result"];
 
 /// The members of `params` that are read here.
-const PARAMS: [&str; 12] = [
+const PARAMS: [&str; 14] = [
     "_meta",
     "argument",
     "arguments",
@@ -27,9 +27,30 @@ const PARAMS: [&str; 12] = [
     "progressToken",
     "ref",
     "requestId",
+    "requestState",
     "task",
+    "taskId",
     "uri",
 ];
+
+/// The members of `result` that are read here: what it is, whether it asks for something, and what
+/// a client answers when it is asked.
+const RESULT: [&str; 11] = [
+    "_meta",
+    "action",
+    "content",
+    "inputRequests",
+    "isError",
+    "model",
+    "requestState",
+    "resultType",
+    "role",
+    "roots",
+    "taskId",
+];
+
+/// The members of `error` that are read here.
+const ERROR: [&str; 3] = ["code", "data", "message"];
 
 /// One message.
 #[derive(Debug)]
@@ -353,6 +374,7 @@ impl<'a> Draft<'a> {
         &mut self,
         scan: &mut Scan<'a>,
         place: &'static str,
+        known: &[&str],
         otherwise: Fault,
     ) -> Result<Option<Object<'a>>, RawError> {
         if scan.peek() != Some(b'{') {
@@ -362,14 +384,15 @@ impl<'a> Draft<'a> {
         }
         let object = scan.object(1, |scan, _| scan.value(2).map(drop))?;
         self.unique(&object, place);
+        self.spelt(&object, place, known);
         Ok(Some(object))
     }
 
     fn member(&mut self, scan: &mut Scan<'a>, key: &str) -> Result<(), RawError> {
         match key {
             "params" => self.params = self.read_params(scan)?,
-            "result" => self.result = self.inner(scan, "result", Fault::Result)?,
-            "error" => self.error = self.inner(scan, "error", Fault::ErrorObject)?,
+            "result" => self.result = self.inner(scan, "result", &RESULT, Fault::Result)?,
+            "error" => self.error = self.inner(scan, "error", &ERROR, Fault::ErrorObject)?,
             _ => {
                 scan.value(1)?;
             }

@@ -25,6 +25,7 @@ mod lossless;
 mod park;
 mod renew;
 mod roots;
+mod smuggling;
 mod subscriptions;
 mod tasks;
 mod uris;

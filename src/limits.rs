@@ -156,7 +156,7 @@ pub const ROUNDS: u32 = 10;
 pub const ROUND_PAUSE_MS: u64 = 250;
 /// Calls that may wait for answers of a client between two legs.
 pub const DRIVES: usize = 64;
-/// Longest request that is kept to be sent again, in bytes, and all of them.
+/// Longest request that is kept to be sent again, in bytes, and all of them with the answers.
 pub const DRIVEN_LINE_BYTES: usize = 4 << 20;
 /// See [`DRIVEN_LINE_BYTES`].
 pub const DRIVEN_BYTES: usize = 32 << 20;

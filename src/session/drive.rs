@@ -99,6 +99,17 @@ impl Drives {
         self.open.contains_key(id)
     }
 
+    /// What is kept of requests and answers, in bytes.
+    fn bytes(&self) -> usize {
+        let answers = |drive: &Drive| {
+            let answers = drive.parts.iter().filter_map(|(_, answer)| answer.as_ref());
+            answers.map(String::len).sum::<usize>()
+        };
+        let all = self.open.values();
+        all.map(|drive| drive.call.again.line.len() + answers(drive))
+            .sum()
+    }
+
     pub(super) fn next_wakeup(&self) -> Option<u64> {
         let pauses = self.open.values().filter_map(|drive| match drive.stage {
             Stage::Pausing { until_us } => Some(until_us),
@@ -362,6 +373,11 @@ impl Machine {
         };
         if let Finding::Stop(why) = inspect::answer(response) {
             return self.drive_failed(part, End::NotSent, &why, now);
+        }
+        let kept = self.drives.bytes() + self.calls.kept_bytes();
+        if kept + result.raw().len() > limits::DRIVEN_BYTES {
+            let why = "the answers are too long to be kept";
+            return self.drive_failed(part, End::NotSent, why, now);
         }
         let answer = result.raw().to_owned();
         let outcome = Outcome {
@@ -667,13 +683,8 @@ impl Machine {
     /// What is kept of a request of a handshake client that its server may want again; `None`
     /// where it cannot be.
     pub(super) fn kept(&self, line: &Bytes, facts: &CallFacts) -> Option<Box<Again>> {
-        let driven: usize = self
-            .drives
-            .open
-            .values()
-            .map(|drive| drive.call.again.line.len())
-            .sum();
-        let room = limits::DRIVEN_BYTES.saturating_sub(driven + self.calls.kept_bytes());
+        let kept = self.drives.bytes() + self.calls.kept_bytes();
+        let room = limits::DRIVEN_BYTES.saturating_sub(kept);
         (line.len() <= room.min(limits::DRIVEN_LINE_BYTES)).then(|| {
             Box::new(Again {
                 line: line.clone(),

@@ -1465,8 +1465,14 @@ impl Machine {
 
     /// Ends a call that is not sent, and tells the client why.
     fn take_back_for(&mut self, key: Key, denial: &Denial, now: &Now) {
+        // one that is sent again was sent before
+        let again = self.calls.get(key).is_some_and(|call| call.legs() > 1);
         if let Some(Instead { id, tool, era }) = self.take_back(key, now) {
-            let (code, text) = (denial.code.as_str(), denial.client_text());
+            let code = denial.code.as_str();
+            let text = match again {
+                true => refused_later(denial),
+                false => denial.client_text(),
+            };
             self.outbox.send_client(denied(&id, era, tool, code, &text));
         }
     }

@@ -342,6 +342,23 @@ fn a_request_too_long_to_keep_is_sent_once() {
 }
 
 #[test]
+fn answers_are_kept_up_to_a_bound() {
+    let mut rig = called();
+    rig.play(ASK);
+    let blob = "x".repeat(15 << 20);
+    for n in 1..=2 {
+        rig.play(&format!(
+            r#"> {{"jsonrpc":"2.0","id":"mcpshim-{n}","result":{{"action":"accept","x":"{blob}"}}}}"#
+        ));
+    }
+    let last = rig.play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":"mcpshim-3","result":{{"roots":[],"x":"{blob}"}}}}"#
+    ));
+    assert!(last.contains("too long to be kept"), "no bound");
+    assert_eq!(rig.machine.books().2, 0);
+}
+
+#[test]
 fn a_capability_that_is_missing_is_named() {
     let mut rig = called();
     let transcript = rig.play(

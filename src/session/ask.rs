@@ -178,9 +178,10 @@ impl Machine {
             Err(refusal) => return self.refuse_ask(link, request, refusal, now),
         };
         let exact = during.and_then(|id| self.in_flight_upstream(Key { link, id }));
-        // nobody says of which call a question is on a pipe; that for roots may be of none
+        // nobody says of which call a question is on a pipe; that for roots may be of none, and the
+        // client is asked then only for what nobody else knows
         let call = match during {
-            None if asked != Asked::Roots => self.only_call(link),
+            None if asked != Asked::Roots || self.says_roots_in_calls() => self.only_call(link),
             None | Some(_) => exact,
         };
         let era = call

@@ -110,9 +110,23 @@ impl Machine {
             (_, false) => {
                 // what a client of the stateless era said last
                 let said = roots.known.as_ref().or(roots.project.as_ref()).cloned();
-                self.say_roots(wait, Ok(said.as_deref().unwrap_or("[]")), now);
+                match said.as_deref() {
+                    Some(said) => self.say_roots(wait, Ok(said), now),
+                    // servers keep what they were told: rather no answer than none
+                    None if self.says_roots_in_calls() => {
+                        self.say_roots(wait, Err("the client says its roots only in calls"), now);
+                    }
+                    None => self.say_roots(wait, Ok("[]"), now),
+                }
             }
         }
+    }
+
+    /// Whether only the client knows, and says it only where a call waits for it.
+    pub(super) fn says_roots_in_calls(&self) -> bool {
+        let roots = &self.roots;
+        let known = roots.known.is_some() || roots.project.is_some();
+        self.front.can.roots && !roots.offered && !known
     }
 
     /// Asks the client, unless it is being asked.

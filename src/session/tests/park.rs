@@ -584,6 +584,25 @@ fn roots_are_asked_within_a_call_and_remembered() {
     assert!(!own.contains("input_required"), "{own}");
 }
 
+#[test]
+fn a_server_that_asks_for_roots_between_calls_can_ask_again_in_one() {
+    const ROOTS: &str = r#"«alpha {"jsonrpc":"2.0","id":"r","method":"roots/list"}"#;
+    let mut rig = rig();
+    rig.play(&call(1, ""));
+    // it would keep an empty answer
+    let early = rig.play(&format!("{DONE}\n{ROOTS}"));
+    assert!(
+        early.contains(r#""id":"r","error":{"code":-32603"#),
+        "{early}"
+    );
+    rig.play(&call(2, ""));
+    let asked = rig.play(&format!("{ROOTS}\n+20"));
+    assert!(
+        asked.contains(r#""inputRequests":{"1":{"method":"roots/list"}}"#),
+        "{asked}"
+    );
+}
+
 const ADDRESS: &str = r#"«alpha {"jsonrpc":"2.0","id":6,"error":{"code":-32042,"message":"Sign in first","data":{"elicitations":[{"mode":"url","elicitationId":"e1","url":"https://a/","message":"Sign in"}]}}}"#;
 
 #[test]

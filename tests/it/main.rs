@@ -25,6 +25,7 @@ mod login;
 mod lossless;
 #[cfg(target_os = "linux")]
 mod managed;
+mod matrix;
 mod peers;
 mod registry;
 mod remote;

@@ -31,7 +31,7 @@ fn source(path: &str) -> PathBuf {
         .join(path)
 }
 
-fn on_path(program: &str) -> PathBuf {
+pub(crate) fn on_path(program: &str) -> PathBuf {
     std::env::split_paths(&std::env::var_os("PATH").unwrap())
         .map(|dir| dir.join(program))
         .find(|path| path.exists())
@@ -80,6 +80,7 @@ pub(crate) fn server(name: &str, sandbox: &Path) -> (PathBuf, Vec<String>) {
             installed("python/bin/python"),
             vec![text(source("upstream.py"))],
         ),
+        "rmcp" => (installed("rmcp/debug/peer-rmcp"), vec!["serve".to_owned()]),
         other => panic!("no server {other}"),
     }
 }
@@ -102,7 +103,7 @@ fn walk(
 }
 
 /// Takes back the documented edits, so that what is left must be equal.
-fn plain(step: &Value, script: &Value, prefix: &str) -> Value {
+pub(crate) fn plain(step: &Value, script: &Value, prefix: &str) -> Value {
     let mut step = step.clone();
     if let Some(error) = step.get_mut("error") {
         // a name that leads nowhere is answered by mcpshim, in its own words and for every era
@@ -159,7 +160,7 @@ fn plain(step: &Value, script: &Value, prefix: &str) -> Value {
 
 /// The TypeScript SDK handles a response at once and a notification in the next microtask: a last
 /// progress that is read together with the result finds its handler gone, direct or not.
-fn without_the_last_progress(direct: &mut Value, through: &mut Value) {
+pub(crate) fn without_the_last_progress(direct: &mut Value, through: &mut Value) {
     let (Some(direct), Some(through)) = (
         direct["progress"].as_array_mut(),
         through["progress"].as_array_mut(),
@@ -272,13 +273,13 @@ fn free_port() -> u16 {
 }
 
 /// One of the servers, over HTTP on loopback.
-struct Listening {
+pub(crate) struct Listening {
     _process: Running,
     port: u16,
 }
 
 impl Listening {
-    fn start(org: &Org, name: &str) -> Self {
+    pub(crate) fn start(org: &Org, name: &str) -> Self {
         Self::start_by(org, name, "http")
     }
 
@@ -291,12 +292,17 @@ impl Listening {
         let port = free_port();
         let text = port.to_string();
         let (program, mut args) = match name {
+            "fastmcp" => {
+                let script = source("fast.py").to_str().unwrap().to_owned();
+                (installed("python/bin/python"), vec![script])
+            }
             "stateless" => (on_path("node"), vec![installed_text("npm/upstream.mjs")]),
             name => server(name, org.path()),
         };
         match name {
             "everything" if transport == "sse" => args.push("sse".to_owned()),
             "everything" => args.push("streamableHttp".to_owned()),
+            "fastmcp" => args.push(text.clone()),
             "stateless" => args.extend(["stateless".to_owned(), text.clone()]),
             _ => args.extend([transport.to_owned(), text.clone()]),
         }
@@ -317,7 +323,7 @@ impl Listening {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/mcp", self.port)
     }
 }
@@ -550,30 +556,19 @@ fn a_server_behind_nginx_with_tls_by_a_private_authority() {
     shim.close();
 }
 
-macro_rules! pairs {
-    ($($client:ident: $name:literal;)*) => {
-        $(mod $client {
-            #[test]
-            fn everything() {
-                super::same_direct_and_through($name, "everything");
-            }
-            #[test]
-            fn filesystem() {
-                super::same_direct_and_through($name, "filesystem");
-            }
-            #[test]
-            fn python() {
-                super::same_direct_and_through($name, "python");
-            }
-            #[test]
-            fn typescript() {
-                super::same_direct_and_through($name, "typescript");
-            }
-        })*
+macro_rules! filesystem {
+    ($($name:ident: $client:literal;)*) => {
+        mod filesystem {
+            $(#[test]
+            fn $name() {
+                super::same_direct_and_through($client, "filesystem");
+            })*
+        }
     };
 }
 
-pairs! {
+// the other servers on standard streams are in `matrix`
+filesystem! {
     python_auto: "python-auto";
     python_legacy: "python-legacy";
     rmcp_auto: "rmcp-auto";

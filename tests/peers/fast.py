@@ -14,6 +14,9 @@ import anyio
 from fastmcp import Context, FastMCP
 from mcp_types import Completion, InputRequiredResult, PromptReference, ResourceTemplateReference, ToolAnnotations
 
+# the tests leave nothing beside the sources
+sys.dont_write_bytecode = True
+
 from asking import ENTRIES, ask
 
 # the newer era deprecates what the older one needs

@@ -17,6 +17,9 @@ import mcp_types as types
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import Completion, InputRequiredResult, PromptReference, ResourceTemplateReference, ToolAnnotations
 
+# the tests leave nothing beside the sources
+sys.dont_write_bytecode = True
+
 from asking import ENTRIES, LEVELS, ask, stateless
 
 # the newer era deprecates what the older one needs

@@ -228,6 +228,13 @@ impl Running {
         drop(self.child.wait());
     }
 
+    /// Ends it and everything in its process group.
+    pub(crate) fn kill_all(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).ok();
+        drop(self.child.wait());
+    }
+
     /// Sends a signal to the process alone.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -255,9 +262,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).ok();
-        drop(self.child.wait());
+        self.kill_all();
     }
 }
 

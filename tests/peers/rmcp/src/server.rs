@@ -183,7 +183,13 @@ impl Server {
         text("logged")
     }
 
+    /// The SDK acknowledges a subscription before [`Server::listen`] has its sink.
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+
     async fn touch(&self, uri: &str, context: &RequestContext<RoleServer>) -> CallToolResult {
+        self.settle().await;
         let (sinks, subscribed) = {
             let state = self.state.lock().unwrap();
             (
@@ -202,6 +208,7 @@ impl Server {
     }
 
     async fn grow(&self, what: &str, context: &RequestContext<RoleServer>) -> CallToolResult {
+        self.settle().await;
         let sinks = {
             let mut state = self.state.lock().unwrap();
             state.grown.push(what.to_owned());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::problem::{At, Problems, Sink, Spot, nearest, suggest};
 use super::source::{PROJECT_DIR, Server, Sources};
 use super::{credential, secrets};
+use crate::catalog::needs_task;
 use crate::clock::{Now, Utc};
 use crate::limits;
 use crate::pin::printable;
@@ -175,6 +176,20 @@ fn pin(server: &Server, sink: &mut Sink<'_>) {
             sink.error(At::default(), "no-pin", message, fix);
         }
         PinMode::Names | PinMode::Strict => {}
+    }
+    let surface = server.pin.as_ref().map(|pin| &pin.surface);
+    let tools = surface.into_iter().flat_map(|surface| {
+        let tools = surface.tools.iter();
+        tools.filter(|tool| needs_task(surface, tool))
+    });
+    for tool in tools {
+        let message = format!(
+            "`{}` of `{}` only runs as a task of MCP 2025-11-25, which mcpshim does not carry: \
+             every call of it is refused",
+            tool.name, doc.key
+        );
+        let fix = "ask the server's owner for a version that answers directly";
+        sink.warning(At::default(), "needs-task", message, fix);
     }
 }
 

@@ -1368,6 +1368,21 @@ roles/eng.yaml:6:21: error: `write` of `gh` is quarantined: it hides text from r
 }
 
 #[test]
+fn a_tool_that_only_runs_as_a_task_is_warned_of() {
+    let org = Org::new();
+    let mut other = surface(&["read_file", "write"]);
+    let text = r#"{"name":"write","inputSchema":{"type":"object"},"execution":{"taskSupport":"required"}}"#;
+    other.tools[1] = entry(Kind::Tool, serde_json::from_str(text).unwrap()).unwrap();
+    pin(org.dir.path(), &[], &mut |_| Ok(other.clone())).unwrap();
+    let said = org.check();
+    assert!(said.contains("[needs-task]"), "{said}");
+    assert!(
+        said.contains("`write` of `gh` only runs as a task"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_server_that_fails_keeps_its_pin() {
     let org = Org::new();
     let before = org.read("pins/github.json");

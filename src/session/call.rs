@@ -54,10 +54,8 @@ impl Method {
     /// Whether its upstream may want input for it (MCP 2026-07-28, multi-round-trip requests).
     pub(super) fn may_ask(self) -> bool {
         match self {
-            Self::Prompt | Self::Read | Self::Tool => true,
-            Self::Complete | Self::Listen | Self::Subscribe | Self::Task | Self::Unsubscribe => {
-                false
-            }
+            Self::Prompt | Self::Read | Self::Task | Self::Tool => true,
+            Self::Complete | Self::Listen | Self::Subscribe | Self::Unsubscribe => false,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::catalog::alias;
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
 use crate::limits;
-use crate::policy::Snapshot;
+use crate::policy::{Access, Snapshot};
 use crate::secret::Content;
 use crate::wire::era::{self, Era};
 use crate::wire::msg::{self, IdKey, Message, Notification, Request};
@@ -409,6 +409,9 @@ impl Machine {
         if !ours {
             return self.outbox.count("stray-answer", now);
         }
+        if !honours(notification, &call.access, call.uri.as_deref()) {
+            self.outbox.count("not-honoured", now);
+        }
         if let (Method::Subscribe, Origin::Client { id, .. }, Some(uri)) =
             (call.method, &call.origin, &call.uri)
         {
@@ -419,6 +422,27 @@ impl Machine {
         if self.calls.stand(key) {
             self.links.stands(link);
         }
+    }
+
+    /// Whether a server tells a second listen of ours what it tells the first: each of the
+    /// client's has one, and one notification reaches them all.
+    pub(super) fn is_twin(&self, link: LinkId, notification: &Notification<'_>) -> bool {
+        let params = notification.params.as_ref();
+        let meta = params.and_then(|params| params.meta.as_ref());
+        let id = meta.and_then(|meta| meta.get(era::META_SUBSCRIPTION)?.parse().ok());
+        let Some(id) = id else {
+            return false;
+        };
+        let told = self.calls.get(Key { link, id });
+        let Some(uri) = told.and_then(|call| call.uri.as_deref()) else {
+            return false;
+        };
+        let standing = self.calls.select(|key, call| {
+            key.link == link
+                && matches!(call.origin, Origin::Standing)
+                && call.uri.as_deref() == Some(uri)
+        });
+        standing.first().is_some_and(|first| first.id < id)
     }
 
     /// A resource changed: whoever is subscribed to it is told.
@@ -437,6 +461,9 @@ impl Machine {
         let (Some(span), Some(server)) = (span, server) else {
             return;
         };
+        if self.is_twin(link, notification) {
+            return;
+        }
         // it may be a part of what was subscribed to, by its own name or by the client's for it
         let catalog = self.snapshot.catalog();
         let other = catalog
@@ -528,4 +555,20 @@ fn changed(before: &Snapshot, after: &Snapshot) -> [bool; 3] {
         differs(List::Prompts),
         differs(List::Resources) || differs(List::Templates),
     ]
+}
+
+/// Whether an acknowledgement names what was asked for: a resource by its server's URI, or a task.
+fn honours(notification: &Notification<'_>, access: &Access, label: Option<&str>) -> bool {
+    let params = notification.params.as_ref().map(|params| &params.object);
+    let honoured = params.and_then(|params| params.object("notifications").ok().flatten());
+    let (key, own) = match access {
+        Access::Resource { uri, .. } => ("resourceSubscriptions", uri.as_str()),
+        Access::Prompt { .. } | Access::Tool { .. } => {
+            let id = label.and_then(|label| Some(label.split_once('.')?.1));
+            ("taskIds", id.unwrap_or_default())
+        }
+    };
+    let named = honoured.and_then(|honoured| raw::elements(honoured.get(key)?).ok());
+    let mut named = named.into_iter().flatten();
+    named.any(|token| raw::string(token).as_deref() == Some(own))
 }

@@ -16,11 +16,11 @@ use crate::ids::LinkId;
 use crate::limits;
 use crate::registry::doc::ServerDoc;
 use crate::wire::era::Asked;
-use crate::wire::msg::Response;
 use crate::wire::raw::{self, Object};
 
 impl Machine {
-    /// Looks at an `input_required` result: gives what to put where in its line.
+    /// Looks at what asks for input in a line, an `input_required` result or a task: gives what to
+    /// put where.
     ///
     /// # Errors
     /// What the client is told instead.
@@ -28,7 +28,7 @@ impl Machine {
         &mut self,
         link: LinkId,
         method: Method,
-        response: &Response<'_>,
+        line: &str,
         result: &Object<'_>,
         now: &Now,
     ) -> Result<Vec<(usize, String)>, String> {
@@ -55,7 +55,7 @@ impl Machine {
                 self.deny_ask(link, method, params, refusal, now);
                 return Err(says(&why));
             }
-            labels.extend(label(&server, wanted, response.line));
+            labels.extend(label(&server, wanted, line));
         }
         Ok(labels)
     }

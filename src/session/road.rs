@@ -1036,7 +1036,13 @@ impl Machine {
         match (&response.body, to, from) {
             (Body::Result(result), Era::Stateless, _) if era::asks_input(result, from) => {
                 end = End::Input;
-                passed = self.passes(link, method, response, result, now);
+                passed = self.passes(link, method, response.line, result, now);
+            }
+            // SEP-2663: a task that waits for input says so in its own members
+            (Body::Result(result), Era::Stateless, _)
+                if method == Method::Task && result.get("inputRequests").is_some() =>
+            {
+                passed = self.passes(link, method, response.line, result, now);
             }
             (Body::Error { code, object, .. }, Era::Stateless, Era::Handshake(_))
                 if *code == era::URL_REQUIRED =>
@@ -1406,6 +1412,7 @@ impl Machine {
         let closed = self.calls.close(key, Outcome::bare(End::NotSent), now)?;
         let instead = closed.instead();
         self.unmake(&closed);
+        self.tasks.over(key);
         self.outbox.append(closed.body, now);
         self.links.closed(key.link, now);
         self.pump(key.link, now);

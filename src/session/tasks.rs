@@ -255,12 +255,26 @@ impl Machine {
                 && matches!(call.origin, Origin::Standing)
                 && call.uri.as_deref() == Some(label.as_str())
         });
+        if self.is_twin(link, notification) {
+            return;
+        }
         // a grant taken back ends the news of its tasks too
         if listened.is_empty() || !self.may_follow(&label, now) {
             return self.outbox.count("stray-task", now);
         }
+        let mut labels = Vec::new();
+        if let Some(params) = params.filter(|params| params.get("inputRequests").is_some()) {
+            // what may not be asked is recorded, and the client can read the task itself
+            match self.passes(link, Method::Task, notification.line, params, now) {
+                Ok(found) => labels = found,
+                Err(_) => return,
+            }
+        }
         for id in self.listens.of_task(&label) {
             self.edits.clear();
+            for (at, label) in &labels {
+                self.edits.replace(*at..*at, label);
+            }
             era::stamp(&mut self.edits, notification, Some(&id));
             self.edits.replace(span.clone(), &raw::quoted(&label));
             let mut line = Vec::with_capacity(notification.line.len() + 64);

@@ -377,3 +377,22 @@ fn a_server_cannot_take_back_what_is_no_listen() {
         "{transcript}"
     );
 }
+
+#[test]
+fn what_two_listens_watch_is_told_to_each_once() {
+    let mut rig = Rig::eng();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},$META}}
+        > {"jsonrpc":"2.0","id":77,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},$META}}
+        «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+        «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}
+        «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+        «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":7}}}"#,
+    );
+    for id in ["\"L\"", "77"] {
+        let told = format!(
+            r#"< {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"beta://readme","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+        );
+        assert_eq!(transcript.matches(&told).count(), 1, "{transcript}");
+    }
+}

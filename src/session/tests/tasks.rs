@@ -216,3 +216,51 @@ fn a_tool_that_needs_a_task_of_the_handshake_era_is_refused_with_the_reason() {
         }
     }
 }
+
+/// A task of beta's that waits for input, as a client reads it and as it is told of it.
+fn asking(declared: &str, allowed: bool) -> (String, String) {
+    let mut registry = registry();
+    let mut beta = (*registry.servers[&fixture::key("beta")]).clone();
+    beta.elicitation = allowed;
+    registry.put(beta);
+    let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
+    let meta = able("$ABLE").replace(
+        r#"clientCapabilities":{"#,
+        &format!(r#"clientCapabilities":{{{declared}"#),
+    );
+    let mut play = |script: &str| rig.play(&script.replace("$ABLE", &meta));
+    play(BEGIN);
+    let asks = r#""status":"input_required","inputRequests":{"a":{"method":"elicitation/create","params":{"message":"Sure?","requestedSchema":{"type":"object","properties":{}}}}}"#;
+    let read = play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":2,"method":"tasks/get","params":{{"taskId":"beta.t-1",$ABLE}}}}
+        «beta {{"jsonrpc":"2.0","id":7,"result":{{"resultType":"complete","taskId":"t-1",{asks}}}}}"#
+    ));
+    let told = play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{{"notifications":{{"taskIds":["beta.t-1"]}},$ABLE}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"taskIds":["t-1"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":8}}}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/tasks","params":{{"taskId":"t-1",{asks}}}}}"#
+    ));
+    (read, told)
+}
+
+#[test]
+fn what_a_task_asks_is_labelled_and_only_asked_of_who_declared_it() {
+    let (read, told) = asking(r#""elicitation":{},"#, true);
+    for transcript in [&read, &told] {
+        assert!(
+            transcript.contains(r#""message":"[beta] Sure?""#),
+            "{transcript}"
+        );
+    }
+    for (declared, allowed) in [("", true), (r#""elicitation":{},"#, false)] {
+        let (read, told) = asking(declared, allowed);
+        assert!(!read.contains(r#""message":"[beta]"#), "{read}");
+        assert!(read.contains("! denial"), "{read}");
+        assert!(read.contains("asks for input, but"), "{read}");
+        assert!(told.contains("! denial"), "{told}");
+        assert!(
+            !told.contains(r#"< {"jsonrpc":"2.0","method":"notifications/tasks""#),
+            "{told}"
+        );
+    }
+}

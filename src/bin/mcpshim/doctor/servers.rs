@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
+use mcpshim::catalog::{alias::alias, needs_task};
+use mcpshim::ids::ServerKey;
+use mcpshim::policy::SnapshotId;
 use mcpshim::registry::doc::{ServerDoc, Transport};
+use mcpshim::serve::assemble::assemble;
 use mcpshim::serve::run_file;
 
 use super::finding::{Finding, found};
@@ -22,6 +26,23 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         .filter_map(|server| program(server, context))
         .collect();
     for server in &servers {
+        let surface = server.surface.as_ref();
+        let tools = surface.into_iter().flat_map(|surface| {
+            let tools = surface.tools.iter();
+            tools.filter(|tool| needs_task(surface, tool))
+        });
+        for tool in tools {
+            let sentence = format!(
+                "{}/{} is refused: it only runs as a task",
+                server.key, tool.name
+            );
+            let fix = format!("ask {} for a version that answers directly", server.owner);
+            findings.push(
+                found("needs-task", sentence)
+                    .about(server.key.as_str())
+                    .fix(fix),
+            );
+        }
         let quarantined = server.surface.as_ref().map(|surface| &surface.quarantined);
         for (tool, reason) in quarantined.into_iter().flatten() {
             findings.push(
@@ -32,6 +53,10 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
                 .about(server.key.as_str()),
             );
         }
+    }
+    for (key, uri) in other_names(context) {
+        let sentence = format!("{uri} of {key} is shown as {}", alias(&key, &uri));
+        findings.push(found("other-name", sentence).about(key.as_str()));
     }
     for session in run_file::running(&context.config.state_dir) {
         for seen in session.session.servers {
@@ -53,6 +78,15 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// URIs and templates that the caller sees under another name.
+fn other_names(context: &Context) -> Vec<(ServerKey, String)> {
+    if context.loaded.is_none() {
+        return Vec::new();
+    }
+    let snapshot = assemble(&context.config, SnapshotId(1), &context.now);
+    snapshot.catalog().shown().to_vec()
 }
 
 fn program(server: &ServerDoc, context: &Context) -> Option<Finding> {

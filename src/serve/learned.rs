@@ -152,6 +152,28 @@ pub fn spoken(state_dir: &Path, transport: &Transport, now: &Now) -> Option<&'st
     })
 }
 
+/// Forgets how these servers speak, so that they are asked again.
+///
+/// # Errors
+/// What the file system says.
+pub fn forget<'a>(
+    state_dir: &Path,
+    transports: impl Iterator<Item = &'a Transport>,
+    now: &Now,
+) -> std::io::Result<()> {
+    let path = file(state_dir);
+    let known = read(&path).servers;
+    let keys = transports.filter_map(key);
+    let gone: Vec<Change> = keys
+        .filter(|key| known.contains_key(key))
+        .map(|key| (key, None))
+        .collect();
+    match gone.is_empty() {
+        true => Ok(()),
+        false => write(&path, gone.into_iter(), now),
+    }
+}
+
 /// A change of the file.
 type Change = (String, Option<Entry>);
 
@@ -298,8 +320,9 @@ mod tests {
         assert_eq!(learned.look(&server("https://b/"), &at(1000)), None);
         let says = spoken(state.path(), &server("https://a/"), &at(1000));
         assert_eq!(says, Some("handshake over HTTP+SSE"));
-        learn(state.path(), "https://a/", None, &at(1000));
-        assert_eq!(learned.look(&server("https://a/"), &at(1000)), None);
+        let gone = server("https://a/");
+        forget(state.path(), std::iter::once(&gone), &at(1000)).unwrap();
+        assert_eq!(learned.look(&gone, &at(1000)), None);
     }
 
     #[test]

@@ -1286,3 +1286,33 @@ fn a_server_of_the_stateless_era_gets_answers_with_the_call_sent_anew() {
         "no answers are posted"
     );
 }
+
+#[test]
+fn a_client_of_the_stateless_era_answers_each_question_with_its_own_call() {
+    let web = interviewer(false);
+    let org = org(&web, "elicitation: true");
+    let mut shim = org.serve("ci");
+    shim.discover_as(json!({"elicitation": {"form": {}}}));
+    let calls = ["ann", "bob"].map(|name| {
+        let params = json!({"name": format!("web_{name}"), "arguments": {}});
+        (name, shim.post("tools/call", params))
+    });
+    let asked = calls.map(|(name, id)| (name, shim.answer(&json!(id)).result().clone()));
+    for (name, asked) in asked {
+        assert_eq!(asked["resultType"], "input_required", "{asked}");
+        let requests = asked["inputRequests"].as_object().unwrap();
+        let (key, question) = requests.iter().next().unwrap();
+        assert_eq!(requests.len(), 1);
+        assert_eq!(question["params"]["message"], format!("[web] {name}?"));
+        let answers =
+            json!({key: {"action": "accept", "content": {"name": format!("I am {name}")}}});
+        let answer = shim.request(
+            "tools/call",
+            json!({"name": format!("web_{name}"), "arguments": {},
+            "requestState": asked["requestState"], "inputResponses": answers}),
+        );
+        assert_eq!(answer.text(), format!("I am {name}"));
+    }
+    shim.close();
+    assert_eq!(web.asked("tools/call").len(), 2, "a call is sent once");
+}

@@ -8,7 +8,7 @@ use mcpshim::config::Config;
 use mcpshim::fetch;
 use mcpshim::ids::ServerKey;
 use mcpshim::report::{Exit, Failure};
-use mcpshim::serve::{requests, run_file};
+use mcpshim::serve::{learned, requests, run_file};
 use serde_json::json;
 
 use crate::out;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Start a server anew in the sessions that run, and end its back-off
 ///
 /// Calls in flight end with an unknown outcome, unless `--gently` is given. Sessions go on; the
-/// next call starts the server again.
+/// next call starts the server again, and asks it anew which protocol it speaks.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -56,6 +56,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
         None => "every server".to_owned(),
     };
+    // also where no session runs: the next one asks again how it speaks
+    let loaded = fetch::load(&config, &crate::now()).ok();
+    let servers = loaded.iter().flat_map(|loaded| &loaded.registry.servers);
+    let meant = servers.filter(|(key, _)| args.server.as_ref().is_none_or(|only| only == *key));
+    let transports = meant.map(|(_, server)| &server.transport);
+    if let Err(error) = learned::forget(&config.state_dir, transports, &crate::now()) {
+        out::warn(&format!("how it speaks is not forgotten: {error}"));
+    }
     let mut waiting: BTreeMap<u32, usize> = BTreeMap::new();
     for session in run_file::running(&config.state_dir) {
         waiting.insert(session.pid, 0);

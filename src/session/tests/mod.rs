@@ -20,6 +20,7 @@ mod asks;
 mod calls;
 mod drive;
 mod eras;
+mod forgotten;
 mod laws;
 mod lossless;
 mod park;
@@ -363,6 +364,11 @@ impl Rig {
                     let (key, reason) = rest.split_once(' ').unwrap();
                     let (link, reason) = (self.link(key), reason.to_owned());
                     self.handle(Input::LinkClosed { link, reason });
+                }
+                "forgotten" => {
+                    let (key, met) = rest.split_once(' ').unwrap_or((rest, ""));
+                    let (link, met) = (self.link(key), met.parse().ok());
+                    self.handle(Input::LinkForgotten { link, met });
                 }
                 "oversize" => {
                     let fault = LineFault::TooLong { bytes: 20_000_000 };

@@ -462,10 +462,16 @@ impl Shim {
     /// Speaks the stateless era from here on; gives the result of `server/discover`.
     #[track_caller]
     pub(crate) fn discover(&mut self) -> Value {
+        self.discover_as(json!({}))
+    }
+
+    /// The same as a client of these capabilities.
+    #[track_caller]
+    pub(crate) fn discover_as(&mut self, capabilities: Value) -> Value {
         self.meta = Some(json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "it", "version": "1"},
-            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
         }));
         self.request("server/discover", json!({})).result().clone()
     }

@@ -486,7 +486,13 @@ fn exchanges_that_a_server_leaves_open_are_bounded() {
     for _ in 0..60 {
         let params = json!({"name": "web_slow", "arguments": {}, "_meta": {"progressToken": 1}});
         let id = shim.post("tools/call", params);
-        let heard = shim.next(Duration::from_secs(30)).unwrap();
+        let heard = loop {
+            let heard = shim.next(Duration::from_secs(30)).unwrap();
+            let ours = heard["method"] == "notifications/progress" || heard["id"] == json!(id);
+            if ours {
+                break heard;
+            }
+        };
         if heard["id"] == json!(id) {
             refused = Some(heard);
             break;

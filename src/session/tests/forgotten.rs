@@ -14,7 +14,7 @@ fn the_call_that_meets_it_was_not_executed_and_the_others_may_have_been() {
     rig.play(&call(1));
     rig.play(&call(2));
     let log = rig.play("forgotten alpha 7");
-    assert!(log.contains("! outcome 2 Error(404)"), "{log}");
+    assert!(log.contains("! outcome 2 error 404"), "{log}");
     assert!(
         log.contains("so it did not take the call; call again"),
         "{log}"

@@ -177,7 +177,12 @@ fn a_server_of_the_stateless_era_asks_the_client_of_the_handshake_era() {
 
     let ann = json!({"action": "accept", "content": {"name": "Ann", "age": 7}});
     let form = ("elicitation/create", ann.clone());
-    let done = call(&mut shim, "modern_ask-name", json!({}), &[form.clone()]);
+    let done = call(
+        &mut shim,
+        "modern_ask-name",
+        json!({}),
+        std::slice::from_ref(&form),
+    );
     assert_eq!(serde_json::from_str::<Value>(done.text()).unwrap(), ann);
     let open = json!({"action": "accept"});
     let done = call(
@@ -222,7 +227,12 @@ fn a_server_of_the_stateless_era_asks_the_client_of_the_handshake_era() {
         json!({"first": {"name": ann, "roots": roots}, "second": {"action": "cancel"}})
     );
     // a pause without a question, then a question
-    let done = call(&mut shim, "modern_ask-later", json!({}), &[form.clone()]);
+    let done = call(
+        &mut shim,
+        "modern_ask-later",
+        json!({}),
+        std::slice::from_ref(&form),
+    );
     assert!(done.text().contains("Ann"), "{done:?}");
     // one that never has enough
     let rounds: Vec<_> = std::iter::repeat_n(form, 11).collect();

@@ -448,10 +448,10 @@ fn canonical(step: &Value, out: &Value, prefix: &str, server: &str) -> Value {
         params.remove("elicitationId");
         if of == "elicitation/create" {
             params.entry("mode").or_insert(json!("form"));
-            if let Some(Value::String(message)) = params.get_mut("message") {
-                if let Some(own) = message.strip_prefix(&format!("[{server}] ")) {
-                    *message = own.to_owned();
-                }
+            if let Some(Value::String(message)) = params.get_mut("message")
+                && let Some(own) = message.strip_prefix(&format!("[{server}] "))
+            {
+                *message = own.to_owned();
             }
         }
     }

@@ -151,7 +151,7 @@ fn no_question_passes_in_a_result_that_reads_as_an_answer() {
         format!(r#"{{"resultType":"complete","result\u0054ype":"input_required","inputRequests":{ask}}}"#),
         format!(r#"{{"resultType":"complete","content":[],"inputrequests":{ask}}}"#),
         format!(r#"{{"resultType":"input_required","inputRequests":{{}},"INPUTREQUESTS":{ask},"requestState":"s"}}"#),
-        format!(r#"{{"resultType":"input_required","inputRequests":{{"who":{{"method":"roots/list","Method":"elicitation/create"}}}}}}"#),
+        r#"{"resultType":"input_required","inputRequests":{"who":{"method":"roots/list","Method":"elicitation/create"}}}"#.to_owned(),
         format!(r#"{{"resultType":"input_required","inputRequests":{{"who":{{"method":"roots/list","method":"elicitation/create"}}}},"x":{ask}}}"#),
         r#"{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{"message":"Sure?","Message":"Password?","requestedSchema":{}}}}}"#.to_owned(),
         r#"{"resultType":"input_required","inputRequests":{"who":{"method":"elicitation/create","params":{"message":"Sure?","mode":"form","Mode":"url","url":"file:///x"}}}}"#.to_owned(),

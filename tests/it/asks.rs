@@ -269,6 +269,40 @@ fn a_server_of_the_stateless_era_asks_the_client_of_the_handshake_era() {
 }
 
 #[test]
+fn servers_at_an_address_ask_too() {
+    let org = Org::new();
+    let every = peers::Listening::start(&org, "everything");
+    let modern = peers::Listening::start(&org, "stateless");
+    for (key, url) in [("every", every.url()), ("modern", modern.url())] {
+        let entry = Server::http(key, &url).with("elicitation: true\nsampling: true");
+        org.server(&entry);
+    }
+    org.agent("ci");
+    let grants = [("every", Grant::ALL), ("modern", Grant::ALL)];
+    org.role("tester", &["ci"], &grants);
+    org.publish();
+    let mut shim = org.serve("ci");
+    shim.initialize_as("2025-11-25", everything());
+    let form = json!({"action": "accept", "content": {"name": "Ann"}});
+    for tool in ["every_trigger-elicitation-request", "modern_ask-name"] {
+        let answers = [("elicitation/create", form.clone())];
+        let done = call(&mut shim, tool, json!({}), &answers);
+        assert!(done.result().to_string().contains("Ann"), "{done:?}");
+    }
+    // taken back while the person is asked
+    for tool in ["every_trigger-elicitation-request", "modern_ask-name"] {
+        let id = shim.post("tools/call", json!({"name": tool, "arguments": {}}));
+        let question = asked(&mut shim, "elicitation/create");
+        let cancel = json!({"requestId": id});
+        shim.send(
+            &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel}),
+        );
+        let cancelled = asked(&mut shim, "notifications/cancelled");
+        assert_eq!(cancelled["params"]["requestId"], question["id"], "{tool}");
+    }
+}
+
+#[test]
 fn clients_of_sdks_answer_what_a_server_of_the_newer_era_asks() {
     let script = json!([
         {"do": "declare", "elicitation": ["form", "url"], "sampling": true, "roots": [{"uri": "file:///srv/ann"}]},

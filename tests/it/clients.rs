@@ -25,7 +25,7 @@ use crate::support::{Ended, Grant, Org, Running, Server, Shim, program, run, wai
 const CONVERSATION: Duration = Duration::from_secs(100);
 
 /// Where `scripts/peers clients` installed a package; `None`, said loudly, where it did not.
-fn package(path: &str) -> Option<PathBuf> {
+pub(crate) fn package(path: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
         PathBuf::from,
@@ -39,12 +39,12 @@ fn package(path: &str) -> Option<PathBuf> {
 }
 
 /// What the model says next.
-enum Turn {
+pub(crate) enum Turn {
     Call { name: String, input: Value },
     Done,
 }
 
-fn call(name: &str, input: Value) -> Turn {
+pub(crate) fn call(name: &str, input: Value) -> Turn {
     Turn::Call {
         name: name.to_owned(),
         input,
@@ -58,8 +58,8 @@ struct Asked {
 }
 
 /// A model on loopback: the test thread answers for it.
-struct Model {
-    address: SocketAddr,
+pub(crate) struct Model {
+    pub(crate) address: SocketAddr,
     asked: Receiver<Asked>,
     stop: Arc<AtomicBool>,
 }
@@ -73,10 +73,10 @@ impl Drop for Model {
 }
 
 /// How a model writes an answer: the events of one stream.
-type Wire = fn(turn: &Turn, number: usize) -> String;
+pub(crate) type Wire = fn(turn: &Turn, number: usize) -> String;
 
 impl Model {
-    fn start(wire: Wire) -> Self {
+    pub(crate) fn start(wire: Wire) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -101,7 +101,7 @@ impl Model {
 
     /// Answers for the model until the client ends; gives what it printed.
     #[track_caller]
-    fn lead(
+    pub(crate) fn lead(
         &self,
         command: &mut Command,
         dir: &Path,
@@ -201,7 +201,7 @@ fn events(events: &[Value]) -> String {
 }
 
 /// The stream of Anthropic's Messages API.
-fn messages(turn: &Turn, number: usize) -> String {
+pub(crate) fn messages(turn: &Turn, number: usize) -> String {
     let (block, delta, stop) = match turn {
         Turn::Call { name, input } => (
             json!({"type": "tool_use", "id": format!("toolu_{number}"), "name": name, "input": {}}),
@@ -229,10 +229,12 @@ fn messages(turn: &Turn, number: usize) -> String {
 }
 
 /// The stream of the Responses API that Codex speaks.
-fn responses(turn: &Turn, number: usize) -> String {
+pub(crate) fn responses(turn: &Turn, number: usize) -> String {
     let item = match turn {
         Turn::Call { name, input } => json!({"type": "function_call", "id": format!("fc_{number}"),
-            "call_id": format!("call_{number}"), "namespace": "mcp__mcpshim", "name": name,
+            "call_id": format!("call_{number}"), "name": name,
+            // its own have none
+            "namespace": (!name.contains("mcp_resource")).then_some("mcp__mcpshim"),
             "arguments": input.to_string(), "status": "completed"}),
         Turn::Done => json!({"type": "message", "id": format!("msg_{number}"), "role": "assistant",
             "status": "completed",

@@ -27,6 +27,7 @@ mod lossless;
 mod managed;
 mod matrix;
 mod peers;
+mod programs;
 mod registry;
 mod remote;
 mod review;

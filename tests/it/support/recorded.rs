@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::org::Org;
 use super::process::{Ended, run};
 
@@ -19,7 +21,12 @@ pub(crate) struct Recording {
 impl Recording {
     /// One that keeps its files with the organisation's.
     pub(crate) fn new(org: &Org) -> Self {
-        let dir = org.path().join("recorded");
+        Self::named(org, "recorded")
+    }
+
+    /// One of several.
+    pub(crate) fn named(org: &Org, name: &str) -> Self {
+        let dir = org.path().join(name);
         std::fs::create_dir_all(&dir).unwrap();
         Self { dir }
     }
@@ -50,6 +57,32 @@ impl Recording {
         ];
         all.extend_from_slice(args);
         (PathBuf::from("/bin/sh"), all)
+    }
+
+    /// What clients heard so far, in order for each of their processes.
+    pub(crate) fn heard(&self) -> Vec<Value> {
+        self.lines("out")
+    }
+
+    /// What clients said so far.
+    pub(crate) fn said(&self) -> Vec<Value> {
+        self.lines("in")
+    }
+
+    fn lines(&self, side: &str) -> Vec<Value> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.starts_with("client-") && name.ends_with(side) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                all.extend(
+                    text.split('\n')
+                        .filter_map(|line| serde_json::from_str(line).ok()),
+                );
+            }
+        }
+        all
     }
 
     /// Puts a recording there as if it had been made: what was said on each side.

@@ -935,7 +935,7 @@ pins/github.json: error: has format 2, expected 1 [pin-file]
   fix: use the mcpshim-admin that wrote it, or pin again
 "#);
     assert_snapshot!(after("pins/github.json", "\"tools\": {", "\"tools\": {\"write\": \"gh_w\", "), @r#"
-pins/github.json: error: the key "write" stands twice in one object, the second time at byte 377 [pin-edited]
+pins/github.json: error: the key "write" stands twice in one object, the second time at byte 376 [pin-edited]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("pins/github.json", "},\n\"surface\"", "\n\"surface\""), @r#"
@@ -1431,7 +1431,7 @@ fn a_pin_file_reads_back_as_it_was_written() {
 "format": 1,
 "server": "github",
 "transport": {"type":"stdio","command":"npx","args":["-y","@acme/mcp-github@1.2.3","--read-only"],"env":{"LOG_LEVEL":"info"},"package":"npm:@acme/mcp-github@1.2.3"},
-"declared": {"roots":false,"elicitation":false,"sampling":false,"apps":false},
+"declared": {"roots":false,"elicitation":true,"sampling":false,"apps":false},
 "names": {
 "tools": {
 "read_file": "gh_read_file",

@@ -26,6 +26,7 @@ mod lossless;
 #[cfg(target_os = "linux")]
 mod managed;
 mod matrix;
+mod parked;
 mod peers;
 mod programs;
 mod registry;

@@ -81,13 +81,14 @@ impl Reader<'_> {
             .unzip();
         let roots = fields.take("roots");
         let roots = roots.and_then(|node| yaml::flag(node, "roots", sink));
-        let mut asked = |key: &'static str| {
+        let mut asked = |key: &'static str, otherwise: bool| {
             let node = fields.take(key);
             node.and_then(|node| yaml::flag(node, key, sink))
-                .unwrap_or_default()
+                .unwrap_or(otherwise)
         };
-        let (elicitation, sampling, apps) =
-            (asked("elicitation"), asked("sampling"), asked("apps"));
+        // a person sees what they are asked, and by whom
+        let elicitation = asked("elicitation", true);
+        let (sampling, apps) = (asked("sampling", false), asked("apps", false));
         let (limits, mut named_tools) = fields
             .take("limits")
             .and_then(|node| server_limits(node, sink))

@@ -191,7 +191,7 @@ impl Machine {
             return self.refuse_ask(link, request, Refusal::TooMany, now);
         }
         match (asked, era.or(self.front.era()), call) {
-            (Asked::Roots, Some(Era::Stateless), Some(call)) if self.front.can.roots => {
+            (Asked::Roots, Some(Era::Stateless), Some(call)) if self.says_roots(call) => {
                 self.upstream_parks(link, &server, call, asked, request, now);
             }
             // clients that have none are answered for
@@ -237,7 +237,9 @@ impl Machine {
             return Err(Refusal::NotInEntry);
         }
         // a client without roots of its own is answered for
-        if asked != Asked::Roots && !self.front.can.covers(asked) {
+        // a stateless one says it with each request ([`super::park`])
+        let stateless = self.front.era() == Some(Era::Stateless);
+        if asked != Asked::Roots && !stateless && !self.front.can.covers(asked) {
             return Err(Refusal::NotDeclared(asked));
         }
         if !self.snapshot.uses(&server.key, now) {
@@ -251,6 +253,11 @@ impl Machine {
             return Err(Refusal::Early);
         }
         Ok(asked)
+    }
+
+    /// Whether the client of a call has roots that it can be asked for.
+    fn says_roots(&self, key: Key) -> bool {
+        self.calls.get(key).is_some_and(|call| call.can.roots)
     }
 
     /// A call that was sent and is not answered.

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::policy::{Access, Parked, Started};
 use crate::registry::doc::{AuditRule, FailMode};
 use crate::secret::Content;
-use crate::wire::era::Era;
+use crate::wire::era::{Can, Era};
 use crate::wire::msg::IdKey;
 
 /// Where an execution is: its link, and its request id there. The id is its progress token too.
@@ -211,6 +211,8 @@ pub(super) struct Execution {
     pub(super) again: Option<Box<Again>>,
     /// What a retry of its client must be equal to, where there may be one.
     bound: Option<Box<Parked>>,
+    /// What its client can be asked, by the request itself in the stateless era.
+    pub(super) can: Can,
     deadline_us: u64,
     pause: Pause,
 }
@@ -252,6 +254,7 @@ pub(super) struct Start {
     pub(super) line: Bytes,
     pub(super) again: Option<Box<Again>>,
     pub(super) bound: Option<Box<Parked>>,
+    pub(super) can: Can,
 }
 
 /// How a call ended, for the record.
@@ -361,6 +364,7 @@ impl Calls {
             line,
             again,
             bound,
+            can,
         } = start;
         self.kept_bytes += again.as_ref().map_or(0, |again| again.line.len());
         if let Origin::Client { key: client, .. } = &origin {
@@ -386,6 +390,7 @@ impl Calls {
             same: None,
             again,
             bound,
+            can,
             deadline_us,
             pause: Pause::default(),
         };
@@ -498,14 +503,20 @@ impl Calls {
     }
 
     /// Its client is back, with this request.
-    pub(super) fn unpark(&mut self, key: Key, origin: Origin, level: Option<Level>, now: &Now) {
+    pub(super) fn unpark(
+        &mut self,
+        key: Key,
+        origin: Origin,
+        (level, can): (Option<Level>, Can),
+        now: &Now,
+    ) {
         let Some(execution) = self.open.get_mut(&key) else {
             return;
         };
         if let Origin::Client { key: client, .. } = &origin {
             self.by_client.insert(client.clone(), key);
         }
-        (execution.origin, execution.level) = (origin, level);
+        (execution.origin, execution.level, execution.can) = (origin, level, can);
         self.resume(key, now);
     }
 

@@ -500,6 +500,7 @@ impl Machine {
             line,
             again: Some(again),
             bound: None,
+            can: self.front.can,
         };
         let key = super::call::Key { link, id };
         let intent = self.calls.open(key, &started, facts, start, now);

@@ -145,7 +145,7 @@ pub struct Link {
     listened_us: u64,
     live: Option<Surface>,
     /// What of the pin is not there for a client of these capabilities.
-    absent: BTreeSet<(Kind, String)>,
+    absent: Option<(Era, BTreeSet<(Kind, String)>)>,
     out: VecDeque<LinkOutput>,
 }
 
@@ -393,7 +393,7 @@ impl Link {
             relistens: 0,
             listened_us: 0,
             live: None,
-            absent: BTreeSet::new(),
+            absent: None,
             out: VecDeque::new(),
         }
     }
@@ -488,11 +488,9 @@ impl Link {
     /// server was not told that the client can.
     #[must_use]
     pub fn lacks(&self, kind: Kind, name: &str) -> Option<Vec<&'static str>> {
-        let Phase::Ready { era, .. } = self.phase else {
-            return None;
-        };
-        let absent = || self.absent.contains(&(kind, name.to_owned()));
-        (!self.absent.is_empty() && absent()).then(|| self.lacking(era))
+        let (era, absent) = self.absent.as_ref()?;
+        let missing = absent.contains(&(kind, name.to_owned()));
+        missing.then(|| self.lacking(*era))
     }
 
     /// What its entry allows and the server of this transport was not told.
@@ -1052,7 +1050,7 @@ impl Link {
         };
         let live = survey.into_surface();
         match self.compare(era, &live) {
-            Ok(absent) => self.absent = absent,
+            Ok(absent) => self.absent = (!absent.is_empty()).then_some((era, absent)),
             Err(sentence) => return self.drifted(era, sentence, live, now),
         }
         let wants_lists = self.survey || self.server.pin == PinMode::Off;

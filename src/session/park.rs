@@ -308,6 +308,10 @@ impl Machine {
         request: &Request<'_>,
         now: &Now,
     ) -> Result<(), Refusal> {
+        let can = self.calls.get(key).map(|call| call.can).unwrap_or_default();
+        if !can.covers(asked) {
+            return Err(Refusal::NotDeclared(asked));
+        }
         let to = self.questioner(link, server, Some(key), request);
         let repeated = self.parks.open.iter().any(|(other, park)| {
             let mine = |one: &Asking| one.to.as_ref().is_some_and(|one| one.key == to.key);
@@ -558,17 +562,20 @@ impl Machine {
             progress: params.and_then(|p| p.progress_token()).map(Into::into),
         };
         let level = asker.level();
-        self.calls.unpark(key, origin, level, now);
+        let can = self.front.can;
+        self.calls.unpark(key, origin, (level, can), now);
         self.wants_level(key.link, level);
         let Some(park) = self.parks.open.get_mut(&key) else {
             return;
         };
         park.handle = None;
-        let mut answered = Vec::new();
+        let (mut answered, mut gone) = (Vec::new(), Vec::new());
         for one in std::mem::take(&mut park.questions) {
             match answers.and_then(|answers| answers.get(&one.name)) {
                 Some(answer) => answered.push((one, answer)),
-                None => park.questions.push(one),
+                None if can.covers(one.asked) => park.questions.push(one),
+                // the client does not declare it any more
+                None => gone.push(one),
             }
         }
         park.stage = match park.questions.is_empty() {
@@ -577,6 +584,7 @@ impl Machine {
                 until_us: now.mono_us + limits::PARK_GATHER_MS * 1000,
             },
         };
+        self.take_back_questions(gone, End::Cancelled, now);
         for (one, answer) in answered {
             if one.asked == Asked::Roots {
                 self.learn_roots(answer);
@@ -605,9 +613,8 @@ impl Machine {
         let Some(server) = self.server_of(key.link) else {
             return false;
         };
-        let may = link::allowed(&server)
-            .and(self.front.can)
-            .covers(Asked::Url);
+        let can = self.calls.get(key).map(|call| call.can).unwrap_or_default();
+        let may = link::allowed(&server).and(can).covers(Asked::Url);
         let long = matches!(inspect::question(response.line), Finding::Stop(_));
         if !may || long || self.parks.waiting() >= limits::PARKED {
             return false;
@@ -629,8 +636,15 @@ impl Machine {
         if usize::from(call.legs()) + texts.len() + 1 > usize::from(limits::LEGS) {
             return false;
         }
-        let before = self.parks.open.remove(&key).map(|park| park.bound);
-        let Some(bound) = before.or_else(|| self.calls.take_bound(key)) else {
+        let bound = match self.parks.open.remove(&key) {
+            Some(before) => {
+                // it asks for something, and ends its call all the same
+                self.take_back_questions(before.questions, End::Cancelled, now);
+                Some(before.bound)
+            }
+            None => self.calls.take_bound(key),
+        };
+        let Some(bound) = bound else {
             return false;
         };
         let mut park = Park {

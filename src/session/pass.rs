@@ -15,7 +15,7 @@ use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
 use crate::registry::doc::ServerDoc;
-use crate::wire::era::Asked;
+use crate::wire::era::{Asked, Can};
 use crate::wire::raw::{self, Object};
 
 impl Machine {
@@ -27,6 +27,7 @@ impl Machine {
     pub(super) fn passes(
         &mut self,
         link: LinkId,
+        can: Can,
         method: Method,
         line: &str,
         result: &Object<'_>,
@@ -50,7 +51,7 @@ impl Machine {
         let mut labels = Vec::new();
         for wanted in &input.parts {
             let (method, _) = relay::named(wanted.asked);
-            if let Err((refusal, why)) = self.may_pass(&server, wanted) {
+            if let Err((refusal, why)) = may_pass(&server, can, wanted) {
                 let params = wanted.params.as_ref().map(Object::raw);
                 self.deny_ask(link, method, params, refusal, now);
                 return Err(says(&why));
@@ -59,41 +60,41 @@ impl Machine {
         }
         Ok(labels)
     }
+}
 
-    fn may_pass(&self, server: &ServerDoc, wanted: &Wanted<'_>) -> Result<(), (Refusal, String)> {
-        let (asked, params) = (wanted.asked, wanted.params.as_ref());
-        let (method, _) = relay::named(asked);
-        if !link::allowed(server).covers(asked) {
-            let why = format!(
-                "the organisation does not let it ask for {method}; ask {}",
-                server.owner
-            );
-            return Err((Refusal::NotInEntry, why));
+fn may_pass(server: &ServerDoc, can: Can, wanted: &Wanted<'_>) -> Result<(), (Refusal, String)> {
+    let (asked, params) = (wanted.asked, wanted.params.as_ref());
+    let (method, _) = relay::named(asked);
+    if !link::allowed(server).covers(asked) {
+        let why = format!(
+            "the organisation does not let it ask for {method}; ask {}",
+            server.owner
+        );
+        return Err((Refusal::NotInEntry, why));
+    }
+    if !can.covers(asked) {
+        let why = format!("this client offers no {}", asked.name());
+        return Err((Refusal::NotDeclared(asked), why));
+    }
+    let text = |key: &str| params.and_then(|params| params.text(key));
+    let fit = match asked {
+        Asked::Form => text("message").is_some(),
+        Asked::Roots => true,
+        Asked::Sampling { .. } => params.is_some(),
+        Asked::Url => {
+            text("message").is_some() && text("url").is_some_and(|url| question::is_web(&url))
         }
-        if !self.front.can.covers(asked) {
-            let why = format!("this client offers no {}", asked.name());
-            return Err((Refusal::NotDeclared(asked), why));
+    };
+    let long = params.is_some_and(|params| params.raw().len() > limits::ELICITATION_BYTES);
+    match (fit, asked, long) {
+        (false, _, _) => Err((
+            Refusal::Malformed,
+            "what it asks for cannot be read".to_owned(),
+        )),
+        (true, Asked::Form | Asked::Url, true) => {
+            Err((Refusal::TooMany, "what it asks for is too long".to_owned()))
         }
-        let text = |key: &str| params.and_then(|params| params.text(key));
-        let fit = match asked {
-            Asked::Form => text("message").is_some(),
-            Asked::Roots => true,
-            Asked::Sampling { .. } => params.is_some(),
-            Asked::Url => {
-                text("message").is_some() && text("url").is_some_and(|url| question::is_web(&url))
-            }
-        };
-        let long = params.is_some_and(|params| params.raw().len() > limits::ELICITATION_BYTES);
-        match (fit, asked, long) {
-            (false, _, _) => Err((
-                Refusal::Malformed,
-                "what it asks for cannot be read".to_owned(),
-            )),
-            (true, Asked::Form | Asked::Url, true) => {
-                Err((Refusal::TooMany, "what it asks for is too long".to_owned()))
-            }
-            (true, _, _) => Ok(()),
-        }
+        (true, _, _) => Ok(()),
     }
 }
 

@@ -694,6 +694,7 @@ impl Machine {
             line,
             again,
             bound,
+            can: self.front.can,
         };
         self.wants_level(link, start.level);
         if ask.method == Method::Tool && ask.asker.follows_tasks() {
@@ -1009,7 +1010,7 @@ impl Machine {
         let Some(from) = self.links.era(link) else {
             return;
         };
-        let (method, to) = (call.method, call.era);
+        let (method, to, can) = (call.method, call.era, call.can);
         let (end, span) = match &response.body {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
             Body::Result(result) => {
@@ -1036,13 +1037,13 @@ impl Machine {
         match (&response.body, to, from) {
             (Body::Result(result), Era::Stateless, _) if era::asks_input(result, from) => {
                 end = End::Input;
-                passed = self.passes(link, method, response.line, result, now);
+                passed = self.passes(link, can, method, response.line, result, now);
             }
             // SEP-2663: a task that waits for input says so in its own members
             (Body::Result(result), Era::Stateless, _)
                 if method == Method::Task && result.get("inputRequests").is_some() =>
             {
-                passed = self.passes(link, method, response.line, result, now);
+                passed = self.passes(link, can, method, response.line, result, now);
             }
             (Body::Error { code, object, .. }, Era::Stateless, Era::Handshake(_))
                 if *code == era::URL_REQUIRED =>
@@ -1416,6 +1417,7 @@ impl Machine {
         self.outbox.append(closed.body, now);
         self.links.closed(key.link, now);
         self.pump(key.link, now);
+        self.next_in_line(key.link, now);
         instead
     }
 

@@ -265,7 +265,14 @@ impl Machine {
         let mut labels = Vec::new();
         if let Some(params) = params.filter(|params| params.get("inputRequests").is_some()) {
             // what may not be asked is recorded, and the client can read the task itself
-            match self.passes(link, Method::Task, notification.line, params, now) {
+            match self.passes(
+                link,
+                self.front.can,
+                Method::Task,
+                notification.line,
+                params,
+                now,
+            ) {
                 Ok(found) => labels = found,
                 Err(_) => return,
             }

@@ -355,7 +355,7 @@ fn same_direct_and_through_http(client_name: &str, direct_name: &str, server_nam
     };
     // another one: it counts what was taken back
     let listening = Listening::start(&org, server_name);
-    org.server(&Server::http("remote", &listening.url()));
+    org.server(&Server::http("remote", &listening.url()).with("elicitation: false"));
     org.agent("ci");
     org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
     org.publish();
@@ -385,7 +385,7 @@ fn same_direct_and_through_sse(client_name: &str, server_name: &str) {
     let direct = walk(direct, server_name, "", &command, &args);
     let listening = Listening::start_sse(&org, server_name);
     let url = format!("http://127.0.0.1:{}/sse", listening.port);
-    org.server(&Server::http("remote", &url));
+    org.server(&Server::http("remote", &url).with("elicitation: false"));
     org.agent("ci");
     org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
     org.publish();

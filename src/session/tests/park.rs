@@ -738,3 +738,45 @@ fn between_stateless_peers_questions_pass_with_a_label_and_nothing_else() {
     ));
     assert!(error.contains(r#"< {"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"m","data":{"requiredCapabilities":{"sampling":{}}}}}"#), "{error}");
 }
+
+#[test]
+fn each_request_says_what_its_client_can_be_asked() {
+    // a later request that says less, or more, is not the one that is asked
+    let mut rig = rig();
+    rig.play(&call(1, ""));
+    rig.play(&call_as("{}", 2, "beta_echo", ""));
+    let asked = rig.play(&format!("{FORM}\n+20"));
+    assert!(asked.contains("input_required"), "{asked}");
+    // a retry that says less is not asked again
+    let handle = handle(&asked);
+    let less = call_as(
+        "{}",
+        3,
+        "alpha_echo",
+        &format!(r#""requestState":"{handle}","#),
+    );
+    let gone = rig.play(&format!("{less}\n+20"));
+    assert!(
+        gone.contains(r#""id":"q","result":{"action":"cancel"}"#),
+        "{gone}"
+    );
+    assert!(!gone.contains("input_required"), "{gone}");
+    let mut rig = self::rig();
+    rig.play(&call_as("{}", 1, "alpha_echo", ""));
+    rig.play(&call_as(CAN, 2, "beta_echo", ""));
+    let refused = rig.play(FORM);
+    assert!(refused.contains("ask-not-declared"), "{refused}");
+}
+
+#[test]
+fn a_server_that_asks_and_refuses_at_once_leaves_nothing_open() {
+    let mut rig = rig();
+    rig.play(&call(1, ""));
+    let asked = rig.play(&format!("{FORM}\n{ADDRESS}"));
+    assert!(asked.contains("! outcome 1.1 Cancelled"), "{asked}");
+    let handle = handle(&asked);
+    let made = rig.play(&retry(2, &handle, r#""1":{"action":"accept"}"#));
+    assert!(made.contains("! intent 1.3 "), "{made}");
+    rig.play(r#"«alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#);
+    assert_eq!(rig.machine.books().2, 0);
+}

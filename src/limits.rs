@@ -4,6 +4,9 @@
 /// Longest line accepted from a client or an upstream server, in bytes.
 /// SDKs in the field stop at 10 to 16 MiB.
 pub const LINE_BYTES: usize = 16 << 20;
+/// A server whose line is longer than this and has no end yet is ended, in bytes: it costs
+/// processor time for ever, and the calls that wait behind it get no answer.
+pub const LINE_ENDLESS_BYTES: usize = 256 << 20;
 /// Longest line written to a client, in bytes: the TypeScript SDK's read buffer is 10 MB.
 pub const LINE_OUT_BYTES: usize = 10_000_000;
 /// Deepest nesting of arrays and objects in one message.
@@ -29,12 +32,21 @@ pub const REPEAT: (u32, u32) = (20, 60);
 pub const REPEAT_MOST: (u32, u32) = (1_000, 3_600);
 /// Calls that one session remembers to notice repeated ones; the oldest are forgotten first.
 pub const REPEAT_MARKS: usize = 16 << 10;
-/// Bytes a session may hold for a link that does not read, before new calls to it are refused.
+/// Bytes of calls a session may have in flight to one link, before new calls to it are refused.
 pub const LINK_QUEUE_BYTES: usize = 32 << 20;
+/// A link for which more than this waits is ended, in bytes: calls alone cannot be so much.
+pub const LINK_UNREAD_BYTES: usize = 48 << 20;
 /// Servers in one registry.
 pub const SERVERS: usize = 1000;
 /// Tools in one server's pin.
 pub const TOOLS_PER_SERVER: usize = 10_000;
+/// Largest definition of a tool, prompt or resource that is offered, in bytes: it goes to a model
+/// as a whole.
+pub const DEFINITION_BYTES: usize = 256 << 10;
+/// Deepest nesting of arrays and objects in one: readers of schemas recurse.
+pub const DEFINITION_DEPTH: usize = 64;
+/// Entries of a server that are named in what a session says of itself, of those not offered.
+pub const QUARANTINED_SHOWN: usize = 16;
 /// Pages read of one upstream list.
 pub const LIST_PAGES: usize = 200;
 /// Largest merged `instructions`, in bytes: Claude Code cuts at 4096.

@@ -19,7 +19,6 @@ mod init;
 mod lint;
 mod pins;
 mod problem;
-mod quarantine;
 mod secrets;
 mod source;
 mod survey;

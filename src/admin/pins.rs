@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::problem::{At, Sink};
 use crate::ids::{ServerId, ServerKey};
-use crate::pin::{self, Kept, Kind, PinError, assign_names};
+use crate::pin::{self, Kept, Kind, PinError, assign_names, quarantine};
 use crate::registry::doc::{FORMAT, Pinned, ServerDoc, Surface, Transport};
 
 /// One pin file.
@@ -76,24 +76,11 @@ struct Names {
 }
 
 impl PinFile {
-    /// Makes the pin of a surface, keeping the names of an older pin. Tools a client would choke
-    /// on are moved to the quarantine.
+    /// Makes the pin of a surface, keeping the names of an older pin. What a client would choke
+    /// on is moved to the quarantine.
     pub(super) fn new(server: &ServerDoc, mut surface: Surface, older: Option<&Self>) -> Self {
         let mut names = older.map(|older| older.names.clone()).unwrap_or_default();
-        surface.quarantined = surface
-            .tools
-            .iter()
-            .filter_map(|tool| {
-                Some((
-                    tool.name.clone(),
-                    super::quarantine::reason_on(server, tool)?,
-                ))
-            })
-            .collect();
-        let quarantined = &surface.quarantined;
-        surface
-            .tools
-            .retain(|tool| !quarantined.contains_key(&tool.name));
+        quarantine::sift(&server.transport, &mut surface);
         name(&server.key, &mut surface.tools, &mut names.tools);
         name(&server.key, &mut surface.prompts, &mut names.prompts);
         Self {
@@ -224,25 +211,19 @@ impl PinFile {
         let fix = "have the server's owner take it out, and pin again";
         for kind in Kind::ALL {
             for entry in kind.of(&self.surface) {
-                let (reason, fix) = match kind {
-                    Kind::Tool => (super::quarantine::reason(entry), again),
-                    Kind::Prompt | Kind::Resource | Kind::Template => {
-                        (super::quarantine::hides(entry), fix)
-                    }
-                };
-                if let Some(reason) = reason {
+                if let Some(reason) = quarantine::reason(kind, entry) {
                     let (word, name) = (kind.word(), pin::printable(&entry.name));
                     let at = At {
                         line: line_of(bytes, &entry.digest.to_string()),
                         column: 1,
                     };
                     let message = format!("{word} `{name}` must not be offered: {reason}");
-                    sink.error(at, "not-offered", message, fix);
+                    sink.error(at, "not-offered", message, again);
                 }
             }
         }
         let instructions = self.surface.instructions.as_deref().unwrap_or_default();
-        if let Some(reason) = super::quarantine::hidden_in(instructions) {
+        if let Some(reason) = quarantine::hidden_in(instructions) {
             let message = format!("the instructions must not be offered: {reason}");
             sink.error(At::default(), "not-offered", message, fix);
         }

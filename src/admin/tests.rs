@@ -1068,8 +1068,6 @@ fn texts_that_a_reviewer_cannot_see_are_not_published() {
     assert_snapshot!(org.check(), @r#"
 pins/github.json: error: the instructions must not be offered: it hides text from reviewers: U+E0041 [not-offered]
   fix: have the server's owner take it out, and pin again
-pins/github.json:25:1: error: prompt `review` must not be offered: it hides text from reviewers: U+202E [not-offered]
-  fix: have the server's owner take it out, and pin again
 "#);
     // moved out of the quarantine by hand
     let org = Org::new();

@@ -46,6 +46,17 @@ impl Json {
         }
     }
 
+    /// How many levels of arrays and objects it has.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        let below = match self {
+            Self::Array(items) => items.iter().map(Self::depth).max(),
+            Self::Literal(_) | Self::String(_) => return 0,
+            Self::Object(members) => members.values().map(Self::depth).max(),
+        };
+        1 + below.unwrap_or_default()
+    }
+
     /// Writes the canonical form.
     pub fn write(&self, out: &mut String) {
         match self {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use super::canon::Json;
-use super::{Kind, printable};
+use super::{Kind, printable, quarantine};
 use crate::registry::doc::{PinMode, Pinned, Surface};
 use crate::wire::http::Mirrored;
 
@@ -219,10 +219,17 @@ fn entries(kind: Kind, pinned: &Surface, live: &Surface, mode: PinMode, out: &mu
         }
     }
     let mut known: BTreeSet<&str> = kind.of(pinned).iter().map(|e| e.name.as_str()).collect();
-    if kind == Kind::Tool {
-        // seen when the pin was made, and neither listed nor callable
-        known.extend(pinned.quarantined.keys().map(String::as_str));
-    }
+    // seen when the pin was made, and neither listed nor callable
+    let aside: BTreeSet<&str> = pinned.quarantined.keys().map(String::as_str).collect();
+    known.extend(
+        kind.of(live)
+            .iter()
+            .map(|e| e.name.as_str())
+            .filter(|name| {
+                let place = quarantine::place(kind, name);
+                aside.contains(place.as_str())
+            }),
+    );
     for entry in kind.of(live) {
         // inserted, so that a duplicate newcomer is one addition
         if known.insert(&entry.name) {

@@ -11,6 +11,7 @@
 pub mod canon;
 mod drift;
 mod names;
+pub mod quarantine;
 
 use serde_json::value::RawValue;
 

@@ -1,5 +1,6 @@
 //! What `mcpshim status` and the `mcpshim_status` tool say.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use crate::clock::{Now, Span, Utc};
 use crate::identity::Caller;
 use crate::registry::Freshness;
 use crate::registry::doc::PinMode;
+use crate::{limits, pin};
 
 /// The state of one snapshot, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,6 +61,9 @@ pub struct ServerStatus {
     /// Why there are none, or fewer than one could expect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What it has and nobody is offered, with the reason; the first of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<String, String>,
 }
 
 /// Sums a snapshot up.
@@ -143,7 +148,14 @@ fn servers(snapshot: &Snapshot, now: &Now) -> Vec<ServerStatus> {
         } else {
             None
         };
+        // names of a server that the caller does not see are not told
+        let aside = surface.filter(|_| visible > 0);
+        let aside = aside.into_iter().flat_map(|surface| &surface.quarantined);
+        let shown = aside.take(limits::QUARANTINED_SHOWN);
         ServerStatus {
+            quarantined: shown
+                .map(|(name, reason)| (pin::printable(name), reason.clone()))
+                .collect(),
             key: key.to_string(),
             purpose: doc.purpose.clone(),
             tools: visible,
@@ -203,6 +215,13 @@ impl fmt::Display for Status {
             match &server.note {
                 Some(note) => writeln!(f, " ({note})")?,
                 None => writeln!(f)?,
+            }
+            for (name, reason) in &server.quarantined {
+                writeln!(
+                    f,
+                    "              {}/{name} is not offered: {reason}",
+                    server.key
+                )?;
             }
         }
         Ok(())

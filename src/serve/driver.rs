@@ -48,6 +48,9 @@ const CLIENT_QUEUE_BYTES: usize = 8 << 20;
 const CLIENT_FULL_BYTES: usize = 64 << 20;
 /// Turns that may bring lines before signals, news and the clock are asked again.
 const DATA_IN_A_ROW: u32 = 8;
+/// How long we may go on with what is at hand before we look who else has something, in
+/// microseconds.
+const UNINTERRUPTED_US: u64 = 2_000;
 /// How long the end may take: a client that ends us gives half a second (measured: Claude Code).
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long remote servers may take to hear that their sessions are over.
@@ -144,12 +147,26 @@ struct Driver {
 /// Serves until the client or a signal ends it.
 pub(super) async fn serve(config: Result<Config, Failure>) -> io::Result<()> {
     let mut driver = Driver::new(config)?;
+    let mut waited_us = 0;
     while !driver.is_over() {
         driver.arm();
-        let event = poll_fn(|cx| driver.poll_event(cx)).await;
+        let mut waited = false;
+        let event = poll_fn(|cx| {
+            let event = driver.poll_event(cx);
+            waited |= event.is_pending();
+            event
+        });
+        let event = event.await;
         driver.now = driver.clock.now();
         driver.on(event);
         driver.settle();
+        if waited {
+            waited_us = driver.now.mono_us;
+        } else if driver.now.mono_us.saturating_sub(waited_us) > UNINTERRUPTED_US {
+            // whoever always has something to read keeps tokio from looking who else has
+            tokio::task::yield_now().await;
+            waited_us = driver.now.mono_us;
+        }
     }
     driver.end().await;
     Ok(())
@@ -305,10 +322,14 @@ impl Driver {
         // a server that never stops writing must not keep us from the client, nor the client us
         // from servers: whoever was heard last is asked last
         let held = self.client_out.queued_bytes();
+        let read_links = held < CLIENT_QUEUE_BYTES;
+        // a server that we do not read stops reading us: more for it would only pile up
+        let read_client = held < CLIENT_FULL_BYTES
+            && (read_links || self.queued_for_links() < limits::LINK_QUEUE_BYTES / 2);
         for links in [!self.links_last, self.links_last] {
             let event = match links {
-                true => self.poll_links(cx, held < CLIENT_QUEUE_BYTES),
-                false => self.poll_client(cx, held < CLIENT_FULL_BYTES),
+                true => self.poll_links(cx, read_links),
+                false => self.poll_client(cx, read_client),
             };
             if event.is_ready() {
                 self.links_last = links;
@@ -328,6 +349,11 @@ impl Driver {
             });
         }
         Poll::Pending
+    }
+
+    /// Bytes that wait for all servers together.
+    fn queued_for_links(&self) -> usize {
+        self.pipes.values().map(Pipe::queued_bytes).sum()
     }
 
     /// Looks at every link once, the one after the last that had something first.
@@ -596,11 +622,11 @@ impl Driver {
                     false => Input::LinkClosed { link, reason },
                 });
             }
-            if !told {
+            // what ends with them is recorded and told in another round
+            if !self.end_the_unfit() && !told {
                 break;
             }
         }
-        self.end_those_who_do_not_read();
         self.report();
     }
 
@@ -774,25 +800,36 @@ impl Driver {
         }
     }
 
-    /// One upstream that does not read must not fill our memory.
-    fn end_those_who_do_not_read(&mut self) {
-        let full: Vec<_> = self
+    /// One upstream that does not read must not fill our memory, and one that never ends a line
+    /// must not keep us reading. Returns whether any was ended.
+    fn end_the_unfit(&mut self) -> bool {
+        // while the client does not read, no server is read: it may wait for us
+        let heard = self.client_out.queued_bytes() < CLIENT_QUEUE_BYTES;
+        let unfit = |pipe: &Pipe| {
+            let limit = limits::LINK_UNREAD_BYTES;
+            if heard && pipe.queued_bytes() > limit {
+                let limit = limit >> 20;
+                return Some(format!("does not read: more than {limit} MiB wait for it"));
+            }
+            let limit = limits::LINE_ENDLESS_BYTES;
+            let limit_mib = limit >> 20;
+            (pipe.dropped_bytes() > limit)
+                .then(|| format!("sent a line of more than {limit_mib} MiB that has no end"))
+        };
+        let unfit: Vec<_> = self
             .pipes
             .iter()
-            .filter(|(_, pipe)| pipe.queued_bytes() > limits::LINK_QUEUE_BYTES)
-            .map(|(link, _)| *link)
+            .filter_map(|(link, pipe)| Some((*link, unfit(pipe)?)))
             .collect();
-        for link in full {
+        let any = !unfit.is_empty();
+        for (link, reason) in unfit {
             if let Some(pipe) = self.pipes.remove(&link) {
                 self.stop(pipe);
-                let limit = limits::LINK_QUEUE_BYTES >> 20;
-                let reason = format!("does not read: more than {limit} MiB wait for it");
+                self.credentials.remove(&link);
                 self.handle(Input::LinkClosed { link, reason });
-                while let Some(output) = self.machine.poll() {
-                    self.carry_out(output);
-                }
             }
         }
+        any
     }
 
     // ---- the end

@@ -195,6 +195,9 @@ mod tests {
             protocol: None,
             trouble: Some("it ended".to_owned()),
             renewals: 1,
+            failures: 2,
+            retry_at: Some(7),
+            quarantined: std::collections::BTreeMap::new(),
         };
         let report = Report {
             servers: vec![server],

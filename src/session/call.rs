@@ -207,6 +207,8 @@ pub(super) struct Execution {
     pub(super) uri: Option<Box<str>>,
     /// What it counts as, where the same call may be made only so often.
     same: Option<Same>,
+    /// How long its line is.
+    bytes: usize,
     /// What is kept of it, where its upstream may want it again.
     pub(super) again: Option<Box<Again>>,
     /// What a retry of its client must be equal to, where there may be one.
@@ -238,6 +240,13 @@ impl Default for Pause {
             left_us: 0,
             patience_us: limits::CALL_PAUSED_MS * 1000,
         }
+    }
+}
+
+impl Execution {
+    /// Whether its upstream asked something during it.
+    pub(super) fn asked(&self) -> bool {
+        self.legs > self.record.leg.leg.saturating_add(1)
     }
 }
 
@@ -314,6 +323,8 @@ pub(super) struct Calls {
     soonest_us: Option<u64>,
     /// What is kept of requests that may be wanted again, in bytes.
     kept_bytes: usize,
+    /// Bytes of calls in flight, by link.
+    line_bytes: HashMap<LinkId, usize>,
 }
 
 impl Calls {
@@ -366,6 +377,8 @@ impl Calls {
             bound,
             can,
         } = start;
+        let bytes = line.len();
+        *self.line_bytes.entry(key.link).or_default() += bytes;
         self.kept_bytes += again.as_ref().map_or(0, |again| again.line.len());
         if let Origin::Client { key: client, .. } = &origin {
             self.by_client.insert(client.clone(), key);
@@ -388,6 +401,7 @@ impl Calls {
             level,
             uri,
             same: None,
+            bytes,
             again,
             bound,
             can,
@@ -409,6 +423,9 @@ impl Calls {
         }
         let kept = execution.again.as_ref().map_or(0, |again| again.line.len());
         self.kept_bytes = self.kept_bytes.saturating_sub(kept);
+        if let Some(bytes) = self.line_bytes.get_mut(&key.link) {
+            *bytes = bytes.saturating_sub(execution.bytes);
+        }
         self.outcomes += 1;
         Some(execution)
     }
@@ -436,6 +453,11 @@ impl Calls {
             left_us: execution.deadline_us.saturating_sub(now.mono_us),
         };
         Some((execution.record.close(outcome, now), suspended))
+    }
+
+    /// Bytes of the calls in flight on a link: no more of them can wait for it.
+    pub(super) fn bytes_of(&self, link: LinkId) -> usize {
+        self.line_bytes.get(&link).copied().unwrap_or_default()
     }
 
     /// What is kept of requests in flight that may be wanted again, in bytes.

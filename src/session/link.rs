@@ -136,6 +136,10 @@ pub struct Link {
     last_failure: Option<LinkFailure>,
     /// Exchanges lost in a row by a fault of the server or the way to it.
     strain: u32,
+    /// Calls in a row that got no answer in their time.
+    overdue: u32,
+    /// The Unix second from which it may be opened again.
+    retry_at_s: Option<u64>,
     /// The server asked for a pause: until when, and in which words.
     pause: Option<(u64, String)>,
     /// `subscriptions/listen` broke: when it is asked for again, and how often it broke.
@@ -287,6 +291,11 @@ pub enum LinkInput<'a> {
     Opened,
     /// `ping` came, with this id (raw JSON).
     Ping(&'a str),
+    /// A line came that was to be an answer and cannot be read, so that nobody knows to what: one
+    /// phrase that follows the server's key.
+    Spoilt(&'a str),
+    /// A call was not answered in its time: one phrase that follows the server's key.
+    Overdue(&'a str),
     /// A call will not be answered, though the transport is alive.
     Strained(&'a Loss),
     /// The transport was not started, because of something on this side that a person can mend:
@@ -388,6 +397,8 @@ impl Link {
             not_before_us: 0,
             last_failure: None,
             strain: 0,
+            overdue: 0,
+            retry_at_s: None,
             pause: None,
             relisten_at_us: None,
             relistens: 0,
@@ -605,6 +616,8 @@ impl Link {
             LinkInput::Ping(id) => {
                 self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
             }
+            LinkInput::Spoilt(reason) => self.spoilt(reason, now),
+            LinkInput::Overdue(reason) => self.overdue(reason, now),
             LinkInput::Strained(loss) => self.strained(loss, now),
             LinkInput::Refused(reason) => self.refused(reason, now),
             LinkInput::Roots(id) => {
@@ -625,6 +638,17 @@ impl Link {
     /// Something came from the server: it is there.
     pub fn heard(&mut self) {
         self.strain = 0;
+    }
+
+    /// It answered a call.
+    pub fn served(&mut self) {
+        self.overdue = 0;
+    }
+
+    /// How often in a row it could not be used, and the Unix second from which it is tried again.
+    #[must_use]
+    pub fn failures(&self) -> (u32, Option<u64>) {
+        (self.failures, self.retry_at_s)
     }
 
     /// Why no call may be sent for a while though the transport is there, and for how many
@@ -654,6 +678,7 @@ impl Link {
     pub fn forgive(&mut self) {
         self.failures = 0;
         self.not_before_us = 0;
+        self.retry_at_s = None;
         self.last_failure = None;
         // another program may be behind it now
         self.unlearn();
@@ -1070,7 +1095,13 @@ impl Link {
                 self.out.push_back(LinkOutput::Learned(self.learned));
             }
         }
-        self.last_failure = None;
+        self.retry_at_s = None;
+        let times = self.failures;
+        // one that works at the second try is nothing to tell
+        if self.last_failure.take().is_some() && times > 1 {
+            let detail = format!("works again, after {times} failures in a row");
+            self.out.push_back(LinkOutput::Note("up", detail));
+        }
         self.phase = if changed {
             Phase::Gathering {
                 era,
@@ -1180,6 +1211,20 @@ impl Link {
         }
     }
 
+    /// An answer that cannot be read: while it is opened nothing else is asked.
+    fn spoilt(&mut self, reason: &str, now: &Now) {
+        match self.phase {
+            Phase::Initializing { .. } | Phase::Probing { .. } | Phase::Surveying { .. } => {
+                self.fail(reason.to_owned(), now);
+            }
+            Phase::Closed
+            | Phase::Draining(_)
+            | Phase::Gathering { .. }
+            | Phase::Ready { .. }
+            | Phase::Starting { .. } => {}
+        }
+    }
+
     /// A request of the link's own was lost: nothing that did not come through is an answer.
     fn lost(&mut self, ask: Ask, loss: &Loss, now: &Now) {
         match ask {
@@ -1228,6 +1273,25 @@ impl Link {
         self.relisten_at_us = Some(self.relisten_at_us.map_or(at_us, |at| at.min(at_us)));
     }
 
+    /// A call got no answer in its time. After several in a row, with none answered in between, the
+    /// server is taken for hung: it gets no more calls and is started anew.
+    fn overdue(&mut self, reason: &str, now: &Now) {
+        self.overdue = self.overdue.saturating_add(1);
+        if self.overdue < limits::LINK_STRAIN {
+            return;
+        }
+        self.overdue = 0;
+        if let Phase::Ready { era, .. } | Phase::Gathering { era, .. } = self.phase {
+            let loss = Loss {
+                reach: Reach::Unknown,
+                reason: format!("{reason}, {} times in a row", limits::LINK_STRAIN),
+                pause_ms: None,
+                broken: true,
+            };
+            self.drain(era, &loss, now);
+        }
+    }
+
     /// A call was lost. After several in a row no more are sent until a pause is over and the
     /// lists were read again; calls in flight go on.
     fn strained(&mut self, loss: &Loss, now: &Now) {
@@ -1250,6 +1314,7 @@ impl Link {
     fn drain(&mut self, era: Era, loss: &Loss, now: &Now) {
         self.asks.retain(|_, ask| *ask == Ask::Listen);
         self.strain = 0;
+        self.lasted(now);
         self.down(loss.reason.clone(), now);
         if let Some(pause_ms) = loss.pause_ms {
             let until_us = now.mono_us + pause_ms * 1000;
@@ -1284,11 +1349,7 @@ impl Link {
             }
             Phase::Draining(_) => self.phase = Phase::Closed,
             Phase::Gathering { .. } | Phase::Ready { .. } | Phase::Surveying { .. } => {
-                if let Phase::Ready { since_us, .. } = self.phase
-                    && now.mono_us.saturating_sub(since_us) > limits::LINK_BACKOFF_MS.1 * 1000
-                {
-                    self.failures = 0;
-                }
+                self.lasted(now);
                 self.phase = Phase::Closed;
                 self.down(reason.to_owned(), now);
             }
@@ -1386,6 +1447,15 @@ impl Link {
         self.close();
     }
 
+    /// One that worked for longer than the longest pause failed for the first time.
+    fn lasted(&mut self, now: &Now) {
+        if let Phase::Ready { since_us, .. } = self.phase
+            && now.mono_us.saturating_sub(since_us) > limits::LINK_BACKOFF_MS.1 * 1000
+        {
+            self.failures = 0;
+        }
+    }
+
     fn down(&mut self, phrase: String, now: &Now) {
         self.out.push_back(LinkOutput::Note("down", phrase.clone()));
         self.back_off(LinkFailure::Down(phrase), now);
@@ -1402,6 +1472,7 @@ impl Link {
         };
         self.failures = self.failures.saturating_add(1);
         self.not_before_us = now.mono_us + pause_ms * 1000;
+        self.retry_at_s = Some(now.unix_s().saturating_add(pause_ms.div_ceil(1000)));
         self.last_failure = Some(failure.clone());
         self.out.push_back(LinkOutput::Failed(failure));
     }

@@ -14,14 +14,13 @@ use crate::clock::{Entropy, Now};
 use crate::ids::{LinkId, ServerKey};
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::pin::{self, Kept, assign_names};
+use crate::pin::{self, Kept, assign_names, quarantine};
 use crate::policy::{Access, Denial, DenialCode, SnapshotId};
 use crate::registry::doc::{PinMode, Pinned, ServerDoc, Surface, Transport};
 use crate::secret::Content;
 use crate::wire::era::{Can, Era};
-use crate::wire::http;
-use crate::wire::msg::{Body, IdKey, Kind, Message, Notification, Rejected};
-use crate::wire::raw::Object;
+use crate::wire::msg::{Body, Fault, IdKey, Kind, Message, Notification, Rejected};
+use crate::wire::raw::{Object, RawError};
 
 /// Snapshots made here, with live surfaces in them, are numbered from here on, so that no
 /// permit of a driver's snapshot is ever taken for one of them.
@@ -32,13 +31,26 @@ const MINTED: u64 = 1 << 63;
 pub(super) enum Waiting {
     /// A call between two legs.
     Driven { key: IdKey },
-    /// A request of the client's.
-    Request { key: IdKey, line: Vec<u8> },
+    /// A request of the client's, and until when it waits, in monotonic microseconds.
+    Request {
+        key: IdKey,
+        line: Vec<u8>,
+        until_us: u64,
+    },
     /// One resource of a `subscriptions/listen`.
     Resource { listen: IdKey, uri: String },
 }
 
 impl Waiting {
+    /// Until when it waits; subscriptions wait for as long as they are wanted.
+    fn until_us(&self) -> Option<u64> {
+        match self {
+            Self::Request { until_us, .. } => Some(*until_us),
+            // a call between two legs has its own time
+            Self::Driven { .. } | Self::Resource { .. } => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             // its request is counted elsewhere
@@ -311,6 +323,13 @@ impl Links {
         Some(Denial::new(DenialCode::Incapable, text))
     }
 
+    /// A server answered a call.
+    pub(super) fn served(&mut self, id: LinkId) {
+        if let Some(slot) = self.slot(id) {
+            slot.link.served();
+        }
+    }
+
     pub(super) fn era(&self, id: LinkId) -> Option<Era> {
         self.seen(id)?.era
     }
@@ -381,7 +400,16 @@ impl Links {
     pub(super) fn report(&self) -> Vec<ServerReport> {
         let one = |(key, id): (&ServerKey, &LinkId)| {
             let slot = self.seen(*id)?;
+            let (failures, retry_at) = slot.link.failures();
+            let live = self.live.get(key);
+            let aside = live.into_iter().flat_map(|surface| &surface.quarantined);
+            let shown = aside.take(limits::QUARANTINED_SHOWN);
             Some(ServerReport {
+                failures,
+                retry_at,
+                quarantined: shown
+                    .map(|(name, reason)| (pin::printable(name), reason.clone()))
+                    .collect(),
                 key: key.to_string(),
                 state: report::state(slot.link.state(), slot.trouble.as_deref()),
                 protocol: slot.era.map(|era| era.revision().as_str().to_owned()),
@@ -420,7 +448,16 @@ impl Links {
 
     pub(super) fn next_wakeup(&self) -> Option<u64> {
         let both = |slot: &Slot| [slot.link.next_wakeup(), slot.rewatch_at_us];
-        self.slots.iter().flat_map(both).flatten().min()
+        let links = self.slots.iter().flat_map(both).flatten();
+        links.chain(self.impatient_us()).min()
+    }
+}
+
+impl Links {
+    /// When the first request has waited for its link for as long as its call may take.
+    fn impatient_us(&self) -> Option<u64> {
+        let waiting = self.slots.iter().flat_map(|slot| &slot.waiting);
+        waiting.filter_map(Waiting::until_us).min()
     }
 }
 
@@ -432,6 +469,15 @@ impl Slot {
             self.link.stop();
         }
     }
+}
+
+/// Whether a line that cannot be read was to be an answer, and no text that a server prints.
+fn is_spoilt_answer(line: &[u8]) -> bool {
+    let has = |word: &[u8]| memchr::memmem::find(line, word).is_some();
+    line.starts_with(b"{")
+        && has(b"\"jsonrpc\"")
+        && (has(b"\"result\"") || has(b"\"error\""))
+        && !has(b"\"method\"")
 }
 
 /// Gives each entry of a live surface a name, as `pin` would.
@@ -905,12 +951,8 @@ impl Machine {
         };
         if server.pin == PinMode::Off {
             let key = server.key.clone();
-            if matches!(server.transport, Transport::Http { .. }) {
-                // MCP 2026-07-28, x-mcp-header: such a tool must not be offered over HTTP
-                surface
-                    .tools
-                    .retain(|tool| http::unfit(tool.definition.get()).is_none());
-            }
+            quarantine::sift(&server.transport, &mut surface);
+            self.note_quarantine(id, &surface, now);
             let (tools, prompts) = self.links.names.entry(key.clone()).or_default();
             expose(&key, &mut surface.tools, tools);
             expose(&key, &mut surface.prompts, prompts);
@@ -918,6 +960,33 @@ impl Machine {
             let snapshot = Arc::clone(&self.snapshot);
             self.take_snapshot(snapshot, now);
         }
+    }
+
+    /// Records what a live server has that is not offered, when that is something else than before.
+    fn note_quarantine(&mut self, id: LinkId, surface: &Surface, now: &Now) {
+        let Some(server) = self.server_of(id) else {
+            return;
+        };
+        let before = self.links.live.get(&server.key);
+        let same = before.is_some_and(|before| before.quarantined == surface.quarantined);
+        if same || (before.is_none() && surface.quarantined.is_empty()) {
+            return;
+        }
+        let count = surface.quarantined.len();
+        let detail = match surface.quarantined.first_key_value() {
+            Some((name, reason)) => {
+                let name = pin::printable(name);
+                format!("{count} entries are not offered; first of all {name}: {reason}")
+            }
+            None => "everything is offered again".to_owned(),
+        };
+        let server = self.server_context(&server, now);
+        let note = Record::Link {
+            server,
+            code: "quarantine",
+            detail,
+        };
+        self.outbox.append(note, now);
     }
 
     /// Starts servers that are not pinned and that the caller may use: what they offer is known
@@ -1128,7 +1197,41 @@ impl Machine {
         }
     }
 
+    /// Refuses what has waited for its link for as long as its call may take.
+    fn give_up_waiting(&mut self, now: &Now) {
+        if self.links.impatient_us().is_none_or(|at| at > now.mono_us) {
+            return;
+        }
+        for id in self.links.ids() {
+            let Some(slot) = self.links.slot(id) else {
+                continue;
+            };
+            let over = |one: &Waiting| one.until_us().is_some_and(|at| at <= now.mono_us);
+            let (late, on_time): (VecDeque<_>, _) = std::mem::take(&mut slot.waiting)
+                .into_iter()
+                .partition(over);
+            slot.waiting = on_time;
+            slot.waiting_bytes = slot.waiting.iter().map(Waiting::bytes).sum();
+            let server = slot.link.server();
+            let text = format!(
+                "server {} has not come up within {} s; ask {}",
+                server.key,
+                server.limits.call_ms / 1000,
+                server.oncall
+            );
+            let denial = Denial::new(DenialCode::Unavailable, text);
+            for one in late {
+                self.resume(one, Fate::Refused(id, &denial), now);
+            }
+            if let Some(slot) = self.links.slot(id) {
+                slot.busy(now);
+            }
+            self.pump(id, now);
+        }
+    }
+
     pub(super) fn links_wake(&mut self, now: &Now) {
+        self.give_up_waiting(now);
         for id in self.links.ids() {
             let due = self.links.seen(id).and_then(|slot| slot.link.next_wakeup());
             if due.is_some_and(|at| at <= now.mono_us) {
@@ -1258,6 +1361,38 @@ impl Machine {
             link: id,
             id: number,
         });
+        if let Some(number) = number
+            && self
+                .links
+                .slot(id)
+                .is_some_and(|slot| slot.link.owns(number))
+        {
+            // what the link asked for itself will not be answered either
+            let loss = Loss {
+                reach: Reach::Unknown,
+                reason: format!("gave an unusable answer: {}", rejected.fault),
+                pause_ms: None,
+                broken: true,
+            };
+            let lost = LinkInput::Lost {
+                id: number,
+                loss: &loss,
+            };
+            self.link_input(id, lost, now);
+        }
+        let mut call = call;
+        let unreadable = matches!(
+            rejected.fault,
+            Fault::Raw(RawError::Depth) | Fault::Utf8 { .. }
+        );
+        if unreadable && is_spoilt_answer(line) {
+            // nobody can read to what: while it is opened, or one call is in flight, it is known
+            let reason = format!("gave an unusable answer: {}", rejected.fault);
+            self.link_input(id, LinkInput::Spoilt(&reason), now);
+            if let [only] = self.asked_on(id)[..] {
+                call = Some(only);
+            }
+        }
         let sent = call.and_then(|call| self.calls.get(call));
         let sent = sent.is_some_and(|call| matches!(call.stage, Stage::Sent));
         if let (Kind::Response | Kind::Unknown, Some(call), true) = (rejected.kind, call, sent) {
@@ -1272,14 +1407,19 @@ impl Machine {
         self.link_input(id, LinkInput::Fault(None), now);
     }
 
-    /// Bytes of an upstream's that are no line. When one call waits for an answer, it was that.
-    pub(super) fn link_fault(&mut self, id: LinkId, fault: LineFault, now: &Now) {
-        self.outbox.count("upstream-line", now);
-        let asked = self.calls.select(|key, call| {
+    /// The calls that a link's server has not answered.
+    fn asked_on(&self, id: LinkId) -> Vec<Key> {
+        self.calls.select(|key, call| {
             key.link == id
                 && matches!(call.stage, Stage::Sent)
                 && !matches!(call.origin, Origin::Standing)
-        });
+        })
+    }
+
+    /// Bytes of an upstream's that are no line. When one call waits for an answer, it was that.
+    pub(super) fn link_fault(&mut self, id: LinkId, fault: LineFault, now: &Now) {
+        self.outbox.count("upstream-line", now);
+        let asked = self.asked_on(id);
         if let (LineFault::TooLong { bytes }, [call]) = (fault, &asked[..]) {
             let call = *call;
             let (key, _) = self.links.describe(id);

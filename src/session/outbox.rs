@@ -162,6 +162,9 @@ pub(super) struct Instead {
     pub(super) era: Era,
 }
 
+/// Outputs that an empty queue keeps room for.
+const KEEP_OUTPUTS: usize = 1024;
+
 /// The queue to the driver.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -178,7 +181,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn poll(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        let next = self.out.pop_front();
+        if next.is_none() && self.out.capacity() > KEEP_OUTPUTS {
+            self.out = VecDeque::new();
+        }
+        next
     }
 
     pub(super) fn push(&mut self, output: Output) {

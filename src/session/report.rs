@@ -1,6 +1,8 @@
 //! What a session tells about itself, for `status`, `doctor` and `restart`: names and states, never
 //! a payload.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
@@ -49,6 +51,15 @@ pub struct ServerReport {
     pub trouble: Option<String>,
     /// How often it was opened anew because somebody asked for it, or its credential changed.
     pub renewals: u64,
+    /// How often in a row it could not be used.
+    #[serde(default)]
+    pub failures: u32,
+    /// The Unix second from which it is tried again; calls are refused until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<u64>,
+    /// What a server that is not pinned has and does not offer, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<String, String>,
 }
 
 /// Where a link is in its life.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::Machine;
 use super::ask;
-use super::call::{Closed, Key, Leg, Method, Origin, Outcome, Stage, Start};
+use super::call::{Closed, Execution, Key, Leg, Method, Origin, Outcome, Stage, Start};
 use super::front::{Asker, SERVER_INFO};
 use super::link::{self, CLIENT_INFO, LinkInput};
 use super::links::{Readiness, Waiting};
@@ -514,7 +514,12 @@ impl Machine {
                 return self.refuse_route(ask, route, denial, now);
             }
             Fate::Fresh | Fate::Ready(..) | Fate::Refused(..) => {
-                match self.links.readiness(link, ask.request.line.len(), now) {
+                let bytes = ask.request.line.len();
+                let readiness = match self.crowded(link, bytes) {
+                    Some(why) => Readiness::Full(why),
+                    None => self.links.readiness(link, bytes, now),
+                };
+                match readiness {
                     Readiness::Ready(era) => era,
                     Readiness::Full(why) => {
                         let denial = Denial::new(DenialCode::Overloaded, why);
@@ -579,9 +584,20 @@ impl Machine {
             _ => Waiting::Request {
                 key,
                 line: ask.request.line.as_bytes().to_vec(),
+                until_us: now.mono_us + route.server.limits.call_ms * 1000,
             },
         };
         self.wait(link, waiting, now);
+    }
+
+    /// Why no more bytes may go to a link: what it was sent is not answered, and may not even be
+    /// read.
+    fn crowded(&self, link: LinkId, bytes: usize) -> Option<String> {
+        let sent = self.calls.bytes_of(link);
+        (sent > 0 && sent + bytes > limits::LINK_QUEUE_BYTES).then(|| {
+            let (server, _) = self.links.describe(link);
+            format!("{sent} bytes of calls to server {server} are in flight; wait for some")
+        })
     }
 
     /// What a call counts as, and how often it may be made; `None` where there is no limit.
@@ -1011,6 +1027,7 @@ impl Machine {
             return;
         };
         let (method, to, can) = (call.method, call.era, call.can);
+        self.links.served(link);
         let (end, span) = match &response.body {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
             Body::Result(result) => {
@@ -1318,7 +1335,13 @@ impl Machine {
             if sent == Some(true) {
                 let cancel = Upstream::Housekeeping(Housekeeping::Cancel(key.id));
                 self.outbox.send_link(key.link, cancel);
+                // one that asked a person something may have waited for them
+                let waited = self.calls.get(key).is_some_and(Execution::asked);
                 self.fail(key, Outcome::bare(End::Timeout), &text, now);
+                if !waited {
+                    let reason = format!("gave no answer within {limit_s} s");
+                    self.link_input(key.link, LinkInput::Overdue(&reason), now);
+                }
             } else {
                 self.fail(key, Outcome::bare(End::NotSent), &text, now);
             }

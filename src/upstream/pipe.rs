@@ -56,6 +56,16 @@ impl Pipe {
         }
     }
 
+    /// Bytes of a line that has no end yet, of those that were dropped.
+    #[must_use]
+    pub fn dropped_bytes(&self) -> usize {
+        match self {
+            Self::Child(_, buffer) => buffer.dropped_bytes(),
+            // its events and bodies are bounded where they are read
+            Self::Remote(_) => 0,
+        }
+    }
+
     /// Writes what is queued, as far as it goes.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) {
         match self {

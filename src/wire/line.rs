@@ -176,6 +176,12 @@ impl LineBuffer {
         }
     }
 
+    /// How many bytes of a line without an end were dropped so far.
+    #[must_use]
+    pub fn dropped_bytes(&self) -> usize {
+        self.skipped.unwrap_or(0)
+    }
+
     /// How many bytes it holds room for.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -592,6 +592,10 @@ struct Edit {
     text: Range<usize>,
 }
 
+/// Room that edits keep from one message to the next, in bytes of new text, and in edits.
+const KEEP_BYTES: usize = 64 << 10;
+const KEEP_EDITS: usize = 1024;
+
 /// Changes to one text, gathered, then applied in one copy. Keep one and [`Edits::clear`] it: a
 /// warm one allocates nothing.
 #[derive(Debug, Default)]
@@ -609,8 +613,18 @@ impl Edits {
 
     /// Forgets all changes.
     pub fn clear(&mut self) {
+        // the room of an unusual message is given back
+        if self.text.capacity() > KEEP_BYTES || self.list.capacity() > KEEP_EDITS {
+            *self = Self::default();
+        }
         self.list.clear();
         self.text.clear();
+    }
+
+    /// How many bytes of new text it holds room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.text.capacity()
     }
 
     /// Whether nothing would change.

@@ -624,3 +624,76 @@ fn a_state_directory_that_is_a_file_is_said_to_be_one() {
     shim.initialize();
     assert_eq!(shim.names("tools"), ["mcpshim_status"]);
 }
+
+// ---- from the state directory ----------------------------------------------------------------
+
+/// Files of a directory and below, by the end of their name.
+fn below(dir: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                false if path.to_string_lossy().ends_with(end) => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_lock_holds_up_nobody() {
+    let org = organisation([]);
+    refresh(&org).ok();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    still_works(&mut shim);
+    drop(shim.close());
+    // every lock that was left, and those that only some commands make
+    let mut locks = below(&org.state(), ".lock");
+    for name in [
+        "login/claims.lock",
+        "ship/ship.lock",
+        "spool/ship.lock",
+        "trust/poll.lock",
+        "trust/registry.state.lock",
+        "vault/vault.lock",
+    ] {
+        locks.push(org.state().join(name));
+    }
+    locks.sort();
+    locks.dedup();
+    for lock in &locks {
+        std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        if lock.exists() {
+            std::fs::remove_file(lock).unwrap();
+        }
+        run(Command::new("mkfifo").arg(lock)).ok();
+    }
+    assert!(locks.len() >= 6, "{locks:?}");
+    let start = std::time::Instant::now();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    still_works(&mut shim);
+    let (status, _, _) = shim.close();
+    assert!(status.success(), "{status}");
+    // each ends by itself, whatever it then says
+    for words in [
+        &["status"][..],
+        &["registry", "refresh"],
+        &["audit", "status"],
+        &["audit", "check"],
+        &["audit", "flush", "--wait", "1"],
+        &["credential", "list"],
+        &["doctor"],
+        &["logout"],
+    ] {
+        let ended = run(org.laptop_as("ci").args(words));
+        assert!(ended.status.code().is_some(), "{words:?}: {ended:?}");
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(60), "held up: {took:?}");
+}

@@ -14,7 +14,8 @@ use mcpshim::spool::Backlog;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Collector, Grant, Org, Server, Shim};
+use crate::hostile::skipped;
+use crate::support::{Collector, Grant, Org, Server, Shim, wait_for};
 
 /// Calls that are kept in flight.
 const IN_FLIGHT: usize = 4;
@@ -336,4 +337,120 @@ fn left(org: &Org) -> Vec<String> {
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .filter(|line| !line.is_empty() && !lives_on(line))
         .collect()
+}
+
+/// One descendant of a shim, by the mark in its environment, which all below a server inherit.
+fn descendants(mark: &str) -> Vec<(u32, String)> {
+    let needle = format!("MCPSHIM_KILL_MARK={mark}");
+    let marked = |pid: &u32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ
+            .split(|byte| *byte == 0)
+            .any(|one| one == needle.as_bytes())
+    };
+    let name = |pid: u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        (pid, String::from_utf8_lossy(&line).replace('\0', " "))
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .filter(marked)
+        .map(name)
+        .collect()
+}
+
+/// SIGKILL of the shim at any instant: one second later nothing is left of what its servers
+/// started, a package runner's grandchildren included.
+///
+/// `MCPSHIM_DESCENDANT_KILLS` sets how many kills (12 by default); 200 are run by hand before a
+/// release.
+#[test]
+fn nothing_below_a_killed_shim_is_left_after_a_second() {
+    let npm = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/npm");
+    let on_path = |name: &str| {
+        let path = std::env::var_os("PATH").unwrap();
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(name))
+            .find(|p| p.is_file())
+    };
+    let (Some(npx), true) = (on_path("npx"), npm.join("node_modules").exists()) else {
+        return skipped("no npx, or no peers (scripts/peers): descendants of npx are not counted");
+    };
+    let org = Org::new();
+    let mark = org.path().file_name().unwrap().to_str().unwrap().to_owned();
+    // npx starts a shell, which starts node
+    let words = [
+        "--no-install",
+        "--offline",
+        "mcp-server-everything",
+        "stdio",
+    ];
+    let npx = Server::new("npx", npx).args(words);
+    let npx = npx.cwd(npm.canonicalize().unwrap().to_str().unwrap());
+    org.server(&npx.env("MCPSHIM_KILL_MARK", &mark));
+    let forks = Server::counting("forks", ["--grandchild"]);
+    org.server(&forks.env("MCPSHIM_KILL_MARK", &mark));
+    org.agent("ci");
+    org.role(
+        "tester",
+        &["ci"],
+        &[("npx", Grant::ALL), ("forks", Grant::ALL)],
+    );
+    org.publish();
+    org.mcpshim("ci", ["registry", "refresh"]).ok();
+    wait_for("the authoring to end", || {
+        descendants(&mark).is_empty().then_some(())
+    });
+    let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us);
+    let mut dice = Dice(seed | 1);
+    let kills = number("MCPSHIM_DESCENDANT_KILLS").unwrap_or(12);
+    let (mut killed, mut most, mut slowest) = (0, 0, Duration::ZERO);
+    for round in 0..kills {
+        let mut shim = org.serve("ci");
+        shim.initialize();
+        for tool in ["npx_echo", "forks_count"] {
+            let arguments = json!({"message": "x", "id": format!("{round}")});
+            shim.post("tools/call", json!({"name": tool, "arguments": arguments}));
+        }
+        // a third while they start, a third when both are there, a third somewhat later
+        if round % 3 > 0 {
+            wait_for("all to be there", || {
+                let all = descendants(&mark);
+                let node = all
+                    .iter()
+                    .any(|(_, line)| line.contains("everything stdio"));
+                let sleeper = all.iter().any(|(_, line)| line.contains("sleep 1"));
+                (node && sleeper).then_some(())
+            });
+        }
+        if round % 3 != 1 {
+            std::thread::sleep(Duration::from_micros(dice.below(1_500_000)));
+        }
+        let seen = descendants(&mark).len();
+        (killed, most) = (killed + seen, most.max(seen));
+        shim.process.kill();
+        let start = Instant::now();
+        loop {
+            let all = descendants(&mark);
+            let waited = start.elapsed();
+            if all.is_empty() {
+                slowest = slowest.max(waited);
+                break;
+            }
+            assert!(
+                waited < Duration::from_secs(1),
+                "round {round} of seed {seed}: left after {waited:?}: {all:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert!(
+        most >= 4,
+        "at most {most} descendants were seen, so this shows nothing"
+    );
+    println!(
+        "{kills} kills, seed {seed}: {killed} descendants were there, {most} at most, all gone \
+         {slowest:?} later at the latest"
+    );
 }

@@ -37,3 +37,4 @@ mod session;
 mod spool;
 mod tidy;
 mod wine;
+mod zoo;

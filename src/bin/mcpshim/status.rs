@@ -155,7 +155,21 @@ fn describe(running: &Running, text: &mut String) {
         if let Some(trouble) = &server.trouble {
             line.push_str(&format!(": {trouble}"));
         }
+        if server.failures > 1 {
+            line.push_str(&format!("; failed {} times in a row", server.failures));
+        }
+        let now_s = crate::now().unix_s();
+        if let Some(left_s) = server.retry_at.and_then(|at| at.checked_sub(now_s)) {
+            line.push_str(&format!("; calls are refused for {left_s} s more"));
+        }
         push(text, &line);
+        for (name, reason) in &server.quarantined {
+            let line = format!(
+                "              {}/{name} is not offered: {reason}",
+                server.key
+            );
+            push(text, &line);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads a server's whole surface, page by page, within bounds.
 //!
-//! What is refused: a list that never ends, holds too much, or has entries without a name.
+//! What is refused: a list that never ends, or holds too much. An entry that cannot be used is left
+//! out alone.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -111,6 +112,8 @@ pub(super) struct Survey {
     open: usize,
     pages: usize,
     bytes: usize,
+    /// Entries that could not be read.
+    unusable: usize,
 }
 
 impl Survey {
@@ -121,6 +124,7 @@ impl Survey {
             open: lists,
             pages: 0,
             bytes: 0,
+            unusable: 0,
         }
     }
 
@@ -166,16 +170,27 @@ impl Survey {
             Kind::Tool => (body.tools, &mut self.surface.tools),
         };
         let entries = entries.ok_or_else(|| format!("answered {method} without a list"))?;
-        if into.len() + entries.len() > limits::TOOLS_PER_SERVER {
+        if into.len() + self.unusable + entries.len() > limits::TOOLS_PER_SERVER {
             return Err(format!(
                 "answered {method} with more than {} entries",
                 limits::TOOLS_PER_SERVER
             ));
         }
+        let mut unusable: Vec<String> = Vec::new();
         for entry in entries {
-            let pinned = pin::entry(kind, entry)
-                .map_err(|error| format!("answered {method} with an unusable entry: {error}"))?;
-            into.push(pinned);
+            match pin::entry(kind, entry) {
+                Ok(pinned) => into.push(pinned),
+                // it may quote a key of the server's
+                Err(error) => unusable.push(error.to_string().chars().take(200).collect()),
+            }
+        }
+        // what has no name that could be used is left out alone; it is numbered, so that the same
+        // list gives the same quarantine
+        for reason in unusable {
+            let number = self.unusable;
+            self.unusable += 1;
+            let place = pin::quarantine::place(kind, &format!("#{number}"));
+            self.surface.quarantined.insert(place, reason);
         }
         match body.next_cursor {
             Some(cursor) => Ok(Page::More(cursor)),

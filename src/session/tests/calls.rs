@@ -533,6 +533,50 @@ fn more_calls_than_the_server_entry_allows_are_refused_for_now() {
     "#);
 }
 
+#[test]
+fn more_bytes_than_a_link_may_hold_are_refused_for_now() {
+    let mut rig = Rig::handshake();
+    rig.play(r#"> {"jsonrpc":"2.0","id":0,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    let text = "x".repeat(8 << 20);
+    let call = |id: u32| {
+        format!(
+            r#"> {{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"alpha_echo","arguments":{{"id":{id},"text":"{text}"}}}}}}"#
+        )
+    };
+    for id in 1..=3 {
+        assert!(rig.play(&call(id)).contains("»alpha"));
+    }
+    let refused = rig.play(&call(4));
+    assert!(refused.contains("bytes of calls to server alpha are in flight; wait for some"));
+    assert!(!refused.contains("»alpha"));
+    // another server has room, and so has this one once it answered
+    let other = call(5).replace("alpha_echo", "beta_echo");
+    assert!(rig.play(&other).contains("»beta"));
+    rig.play(r#"«alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#);
+    assert!(rig.play(&call(6)).contains("»alpha"));
+}
+
+#[test]
+fn a_request_waits_for_its_link_no_longer_than_its_call_may_take() {
+    let mut hasty = registry();
+    let alpha = hasty.servers.get_mut(&fixture::key("alpha")).unwrap();
+    Arc::make_mut(alpha).limits.call_ms = 3000;
+    let mut rig = Rig::new(Some(snapshot_of(1, &hasty, Some(ann(&["eng"]))))).opened();
+    rig.opens = false;
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    assert!(!rig.play("+2999").contains('<'));
+    let told = rig.play("+1");
+    assert!(
+        told.contains("server alpha has not come up within 3 s; ask #team-x"),
+        "{told}"
+    );
+    assert!(told.contains("! denial"), "{told}");
+    // it goes on opening, and the next call finds it
+    let call = r#"> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}"#;
+    rig.play(call);
+    assert!(rig.play("opened alpha").contains("»alpha"));
+}
+
 /// A snapshot in which the same call to alpha may be made twice in ten seconds.
 fn twice_in_ten_seconds() -> Rig {
     let mut registry = registry();

@@ -308,6 +308,7 @@ fn what_is_watched_comes_back_however_often_its_server_ends() {
     ! open alpha
     opened alpha
     ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
+    ! link up
     »alpha {"jsonrpc":"2.0","id":12,"method":"resources/subscribe","params":{"uri":"alpha://readme"}}
     "#);
     // nobody watches any more: it stays down

@@ -260,3 +260,16 @@ fn strings_are_written_as_serde_json_reads_them() {
         Ok(())
     });
 }
+
+#[test]
+fn the_room_of_a_large_edit_is_given_back() {
+    let mut edits = Edits::new();
+    edits.replace(0..1, &"x".repeat(10 << 20));
+    assert!(edits.capacity() >= 10 << 20);
+    edits.clear();
+    assert_eq!(edits.capacity(), 0);
+    // an ordinary one stays
+    edits.replace(0..1, "12");
+    edits.clear();
+    assert!(edits.capacity() > 0);
+}

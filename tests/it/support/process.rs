@@ -425,6 +425,12 @@ impl Shim {
         }
     }
 
+    /// The response to an id, if it was read already.
+    pub(crate) fn arrived(&mut self, id: &Value) -> Option<Answer> {
+        let at = self.responses.iter().position(|r| r["id"] == *id)?;
+        Some(Answer(self.responses.remove(at)))
+    }
+
     /// The next message of any kind; `None` when the server closed its end or stays silent.
     #[track_caller]
     pub(crate) fn next(&mut self, patience: Duration) -> Option<Value> {

@@ -60,6 +60,10 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
     }
     for session in run_file::running(&context.config.state_dir) {
         for seen in session.session.servers {
+            for (name, reason) in &seen.quarantined {
+                let sentence = format!("{}/{name} is not offered: {reason}", seen.key);
+                findings.push(found("quarantined", sentence).about(seen.key.as_str()));
+            }
             let Some(trouble) = seen.trouble else {
                 continue;
             };

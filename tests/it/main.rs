@@ -12,6 +12,7 @@ mod support;
 
 mod admin;
 mod asks;
+mod bridge;
 mod cli;
 mod client;
 mod clients;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{Grant, Org, Running, Server, program, run, wait_for};
 
 /// Where `scripts/peers` installed them.
-fn installed(path: &str) -> PathBuf {
+pub(crate) fn installed(path: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
         PathBuf::from,
@@ -331,7 +331,7 @@ impl Listening {
     }
 }
 
-fn installed_text(path: &str) -> String {
+pub(crate) fn installed_text(path: &str) -> String {
     installed(path).to_str().unwrap().to_owned()
 }
 

@@ -482,6 +482,14 @@ impl Shim {
         self.request("server/discover", json!({})).result().clone()
     }
 
+    /// Says other things of itself from here on, in the stateless era: members of `_meta`.
+    pub(crate) fn declare(&mut self, members: &Value) {
+        let own = self.meta.as_mut().expect("the stateless era");
+        for (key, value) in members.as_object().unwrap() {
+            own[key] = value.clone();
+        }
+    }
+
     /// Calls a tool.
     #[track_caller]
     pub(crate) fn call(&mut self, tool: &str, arguments: Value) -> Answer {

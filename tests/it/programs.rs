@@ -246,10 +246,10 @@ fn tool_result(body: &Value) -> Value {
     let blocks = messages
         .iter()
         .filter_map(|message| message["content"].as_array());
-    let results = blocks
+    let mut results = blocks
         .flatten()
         .filter(|block| block["type"] == "tool_result");
-    let block = results.last().cloned().unwrap_or_default();
+    let block = results.next_back().cloned().unwrap_or_default();
     json!({"content": block["content"], "is_error": block["is_error"]})
 }
 
@@ -559,7 +559,7 @@ fn a_row(client: &str, upstream: &str) {
             ];
             match stateless_or_not {
                 "claude-code-stateless" => {
-                    row(client, upstream, &reasons, |way| claude_code(way, "auto"))
+                    row(client, upstream, &reasons, |way| claude_code(way, "auto"));
                 }
                 _ => row(client, upstream, &reasons, |way| claude_code(way, "legacy")),
             }

@@ -159,6 +159,8 @@ pub const QUESTION_NEWS: u32 = 1024;
 pub const NEWS_BYTES: usize = 64 << 10;
 /// Things that an upstream of the stateless era may ask for in one result.
 pub const INPUT_REQUESTS: usize = 16;
+/// Longest name that a server gives to one thing it asks for, in bytes.
+pub const INPUT_NAME_BYTES: usize = 1024;
 /// Longest `requestState` that is carried, in bytes.
 pub const REQUEST_STATE_BYTES: usize = 1 << 20;
 /// Times that one call may be sent again with what was answered: as often as SDK clients do.

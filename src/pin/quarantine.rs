@@ -293,7 +293,8 @@ pub fn hidden_in(text: &str) -> Option<String> {
         '\t' | '\n' | '\r' => false,
         '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        '\u{e0000}'..='\u{e007f}' => true,
+        '\u{2060}'..='\u{2064}' => true,
+        '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}' => true,
         _ => false,
     })?;
     let code = u32::from(odd);

@@ -190,6 +190,10 @@ impl Machine {
         if call.is_none() && !self.asks_once_more(link) {
             return self.refuse_ask(link, request, Refusal::TooMany, now);
         }
+        // nobody is asked in a call that somebody else made
+        if call.is_some_and(|call| !self.calls.is_own(call)) {
+            return self.refuse_ask(link, request, Refusal::Caller, now);
+        }
         match (asked, era.or(self.front.era()), call) {
             (Asked::Roots, Some(Era::Stateless), Some(call)) if self.says_roots(call) => {
                 self.upstream_parks(link, &server, call, asked, request, now);

@@ -12,7 +12,7 @@ use super::outbox::{Instead, Level};
 use super::repeat::Same;
 use crate::audit::entry::{Body, CallFacts, ContextId, Correlation, End};
 use crate::clock::Now;
-use crate::ids::{CallId, LinkId};
+use crate::ids::{CallId, Digest, LinkId};
 use crate::limits;
 use crate::policy::{Access, Parked, Started};
 use crate::registry::doc::{AuditRule, FailMode};
@@ -100,6 +100,7 @@ pub(super) struct Suspended {
     pub(super) again: Box<Again>,
     /// What is left of its time.
     pub(super) left_us: u64,
+    who: u32,
 }
 
 impl Suspended {
@@ -215,6 +216,10 @@ pub(super) struct Execution {
     bound: Option<Box<Parked>>,
     /// What its client can be asked, by the request itself in the stateless era.
     pub(super) can: Can,
+    /// The transport it is made for: it is sent on no other.
+    pub(super) transport: u32,
+    /// The number of the caller, see [`Calls::called_by`].
+    who: u32,
     deadline_us: u64,
     pause: Pause,
 }
@@ -264,6 +269,8 @@ pub(super) struct Start {
     pub(super) again: Option<Box<Again>>,
     pub(super) bound: Option<Box<Parked>>,
     pub(super) can: Can,
+    /// The transport it is made for.
+    pub(super) transport: u32,
 }
 
 /// How a call ended, for the record.
@@ -325,6 +332,9 @@ pub(super) struct Calls {
     kept_bytes: usize,
     /// Bytes of calls in flight, by link.
     line_bytes: HashMap<LinkId, usize>,
+    /// Who called last, and how often it became somebody else.
+    caller: Option<Digest>,
+    who: u32,
 }
 
 impl Calls {
@@ -376,6 +386,7 @@ impl Calls {
             again,
             bound,
             can,
+            transport,
         } = start;
         let bytes = line.len();
         *self.line_bytes.entry(key.link).or_default() += bytes;
@@ -405,12 +416,46 @@ impl Calls {
             again,
             bound,
             can,
+            transport,
+            who: self.who,
             deadline_us,
             pause: Pause::default(),
         };
         let old = self.open.insert(key, execution);
         debug_assert!(old.is_none(), "request ids of a link are never given twice");
         Body::Intent(facts)
+    }
+
+    /// Who calls from here on; nobody, while nobody is signed in, is not somebody else.
+    pub(super) fn called_by(&mut self, caller: Option<Digest>) {
+        if caller.is_some() && self.caller != caller {
+            self.caller = caller;
+            self.who = self.who.wrapping_add(1);
+        }
+    }
+
+    /// Whether a call was begun by who calls now.
+    pub(super) fn is_own(&self, key: Key) -> bool {
+        self.open.get(&key).is_some_and(|call| call.who == self.who)
+    }
+
+    /// The same of one that is between two legs.
+    pub(super) fn is_own_suspended(&self, call: &Suspended) -> bool {
+        call.who == self.who
+    }
+
+    /// A call that is not sent goes to its server's next transport.
+    pub(super) fn moves_to(&mut self, key: Key, transport: u32) {
+        if let Some(call) = self.open.get_mut(&key) {
+            call.transport = transport;
+        }
+    }
+
+    /// Whether a request was sent for this call before the one that is held.
+    pub(super) fn went_before(&self, key: Key) -> bool {
+        self.open
+            .get(&key)
+            .is_some_and(|call| call.record.leg.leg > 0)
     }
 
     fn take(&mut self, key: Key) -> Option<Execution> {
@@ -451,6 +496,7 @@ impl Calls {
             audit: execution.record.audit,
             again: execution.again.take()?,
             left_us: execution.deadline_us.saturating_sub(now.mono_us),
+            who: execution.who,
         };
         Some((execution.record.close(outcome, now), suspended))
     }

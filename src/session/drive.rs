@@ -101,12 +101,13 @@ impl Drives {
 
     /// What is kept of requests and answers, in bytes.
     fn bytes(&self) -> usize {
-        let answers = |drive: &Drive| {
+        let told = |drive: &Drive| {
             let answers = drive.parts.iter().filter_map(|(_, answer)| answer.as_ref());
-            answers.map(String::len).sum::<usize>()
+            let state = drive.state.as_ref().map_or(0, |state| state.len());
+            answers.map(String::len).sum::<usize>() + state
         };
         let all = self.open.values();
-        all.map(|drive| drive.call.again.line.len() + answers(drive))
+        all.map(|drive| drive.call.again.line.len() + told(drive))
             .sum()
     }
 
@@ -136,6 +137,9 @@ pub(super) fn input<'a>(result: &Object<'a>) -> Result<Input<'a>, Unfit> {
     for (name, request) in requests.iter().flat_map(Object::members) {
         if parts.len() >= limits::INPUT_REQUESTS {
             return Err(Unfit::Bad("it asks for too much at once"));
+        }
+        if name.len() > limits::INPUT_NAME_BYTES {
+            return Err(Unfit::Bad("a name of what it asks for is too long"));
         }
         let Ok(request) = Object::parse(request) else {
             return Err(UNREADABLE);
@@ -184,6 +188,12 @@ impl Machine {
             end: End::Input,
             content,
         };
+        if !self.calls.is_own(key) {
+            let why = "somebody else signed in while it was made, so it does not go on; whether \
+                       it took effect is not known";
+            let text = format!("server {} asks for input, but {why}", server.key);
+            return self.fail(key, end(content), &text, now);
+        }
         let wanted = input(result).and_then(|input| {
             self.may_drive(key, &server, &input, response)?;
             Ok(input)
@@ -441,6 +451,13 @@ impl Machine {
                 return self.end_drive(of, &Ending::Failed(text), now);
             }
         }
+        if !self.calls.is_own_suspended(&drive.call) {
+            let text = format!(
+                "somebody else signed in while server {server} was answered; whether the call \
+                 took effect is not known"
+            );
+            return self.end_drive(of, &Ending::Failed(text), now);
+        }
         let snapshot = std::sync::Arc::clone(&self.snapshot);
         let access = &drive.call.access;
         let permit = match decide(&snapshot, access, now) {
@@ -501,6 +518,7 @@ impl Machine {
             again: Some(again),
             bound: None,
             can: self.front.can,
+            transport: self.links.transport(link),
         };
         let key = super::call::Key { link, id };
         let intent = self.calls.open(key, &started, facts, start, now);

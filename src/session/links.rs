@@ -103,6 +103,8 @@ struct Slot {
     credential: Option<ContextId>,
     /// Why its transport is being ended, for the calls that end with it.
     ending: Option<&'static str>,
+    /// Its transport ended, which its link does not know yet.
+    lost: bool,
     /// It is down, and resources of it are watched: when it is started again.
     rewatch_at_us: Option<u64>,
     /// Its server forgot the session, and the next one is not open yet: what held calls were
@@ -245,14 +247,16 @@ impl Links {
                 server.key
             ));
         }
-        if let LinkState::Ready(era) = slot.link.state() {
-            return Readiness::Ready(era);
-        }
-        if slot.waiting_bytes + bytes > limits::LINK_QUEUE_BYTES {
+        // some wait for a link that is ready: calls that go one at a time
+        let waits = !slot.waiting.is_empty() || !matches!(slot.link.state(), LinkState::Ready(_));
+        if waits && slot.waiting_bytes + bytes > limits::LINK_QUEUE_BYTES {
             return Readiness::Full(format!(
-                "{} bytes wait for server {} to start; wait for it",
+                "{} bytes wait for server {}; wait for it",
                 slot.waiting_bytes, server.key
             ));
+        }
+        if let LinkState::Ready(era) = slot.link.state() {
+            return Readiness::Ready(era);
         }
         Readiness::Waits
     }
@@ -518,6 +522,7 @@ impl Machine {
             given: 0,
             credential: None,
             ending: None,
+            lost: false,
             rewatch_at_us: None,
             forgotten: None,
             resting: Vec::new(),
@@ -862,7 +867,9 @@ impl Machine {
             let text = format!("server {key} changed before the call was sent; call again");
             self.fail_held(id, &text, now);
         }
+        let transport = self.links.transport(id);
         for call in resting {
+            self.calls.moves_to(call, transport);
             self.let_go(call, now);
         }
         for one in waiting {
@@ -885,6 +892,9 @@ impl Machine {
         let LinkState::Ready(era) = slot.link.state() else {
             return;
         };
+        if slot.lost {
+            return;
+        }
         slot.waiting_bytes = 0;
         for one in std::mem::take(&mut slot.waiting) {
             self.resume(one, Fate::Ready(id, era), now);
@@ -1085,7 +1095,13 @@ impl Machine {
                 );
                 (End::Unknown, text)
             } else {
-                let text = format!("server {key} {reason} before the call was sent");
+                let text = match self.calls.went_before(call) {
+                    true => format!(
+                        "server {key} {reason} while the call went on; whether it took effect is \
+                         not known"
+                    ),
+                    false => format!("server {key} {reason} before the call was sent"),
+                };
                 (End::NotSent, text)
             };
             self.fail(call, Outcome::bare(end), &text, now);
@@ -1159,14 +1175,27 @@ impl Machine {
             .calls
             .select(|key, call| key.link == id && matches!(call.stage, Stage::Held(_)));
         for call in held {
+            let went =
+                format!("{text}; it went on from an earlier request, which may have had an effect");
+            let text = match self.calls.went_before(call) {
+                true => &went,
+                false => text,
+            };
             self.fail(call, Outcome::bare(End::NotSent), text, now);
         }
     }
 
     pub(super) fn link_closed(&mut self, id: LinkId, reason: &str, now: &Now) {
         self.moved = true;
+        let lost = |links: &mut Links, lost| {
+            if let Some(slot) = links.slot(id) {
+                slot.lost = lost;
+            }
+        };
+        lost(&mut self.links, true);
         self.link_lost(id, reason, now);
         self.link_input(id, LinkInput::Closed(reason), now);
+        lost(&mut self.links, false);
         // somebody watches its resources: it is started again, at once unless it just was
         self.watch_later(id, now.mono_us);
         self.watch_due(id, now);

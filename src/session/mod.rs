@@ -43,6 +43,7 @@ use self::roots::Roots;
 use self::tasks::Tasks;
 use crate::audit::entry::Entry;
 use crate::clock::{Entropy, Now};
+use crate::identity::Caller;
 use crate::ids::{CredentialId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
@@ -278,12 +279,15 @@ impl Machine {
             let (id, now) = (SnapshotId(0), Now::default());
             Snapshot::new(id, None, Freshness::Lapsed, None, Some(trouble), &now)
         };
+        let snapshot = snapshot.unwrap_or_else(|| Arc::new(none()));
+        let mut calls = Calls::default();
+        calls.called_by(snapshot.caller().map(Caller::identity));
         Self {
-            snapshot: snapshot.unwrap_or_else(|| Arc::new(none())),
+            snapshot,
             front,
             routes: Routes::default(),
             links: Links::default(),
-            calls: Calls::default(),
+            calls,
             repeats: Repeats::default(),
             listens: Listens::default(),
             parks: Parks::default(),
@@ -375,6 +379,8 @@ impl Machine {
     fn take_snapshot(&mut self, snapshot: Arc<Snapshot>, now: &Now) {
         let new = self.with_live(snapshot, now);
         let old = std::mem::replace(&mut self.snapshot, new);
+        let caller = self.snapshot.caller().map(Caller::identity);
+        self.calls.called_by(caller);
         self.moved = true;
         self.routes.clear();
         self.links_follow(now);

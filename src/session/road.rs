@@ -711,6 +711,7 @@ impl Machine {
             again,
             bound,
             can: self.front.can,
+            transport: self.links.transport(link),
         };
         self.wants_level(link, start.level);
         if ask.method == Method::Tool && ask.asker.follows_tasks() {
@@ -1056,9 +1057,10 @@ impl Machine {
                 end = End::Input;
                 passed = self.passes(link, can, method, response.line, result, now);
             }
-            // SEP-2663: a task that waits for input says so in its own members
-            (Body::Result(result), Era::Stateless, _)
-                if method == Method::Task && result.get("inputRequests").is_some() =>
+            // SEP-2663: a task that waits for input says so in its own members, its first answer too
+            (Body::Result(result), Era::Stateless, Era::Stateless)
+                if (method == Method::Task || era::is_task(result))
+                    && result.get("inputRequests").is_some() =>
             {
                 passed = self.passes(link, can, method, response.line, result, now);
             }
@@ -1461,8 +1463,17 @@ impl Machine {
             };
             return self.take_back_for(key, &denial, now);
         }
-        if self.calls.get(key).is_none() || self.rests(key, now) {
+        let Some(made_for) = self.calls.get(key).map(|call| call.transport) else {
             return;
+        };
+        if self.rests(key, now) {
+            return;
+        }
+        // what runs there now was not compared with its pin, or for other calls
+        if made_for != self.links.transport(key.link) {
+            let (server, _) = self.links.describe(key.link);
+            let text = format!("server {server} ended before the call was sent; call it again");
+            return self.take_back_for(key, &Denial::new(DenialCode::Unavailable, text), now);
         }
         if let Some(line) = self.calls.send(key) {
             self.outbox.send_link(key.link, Upstream::Call(line));

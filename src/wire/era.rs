@@ -721,6 +721,12 @@ pub fn asks_input(result: &Object<'_>, from: Era) -> bool {
     from == Era::Stateless && result.text("resultType").as_deref() == Some("input_required")
 }
 
+/// Whether a result of the stateless era begins a task (SEP-2663).
+#[must_use]
+pub fn is_task(result: &Object<'_>) -> bool {
+    result.text("resultType").as_deref() == Some("task")
+}
+
 /// The addresses in the data of a `UrlElicitationRequired` error.
 fn urls(data: Option<&str>) -> Vec<Cow<'_, str>> {
     let Some(list) = data.and_then(|data| Object::parse(data).ok()?.get("elicitations")) else {

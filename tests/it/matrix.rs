@@ -766,7 +766,7 @@ pub(crate) fn seen(client: &str, upstream: &str, cells: BTreeMap<String, String>
 
 /// The page, made from the rows.
 fn rendered(rows: &[Row]) -> String {
-    let mut page = String::from(include_str!("../data/compatibility.md"));
+    let mut page = String::from(include_str!("../data/compatibility-head.txt"));
     let used: BTreeSet<&str> = rows
         .iter()
         .flat_map(|row| row.cells.values().map(String::as_str))

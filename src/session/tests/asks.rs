@@ -9,7 +9,7 @@ const CALL: &str =
 const FORM: &str = r#"«alpha {"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
 
 /// Two servers whose entries allow every question.
-fn asking() -> Registry {
+pub(super) fn asking() -> Registry {
     let mut registry = registry();
     for key in ["alpha", "beta"] {
         let mut server = (*registry.servers[&fixture::key(key)]).clone();

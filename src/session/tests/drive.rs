@@ -1,6 +1,6 @@
 //! Handshake clients at servers of the stateless era that ask for input before they go on.
 
-use super::asks::rig;
+use super::asks::{asking, rig};
 use super::*;
 use crate::limits;
 
@@ -368,4 +368,42 @@ fn a_capability_that_is_missing_is_named() {
         transcript.contains("needs sampling of the client"),
         "{transcript}"
     );
+}
+
+#[test]
+fn a_call_does_not_go_on_for_somebody_else() {
+    let bea = || {
+        let mut bea = ann(&["eng"]);
+        if let Caller::Person { subject, .. } = &mut bea {
+            *subject = "bea".to_owned();
+        }
+        bea
+    };
+    // with and without nobody in between
+    for between in [false, true] {
+        let mut rig = called();
+        if between {
+            rig.handle(Input::Snapshot(snapshot_of(2, &asking(), None)));
+        }
+        rig.handle(Input::Snapshot(snapshot_of(3, &asking(), Some(bea()))));
+        let end = rig.play(
+            r#"«beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","requestState":"s"}}
+            +250"#,
+        );
+        assert!(!end.contains("»beta"), "{end}");
+        assert!(end.contains("somebody else signed in"), "{end}");
+        assert_eq!(rig.machine.books().2, 0);
+    }
+    // a renewed sign-in is the same person's
+    let mut rig = called();
+    rig.handle(Input::Snapshot(snapshot_of(
+        2,
+        &asking(),
+        Some(ann(&["eng"])),
+    )));
+    let goes = rig.play(
+        r#"«beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","requestState":"s"}}
+        +250"#,
+    );
+    assert!(goes.contains("»beta"), "{goes}");
 }

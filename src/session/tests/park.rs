@@ -780,3 +780,26 @@ fn a_server_that_asks_and_refuses_at_once_leaves_nothing_open() {
     rig.play(r#"«alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#);
     assert_eq!(rig.machine.books().2, 0);
 }
+
+#[test]
+fn a_call_that_waits_its_turn_never_reaches_the_process_that_comes_after() {
+    let mut rig = rig();
+    rig.play(&call(1, ""));
+    // the server asks, so calls go one at a time from here on; the client answers at once
+    let asked = rig.play(&format!("{FORM}\n+20"));
+    let handle = handle(&asked);
+    rig.play(&call(
+        2,
+        &format!(r#""inputResponses":{{"1":{ACCEPT}}},"requestState":"{handle}","#),
+    ));
+    let waits = rig.play(&call(3, r#""arguments":{"c":3},"#));
+    assert!(!waits.contains("»alpha"), "{waits}");
+    let ended = rig.play("closed alpha ended: exit status: 1");
+    assert!(
+        !ended.contains(r#"{"c":3}"#) || !ended.contains("intent"),
+        "{ended}"
+    );
+    assert!(!ended.contains("»alpha"), "{ended}");
+    assert!(ended.contains(r#"< {"jsonrpc":"2.0","id":3,"#), "{ended}");
+    assert_eq!(rig.machine.books().2, 0);
+}

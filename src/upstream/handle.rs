@@ -217,7 +217,7 @@ impl Sink {
     /// # Errors
     /// Those of `WriteFile`; the queue is then of no more use.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(first) = self.queue.lines().next() {
+        while let Some(first) = self.queue.first() {
             let len = ready!(match &mut self.kind {
                 SinkKind::Pipe(pipe) => pipe.as_mut().poll_write(cx, first),
                 SinkKind::Thread(writer) => writer.poll_write(cx, &self.queue),

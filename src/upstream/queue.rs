@@ -28,8 +28,15 @@ impl Queue {
         self.bytes
     }
 
+    #[cfg(any(unix, test))]
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// What is to be written next.
+    #[cfg(windows)]
+    pub(super) fn first(&self) -> Option<&Bytes> {
+        self.lines.front()
     }
 
     /// What is to be written, from the first on.

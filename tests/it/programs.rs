@@ -486,13 +486,17 @@ fn codex(way: &Way<'_>) -> Seen {
         .arg(script)
         .args(["exec", "--skip-git-repo-check"])
         .args(["--dangerously-bypass-approvals-and-sandbox", "go"]);
-    // names are spelled anew for models
-    let mut turns = turns(way, |name| way.name(name).replace('-', "_"));
     let of = json!({"server": "mcpshim"});
     let read = json!({"server": "mcpshim", "uri": resource(way)});
-    turns.push(("resources", "list_mcp_resources".to_owned(), of.clone()));
-    turns.push(("resources", "read_mcp_resource".to_owned(), read));
-    turns.push(("templates", "list_mcp_resource_templates".to_owned(), of));
+    // first what waits for the server: a turn does not, and then has none of its tools
+    let mut all = vec![
+        ("resources", "list_mcp_resources".to_owned(), of.clone()),
+        ("resources", "read_mcp_resource".to_owned(), read),
+        ("templates", "list_mcp_resource_templates".to_owned(), of),
+    ];
+    // names are spelled anew for models
+    all.extend(turns(way, |name| way.name(name).replace('-', "_")));
+    let turns = all;
     let said: Vec<(String, Value)> = turns
         .iter()
         .map(|(_, tool, input)| (tool.clone(), input.clone()))

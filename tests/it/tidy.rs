@@ -453,7 +453,8 @@ fn references(text: &str) -> Vec<String> {
 fn links_between_documents_lead_somewhere() {
     let mut findings = Vec::new();
     for (name, text) in tree() {
-        if !name.ends_with(".md") {
+        // the head of a page is read where the page is
+        if !name.ends_with(".md") || name == "tests/data/compatibility.md" {
             continue;
         }
         let dir = root().join(&name).parent().unwrap().to_owned();

@@ -12,7 +12,7 @@
     clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::exit,
-    clippy::zombie_processes,
+    clippy::indexing_slicing,
     reason = "a test peer: a broken pipe or fixture ends it, and what it leaves is left on purpose"
 )]
 

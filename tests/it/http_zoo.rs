@@ -1177,8 +1177,8 @@ fn each_question_over_http_comes_with_its_own_call() {
         let params = json!({"name": format!("web_{name}"), "arguments": {}});
         (name, shim.post("tools/call", params))
     });
-    for _ in 0..2 {
-        let (id, name) = question(&mut shim);
+    // both first: what comes before a question is not looked at
+    for (id, name) in [question(&mut shim), question(&mut shim)] {
         let result = json!({"action": "accept", "content": {"name": format!("I am {name}")}});
         shim.send(&json!({"jsonrpc": "2.0", "id": id, "result": result}));
     }

@@ -3,8 +3,8 @@
 
 use mcpshim::wire::raw::{Change, Edits, Object};
 
-/// The first bytes say what happens to each member, the rest is the object. The oracle is a list of
-/// members with their texts.
+// The first bytes say what happens to each member, the rest is the object. The oracle is a list of
+// members with their texts.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((plan, text)) = bytes.split_at_checked(9) else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };

@@ -286,7 +286,7 @@ fn hidden(json: &Json) -> Option<String> {
     found
 }
 
-/// [`hidden`], of one text.
+/// Whether a text hides something from its readers: what.
 #[must_use]
 pub fn hidden_in(text: &str) -> Option<String> {
     let odd = text.chars().find(|c| match c {

@@ -349,7 +349,7 @@ pub(crate) const KNOWN: &[Known] = &[
         "nothing has to be done",
         &[]),
     known("quarantined", Servers, Note,
-        "Tools of a server are not offered: clients would choke on them, or they hide text.",
+        "Tools, prompts or resources of a server are not offered: clients would choke on them, or they hide text. Of servers that are not pinned, running sessions tell.",
         "ask the server's owner",
         &[]),
 ];

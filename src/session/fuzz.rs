@@ -713,6 +713,14 @@ impl World<'_> {
                     let recorded = recorded.is_some_and(|at| self.recorded.contains(&at.0));
                     assert!(recorded, "a result before its record: {text}");
                 }
+                // found: a server of the handshake era said it, and nobody looked at what it asked
+                let acts = self.machine.front.era() == Some(Era::Stateless);
+                let asks = text.contains("\"input_required\"");
+                if acts && asks && text.contains("elicitation/create") {
+                    let labelled = ["[alpha] m", "[beta] m", "[off] m"];
+                    let labelled = labelled.iter().any(|label| text.contains(label));
+                    assert!(labelled, "a question that nobody looked at: {text}");
+                }
             }
             Ok(Message::Notification(_)) => {}
             Ok(Message::Request(request)) => {

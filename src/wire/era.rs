@@ -575,16 +575,21 @@ pub fn result(
     cacheable: bool,
     server_info: Option<&str>,
 ) -> Result<(), Untranslatable> {
-    if from == Era::Stateless {
-        let kind = result
-            .get("resultType")
-            .map(|kind| raw::string(kind).unwrap_or_default());
-        match (kind.as_deref().unwrap_or("complete"), to) {
-            ("complete", _) | ("input_required", Era::Stateless) => {}
-            ("input_required", Era::Handshake(_)) => return Err(Untranslatable::InputRequired),
-            (other, _) => {
-                return Err(Untranslatable::Type(other.chars().take(40).collect()));
-            }
+    let kind = result
+        .get("resultType")
+        .map(|kind| raw::string(kind).unwrap_or_default());
+    match (kind.as_deref().unwrap_or("complete"), from, to) {
+        // the handshake era does not know the member, and its clients do not read it
+        (_, Era::Handshake(_), Era::Handshake(_))
+        | ("complete", _, _)
+        | ("input_required", Era::Stateless, Era::Stateless) => {}
+        ("input_required", Era::Stateless, Era::Handshake(_)) => {
+            return Err(Untranslatable::InputRequired);
+        }
+        // a server of the handshake era that says it to a client of the other one would ask it for
+        // what nobody looked at
+        (other, _, _) => {
+            return Err(Untranslatable::Type(other.chars().take(40).collect()));
         }
     }
     match (from, to) {

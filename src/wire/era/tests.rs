@@ -111,6 +111,14 @@ fn results_lose_and_gain_exactly_the_members_of_their_era() {
     );
     let task = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"task","taskId":"x"}}"#;
     assert!(down(task, Era::Stateless, Era::Stateless, false).is_err());
+    // what a server of the handshake era cannot mean does not reach a client that would act on it
+    for odd in [asks, task] {
+        assert!(matches!(
+            down(odd, LEGACY, Era::Stateless, false),
+            Err(Untranslatable::Type(_))
+        ));
+        assert_eq!(down(odd, LEGACY, LEGACY, false).unwrap(), odd);
+    }
 }
 
 #[test]

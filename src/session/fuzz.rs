@@ -599,6 +599,17 @@ impl World<'_> {
     }
 
     fn handle(&mut self, input: Input<'_>) {
+        self.give(input);
+        // a wake that is due and stays due would spin the driver
+        let mut wakes = 0;
+        while let Some(at) = self.machine.next_wakeup().filter(|at| *at <= self.now.mono_us) {
+            assert!(wakes < 4, "still due after {wakes} wakes: {at}");
+            self.give(Input::Wake);
+            wakes += 1;
+        }
+    }
+
+    fn give(&mut self, input: Input<'_>) {
         self.machine.handle(input, &self.now, &mut self.entropy);
         let mut more = self.drain();
         while let Some((link, line)) = more.pop() {
@@ -625,10 +636,6 @@ impl World<'_> {
             "an intent without its execution"
         );
         assert!(self.open.len() <= limits::CALLS_IN_FLIGHT);
-        // a wake in the past would spin the driver
-        if let Some(at) = self.machine.next_wakeup() {
-            assert!(at > 0);
-        }
     }
 
     fn drain(&mut self) -> Vec<(LinkId, Option<Vec<u8>>)> {

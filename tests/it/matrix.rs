@@ -299,6 +299,10 @@ fn script(upstream: &str, through: bool) -> Vec<Value> {
             "roots": [{"uri": "file:///srv/peer", "name": "peer"}], "timeout": 20_000}),
         json!({"do": "server"}),
     ];
+    if upstream == "everything" {
+        // it asks for the roots a moment after its start, of whatever call then waits: of this one
+        script.push(json!({"do": "call", "name": "trigger-long-running-operation", "arguments": {"duration": 1, "steps": 1}}));
+    }
     for feature in FEATURES {
         for mut step in steps(feature, upstream, through) {
             step["feature"] = json!(feature);

@@ -33,7 +33,7 @@ use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
 use crate::report::Failure;
 use crate::secret::{Content, Scrubber, Secret};
-use crate::session::{CredentialUse, Input, Machine, Output};
+use crate::session::{CredentialUse, Input, Machine, Output, Place};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::streams::{Sink, Source};
 use crate::upstream::{
@@ -473,7 +473,11 @@ impl Driver {
                 if let Some(mut pipe) = self.pipes.remove(&link)
                     && let Some(fault) = pipe.finish()
                 {
-                    self.handle(Input::LinkFault { link, fault });
+                    self.handle(Input::LinkFault {
+                        link,
+                        place: Place::Only,
+                        fault,
+                    });
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
@@ -492,7 +496,8 @@ impl Driver {
                 };
                 // only a server that was given a credential can give it back
                 let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
-                while let Some(Heard { during, line }) = pipe.next_line() {
+                while let Some(Heard { place, line }) = pipe.next_line() {
+                    let during = place.during();
                     let clean = match (&line, scrubber) {
                         (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
                         (_, _) => None,
@@ -505,7 +510,7 @@ impl Driver {
                             Input::LinkLine { link, during, line }
                         }
                         (Ok(line), None) => Input::LinkLine { link, during, line },
-                        (Err(fault), _) => Input::LinkFault { link, fault },
+                        (Err(fault), _) => Input::LinkFault { link, place, fault },
                     };
                     self.machine.handle(input, &self.now, &mut self.entropy);
                 }

@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Input, LineFault, Loss, Machine, Opening, Output, Reach, Ticket};
+use super::{Input, LineFault, Loss, Machine, Opening, Output, Place, Reach, Ticket};
 use crate::audit::entry::{Body, ContextId};
 use crate::clock::{CountingEntropy, Now};
 use crate::identity::Caller;
@@ -304,7 +304,8 @@ impl World<'_> {
             23 => {
                 if let Some(link) = self.some_link() {
                     let fault = LineFault::TooLong { bytes: 1 << 30 };
-                    self.handle(Input::LinkFault { link, fault });
+                    let place = self.pick(&[Place::Only, Place::News, Place::Answer(1)]);
+                    self.handle(Input::LinkFault { link, place, fault });
                 }
             }
             24 => {
@@ -602,7 +603,11 @@ impl World<'_> {
         self.give(input);
         // a wake that is due and stays due would spin the driver
         let mut wakes = 0;
-        while let Some(at) = self.machine.next_wakeup().filter(|at| *at <= self.now.mono_us) {
+        while let Some(at) = self
+            .machine
+            .next_wakeup()
+            .filter(|at| *at <= self.now.mono_us)
+        {
             assert!(wakes < 4, "still due after {wakes} wakes: {at}");
             self.give(Input::Wake);
             wakes += 1;

@@ -8,7 +8,7 @@ use super::link::{self, Answer, Link, LinkFailure, LinkInput, LinkOutput, LinkSt
 use super::outbox::{Housekeeping, Level, Upstream};
 use super::report::{self, ServerReport};
 use super::road::Fate;
-use super::{CredentialUse, LineFault, Loss, Machine, Opening, Output, Reach};
+use super::{CredentialUse, LineFault, Loss, Machine, Opening, Output, Place, Reach};
 use crate::audit::entry::{Body as Record, Context, ContextId, End};
 use crate::clock::{Entropy, Now};
 use crate::ids::{LinkId, ServerKey};
@@ -1445,10 +1445,16 @@ impl Machine {
         })
     }
 
-    /// Bytes of an upstream's that are no line. When one call waits for an answer, it was that.
-    pub(super) fn link_fault(&mut self, id: LinkId, fault: LineFault, now: &Now) {
+    /// Bytes of an upstream's that are no line. Where answers come they were one: of the call that
+    /// its transport names, else of the only one that waits.
+    pub(super) fn link_fault(&mut self, id: LinkId, place: Place, fault: LineFault, now: &Now) {
         self.outbox.count("upstream-line", now);
-        let asked = self.asked_on(id);
+        let mut asked = self.asked_on(id);
+        asked.retain(|key| match place {
+            Place::Answer(request) => key.id == request,
+            Place::News => false,
+            Place::Only => true,
+        });
         if let (LineFault::TooLong { bytes }, [call]) = (fault, &asked[..]) {
             let call = *call;
             let (key, _) = self.links.describe(id);

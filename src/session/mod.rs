@@ -51,6 +51,28 @@ use crate::registry::doc::ServerDoc;
 pub use crate::wire::line::LineFault;
 use crate::wire::raw::Edits;
 
+/// Where something of a link's came, as far as its transport tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the stream of the answer to this request (Streamable HTTP).
+    Answer(u64),
+    /// On a stream of the server's own, which holds no answers (Streamable HTTP).
+    News,
+    /// On the one stream that holds everything (stdio, HTTP+SSE).
+    Only,
+}
+
+impl Place {
+    /// The request that what came here belongs to, where the transport knows.
+    #[must_use]
+    pub const fn during(self) -> Option<u64> {
+        match self {
+            Self::Answer(id) => Some(id),
+            Self::News | Self::Only => None,
+        }
+    }
+}
+
 /// What reaches the machine.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -71,6 +93,8 @@ pub enum Input<'a> {
     LinkFault {
         /// Which.
         link: LinkId,
+        /// Where it came.
+        place: Place,
         /// What was wrong with it.
         fault: LineFault,
     },
@@ -334,7 +358,7 @@ impl Machine {
             Input::ClientFault(fault) => self.client_fault(fault, now),
             Input::ClientLine(line) => self.client_line(line, now),
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
-            Input::LinkFault { link, fault } => self.link_fault(link, fault, now),
+            Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),
             Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
             Input::LinkKnown { link, opening } => self.link_known(link, opening),
             Input::LinkLine { link, during, line } => {

@@ -68,7 +68,7 @@ use std::process::ExitCode;
 use crate::ids::ServerKey;
 use crate::registry::doc::{CredentialDoc, Inject, ServerDoc, Transport};
 use crate::secret::{Scrubber, Secret};
-use crate::session::{LineFault, Loss};
+use crate::session::{LineFault, Loss, Place};
 
 /// What comes from a transport.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,8 +97,8 @@ pub enum PipeEvent {
 /// One line that came.
 #[derive(Debug)]
 pub struct Heard<'a> {
-    /// The request on whose answer's stream it came, where the transport knows: none for news.
-    pub during: Option<u64>,
+    /// Where it came.
+    pub place: Place,
     /// The line without its newline, or the fault of one that is over.
     pub line: Result<&'a [u8], LineFault>,
 }

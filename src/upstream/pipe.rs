@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::{Child, Farewell, Heard, PipeEvent, Remote};
+use crate::session::Place;
 use crate::wire::line::{LineBuffer, LineFault};
 
 /// A server that is reached.
@@ -87,7 +88,10 @@ impl Pipe {
         match self {
             Self::Child(_, buffer) => {
                 let line = buffer.next_line()?;
-                Some(Heard { during: None, line })
+                Some(Heard {
+                    place: Place::Only,
+                    line,
+                })
             }
             Self::Remote(remote) => remote.next_line(),
         }

@@ -394,6 +394,38 @@ fn answers_that_answer_nothing_are_counted_and_dropped() {
     "#);
 }
 
+/// Found: a line too long among a server's news was taken for the answer of the only call.
+#[test]
+fn a_line_too_long_ends_the_call_whose_answer_it_was() {
+    let mut rig = Rig::handshake();
+    let transcript = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+        > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+        oversize alpha news
+        oversize alpha 7
+        oversize alpha news
+        oversize alpha"#,
+    );
+    insta::assert_snapshot!(transcript, @r#"
+    > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! open alpha
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
+    > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo"}}
+    ! intent 2 alpha(2025-11-25)/echo by rule#0 eng
+    »alpha {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo"}}
+    oversize alpha news
+    ! link fault
+    oversize alpha 7
+    ! outcome 2 Unknown
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; ask for less"}],"isError":true}}
+    oversize alpha news
+    oversize alpha
+    ! outcome 1 Unknown
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; ask for less"}],"isError":true}}
+    "#);
+}
+
 #[test]
 fn an_unusable_answer_ends_its_call() {
     let mut rig = Rig::handshake();

@@ -372,8 +372,14 @@ impl Rig {
                 }
                 "oversize" => {
                     let fault = LineFault::TooLong { bytes: 20_000_000 };
-                    let link = self.link(rest);
-                    self.handle(Input::LinkFault { link, fault });
+                    let (key, place) = rest.split_once(' ').unwrap_or((rest, "only"));
+                    let place = match place {
+                        "only" => Place::Only,
+                        "news" => Place::News,
+                        id => Place::Answer(id.parse().unwrap()),
+                    };
+                    let link = self.link(key);
+                    self.handle(Input::LinkFault { link, place, fault });
                 }
                 _ => match (word.strip_prefix('«'), word.strip_prefix('+')) {
                     (Some(key), _) => {

@@ -39,7 +39,7 @@ use super::{Heard, PipeEvent, SpawnError};
 use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
-use crate::session::Loss;
+use crate::session::{Loss, Place};
 use crate::wire::http::{AnnotationError, Mirrored, Parcel, headers};
 use crate::wire::line::LineFault;
 use crate::wire::msg::Message;
@@ -79,8 +79,7 @@ pub struct Remote {
     older: Option<Older>,
     /// `initialize`, while it is not answered.
     opening: Bytes,
-    /// Each with the request on whose answer's stream it came.
-    lines: VecDeque<(Option<u64>, Result<Bytes, LineFault>)>,
+    lines: VecDeque<(Place, Result<Bytes, LineFault>)>,
     line: Bytes,
     events: VecDeque<PipeEvent>,
 }
@@ -430,10 +429,9 @@ impl Remote {
         }
     }
 
-    /// The next line without its newline, and the request on whose answer's stream it came: none
-    /// for the server's news.
+    /// The next line without its newline, and where it came.
     pub fn next_line(&mut self) -> Option<Heard<'_>> {
-        let Some((during, line)) = self.lines.pop_front() else {
+        let Some((place, line)) = self.lines.pop_front() else {
             // a large one is not kept until the next comes
             self.line = Bytes::new();
             return None;
@@ -445,7 +443,7 @@ impl Remote {
             }
             Err(fault) => Err(fault),
         };
-        Some(Heard { during, line })
+        Some(Heard { place, line })
     }
 
     fn take(&mut self, Note { serial, what }: Note) {
@@ -454,6 +452,11 @@ impl Remote {
             return;
         };
         let (kind, id, stateless) = (open.kind, open.id, open.stateless);
+        let place = match (kind, id) {
+            (Kind::Older, _) => Place::Only,
+            (_, Some(id)) => Place::Answer(id),
+            (_, None) => Place::News,
+        };
         match what {
             What::Endpoint(url) => {
                 if let Some(older) = &mut self.older {
@@ -465,7 +468,7 @@ impl Remote {
             }
             What::Fault(bytes) => {
                 let fault = LineFault::TooLong { bytes };
-                self.lines.push_back((None, Err(fault)));
+                self.lines.push_back((place, Err(fault)));
             }
             What::Head(session) => {
                 if let (Kind::Initialize, Some(session), None) = (kind, session, &self.older)
@@ -490,7 +493,7 @@ impl Remote {
                     | Kind::Stream
                     | Kind::ToolsList => {}
                 }
-                self.lines.push_back((id, Ok(line)));
+                self.lines.push_back((place, Ok(line)));
             }
             What::Over(over) => {
                 self.open.remove(&serial);

@@ -721,7 +721,12 @@ impl World<'_> {
                     assert!(stray, "an answer to nothing: {text}");
                 }
                 if let Some(mark) = mark(line) {
-                    let recorded = self.outcomes.get(&mark);
+                    // what a parked call is asked is a question of the server's own
+                    let of = match text.contains("\"requestState\":\"mcpshim-parked-") {
+                        true => &self.intents,
+                        false => &self.outcomes,
+                    };
+                    let recorded = of.get(&mark);
                     let recorded = recorded.is_some_and(|at| self.recorded.contains(&at.0));
                     assert!(recorded, "a result before its record: {text}");
                 }

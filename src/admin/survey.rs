@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::pins::PinFile;
 use super::problem::{Level, Problem, Problems, suggest};
 use super::source::{Server, Sources};
+use crate::catalog;
 use crate::ids::{RoleName, ServerKey};
 use crate::pin::{self, Change, Difference, Kind};
 use crate::policy::pattern::Pattern;
@@ -24,6 +25,9 @@ pub struct Pinning {
     /// What happened.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// Tools that only run as a task of MCP 2025-11-25: every call of them is refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs_task: Vec<String>,
 }
 
 /// What happened to a pin file.
@@ -147,11 +151,20 @@ fn one(
     survey: &mut dyn FnMut(&ServerDoc) -> Result<Surface, String>,
 ) -> Pinning {
     let file = format!("pins/{}.json", server.doc.id);
-    let outcome = renew(dir, &file, server, sources, survey);
+    let mut needs_task = Vec::new();
+    let mut survey = |server: &ServerDoc| {
+        let surface = survey(server)?;
+        let tools = surface.tools.iter();
+        let tools = tools.filter(|tool| catalog::needs_task(&surface, tool));
+        needs_task = tools.map(|tool| tool.name.clone()).collect();
+        Ok(surface)
+    };
+    let outcome = renew(dir, &file, server, sources, &mut survey);
     Pinning {
         server: server.doc.key.clone(),
         file,
         outcome: outcome.unwrap_or_else(|(reason, hint)| Outcome::Failed { reason, hint }),
+        needs_task,
     }
 }
 

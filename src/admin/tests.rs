@@ -1371,6 +1371,12 @@ fn a_tool_that_only_runs_as_a_task_is_warned_of() {
     let mut other = surface(&["read_file", "write"]);
     let text = r#"{"name":"write","inputSchema":{"type":"object"},"execution":{"taskSupport":"required"}}"#;
     other.tools[1] = entry(Kind::Tool, serde_json::from_str(text).unwrap()).unwrap();
+    for _ in 0..2 {
+        // one that is as it was is warned of again
+        let pinned = pin(org.dir.path(), &[], &mut |_| Ok(other.clone())).unwrap();
+        assert_eq!(pinned[0].needs_task, ["write"]);
+    }
+    assert!(org.pin(&["read_file", "write"])[0].needs_task.is_empty());
     pin(org.dir.path(), &[], &mut |_| Ok(other.clone())).unwrap();
     let said = org.check();
     assert!(said.contains("[needs-task]"), "{said}");

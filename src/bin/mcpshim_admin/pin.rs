@@ -178,6 +178,13 @@ fn print(pinning: &Pinning, json: bool) {
     for (name, reason) in odd {
         say!("  quarantined: `{}`: {reason}", visible(name, 128));
     }
+    for name in &pinning.needs_task {
+        say!(
+            "  needs-task: `{}`: it only runs as a task of MCP 2025-11-25, so every call of it is \
+             refused",
+            visible(name, 128)
+        );
+    }
 }
 
 fn print_change(change: &PinChange) {

@@ -133,6 +133,11 @@ pub const USED_NOTE_S: u64 = 3_600;
 pub const LISTENS: usize = 64;
 /// Longest `subscriptions/listen`, in bytes: it is kept while it is open.
 pub const LISTEN_BYTES: usize = 256 << 10;
+/// A `subscriptions/listen` is acknowledged after this even if not every server of what it watches
+/// has confirmed it, in milliseconds: sooner than clients give up (the TypeScript SDK: a minute).
+pub const LISTEN_ACK_MS: u64 = 10_000;
+/// News that are kept for one until it is acknowledged, in bytes; more acknowledges it at once.
+pub const LISTEN_NEWS_BYTES: usize = 256 << 10;
 /// Legs of one execution: its first request, the questions during it, and the requests that carry
 /// what was answered.
 pub const LEGS: u16 = 128;

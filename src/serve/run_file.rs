@@ -197,6 +197,7 @@ mod tests {
             renewals: 1,
             failures: 2,
             retry_at: Some(7),
+            unconfirmed: 3,
             quarantined: std::collections::BTreeMap::new(),
         };
         let report = Report {

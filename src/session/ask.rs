@@ -20,7 +20,7 @@ use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, End, 
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
 use crate::policy::{Access, allows};
-use crate::registry::doc::{AuditRule, ServerDoc};
+use crate::registry::doc::{AuditRule, ServerDoc, Transport};
 use crate::secret::Content;
 use crate::wire::era::{Asked, Era};
 use crate::wire::msg::{self, IdKey, Request};
@@ -175,7 +175,12 @@ impl Machine {
         };
         let asked = match self.may_ask(link, &server, request, now) {
             Ok(asked) => asked,
-            Err(refusal) => return self.refuse_ask(link, request, refusal, now),
+            Err(refusal) => {
+                if refusal == Refusal::Early && request.method == "roots/list" {
+                    self.links.asks_roots_again(link);
+                }
+                return self.refuse_ask(link, request, refusal, now);
+            }
         };
         let exact = during.and_then(|id| self.in_flight_upstream(Key { link, id }));
         // nobody says of which call a question is on a pipe; that for roots may be of none, and the
@@ -250,10 +255,13 @@ impl Machine {
             return Err(Refusal::Caller);
         }
         // nobody knows yet whether it is the server that was approved; servers of one SDK ask for
-        // roots at once, which says no more than the start of their process did
+        // roots at once, which says to one on this machine no more than the start of its process
+        // did
+        let here = matches!(server.transport, Transport::Stdio { .. });
         let ready = matches!(self.links.state(link), Some(LinkState::Ready(_)));
         let calls = !self.sent_calls(link).is_empty() || self.only_parked(link).is_some();
-        if asked != Asked::Roots && !ready && !calls {
+        let may = ready || calls || (here && asked == Asked::Roots);
+        if !may {
             return Err(Refusal::Early);
         }
         Ok(asked)

@@ -34,8 +34,8 @@ use crate::policy::fixture::{self, ann};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{PinMode, Registry, RepeatLimit, ServerDoc};
 use crate::registry::{Freshness, Verified};
-use crate::wire::era::{Era, META_CAPABILITIES, META_PROTOCOL, Revision};
-use crate::wire::msg::{Message, result_line};
+use crate::wire::era::{self, Era, META_CAPABILITIES, META_PROTOCOL, Revision};
+use crate::wire::msg::{Message, Notification, result_line};
 
 /// How often the same call to beta may be made.
 const LIMIT: RepeatLimit = RepeatLimit {
@@ -167,6 +167,8 @@ struct World<'b> {
     asked: BTreeMap<String, Asked>,
     /// Ids of lines made of stray bytes: nothing is expected of them.
     strays: BTreeSet<String>,
+    /// Ids of listens that were acknowledged, and the URIs in it.
+    acknowledged: BTreeMap<String, String>,
     /// Marks of calls and answers, by the ticket of their entry.
     intents: BTreeMap<u64, Ticket>,
     outcomes: BTreeMap<u64, Ticket>,
@@ -209,6 +211,7 @@ pub fn run(bytes: &[u8]) {
         contexts: 0,
         asked: BTreeMap::new(),
         strays: BTreeSet::new(),
+        acknowledged: BTreeMap::new(),
         intents: BTreeMap::new(),
         outcomes: BTreeMap::new(),
         open: BTreeSet::new(),
@@ -547,10 +550,16 @@ impl World<'_> {
                 r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":1}}}}"#,
                 self.recent(link)
             ),
-            6 => format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}}}"#,
-                self.recent(link)
-            ),
+            6 => {
+                let honoured = match self.byte() % 4 {
+                    0 => String::new(),
+                    _ => URIS.map(|uri| format!("\"{uri}\"")).join(","),
+                };
+                format!(
+                    r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":[{honoured}]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}}}"#,
+                    self.recent(link)
+                )
+            }
             7 | 8 => {
                 self.marks += 1;
                 let id = self.marks;
@@ -739,7 +748,7 @@ impl World<'_> {
                     assert!(labelled, "a question that nobody looked at: {text}");
                 }
             }
-            Ok(Message::Notification(_)) => {}
+            Ok(Message::Notification(told)) => self.listen_gets(&told),
             Ok(Message::Request(request)) => {
                 let known = matches!(
                     request.method.as_ref(),
@@ -758,6 +767,29 @@ impl World<'_> {
                 self.question = request.id.raw().to_owned();
             }
             other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    /// Nothing is told of a listen before its acknowledgement, nor anything that is not in it.
+    fn listen_gets(&mut self, told: &Notification<'_>) {
+        let params = told.params.as_ref();
+        let meta = params.and_then(|params| params.meta.as_ref());
+        let id = meta.and_then(|meta| meta.get(era::META_SUBSCRIPTION));
+        let (Some(id), Some(params)) = (id, params) else {
+            return;
+        };
+        if told.method == "notifications/subscriptions/acknowledged" {
+            let honoured = params.object.get("notifications").unwrap_or_default();
+            let old = self.acknowledged.insert(id.to_owned(), honoured.to_owned());
+            let again = old.is_none() || self.asked.get(id).is_some_and(|asked| asked.sent > 1);
+            assert!(again, "acknowledged twice: {}", told.line);
+            return;
+        }
+        let Some(honoured) = self.acknowledged.get(id) else {
+            panic!("told before it was acknowledged: {}", told.line);
+        };
+        if let Some(uri) = params.object.text("uri") {
+            assert!(honoured.contains(&*uri), "not honoured: {}", told.line);
         }
     }
 

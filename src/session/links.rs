@@ -91,6 +91,9 @@ struct Slot {
     level: Option<Level>,
     /// Questions of its transport that may be answered, and those that were refused.
     asks: [u32; 2],
+    /// The transport that asked for roots before it was compared with its pin: it is told when it
+    /// may ask again.
+    early_roots: Option<u32>,
     /// It asked something in a call without saying in which: its calls go one at a time.
     one_by_one: bool,
     /// What a person was sent to for it.
@@ -280,6 +283,13 @@ impl Links {
         }
     }
 
+    /// The same for the link that calls to this server go to.
+    pub(super) fn listen_again_at(&mut self, server: &ServerKey, now: &Now) {
+        if let Some(id) = self.by_server.get(server).copied() {
+            self.listen_again(id, now);
+        }
+    }
+
     /// Whether a request with this id was ever made on the link.
     pub(super) fn gave(&self, link: LinkId, id: u64) -> bool {
         self.seen(link).is_some_and(|slot| id <= slot.given)
@@ -288,6 +298,14 @@ impl Links {
     /// The context of the credential a link was given.
     pub(super) fn credential(&self, id: LinkId) -> Option<ContextId> {
         self.seen(id)?.credential
+    }
+
+    /// A link's server asked for roots too early: it is told that they changed once it may know
+    /// them.
+    pub(super) fn asks_roots_again(&mut self, id: LinkId) {
+        if let Some(slot) = self.slot(id) {
+            slot.early_roots = Some(slot.transport);
+        }
     }
 
     /// From here on calls that a link's server may ask something in go one at a time.
@@ -401,7 +419,7 @@ impl Links {
     }
 
     /// Every link that calls may still go to, for people.
-    pub(super) fn report(&self) -> Vec<ServerReport> {
+    pub(super) fn report(&self, unconfirmed: &BTreeMap<ServerKey, usize>) -> Vec<ServerReport> {
         let one = |(key, id): (&ServerKey, &LinkId)| {
             let slot = self.seen(*id)?;
             let (failures, retry_at) = slot.link.failures();
@@ -419,6 +437,7 @@ impl Links {
                 protocol: slot.era.map(|era| era.revision().as_str().to_owned()),
                 trouble: slot.trouble.clone(),
                 renewals: self.renewals.get(key).copied().unwrap_or_default(),
+                unconfirmed: unconfirmed.get(key).copied().unwrap_or_default(),
             })
         };
         self.by_server.iter().filter_map(one).collect()
@@ -516,6 +535,7 @@ impl Machine {
             chores: Vec::new(),
             level: None,
             asks: [0; 2],
+            early_roots: None,
             one_by_one: false,
             elicitations: VecDeque::new(),
             transport: 0,
@@ -699,7 +719,7 @@ impl Machine {
     }
 
     /// A server's entry in the registry that decides.
-    fn entry(&self, server: &ServerKey) -> Option<Arc<ServerDoc>> {
+    pub(super) fn entry(&self, server: &ServerKey) -> Option<Arc<ServerDoc>> {
         let registry = self.snapshot.registry()?;
         registry.servers.get(server).cloned()
     }
@@ -859,6 +879,10 @@ impl Machine {
         let credential = slot.credential;
         let resting = std::mem::take(&mut slot.resting);
         let before = slot.forgotten.take();
+        if slot.early_roots.take() == Some(slot.transport) {
+            let line = Upstream::Housekeeping(Housekeeping::RootsChanged);
+            self.outbox.send_link(id, line);
+        }
         if let Some(level) = level {
             self.tell_level(id, level);
         }

@@ -9,10 +9,15 @@
 //! |---|---|---|
 //! | `resources/subscribe` | passed on | a `subscriptions/listen` of ours, open until unsubscribed |
 //! | a URI in `subscriptions/listen` | a `resources/subscribe` of ours | the same |
+//!
+//! When a listen is acknowledged, and with what, is [`early`]'s.
+
+mod early;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::early::Early;
 use super::Machine;
 use super::call::{Execution, Key, Method, Origin, Outcome, Stage};
 use super::front::{Asker, List};
@@ -26,7 +31,7 @@ use crate::ids::{LinkId, ServerKey};
 use crate::limits;
 use crate::policy::{Access, Snapshot};
 use crate::secret::Content;
-use crate::wire::era::{self, Era};
+use crate::wire::era::{self, Can, Era};
 use crate::wire::msg::{self, IdKey, Message, Notification, Request};
 use crate::wire::raw;
 
@@ -42,6 +47,12 @@ struct Listen {
     uris: BTreeSet<String>,
     /// Every task it asks for.
     tasks: BTreeSet<String>,
+    /// What of it is honoured, and not confirmed by its server.
+    unconfirmed: BTreeSet<String>,
+    /// Until it is acknowledged.
+    early: Option<Early>,
+    /// What its client can be asked for, as it says.
+    can: Can,
 }
 
 /// Every subscription of the session.
@@ -50,6 +61,8 @@ pub(super) struct Listens {
     open: Vec<Listen>,
     /// URIs a handshake client is subscribed to.
     own: BTreeSet<String>,
+    /// Those that are asked for again, until their server confirms it.
+    own_unconfirmed: BTreeSet<String>,
     /// Subscriptions held at servers of the handshake era.
     held: BTreeSet<(LinkId, String)>,
     /// Changes of lists that the client is not told yet.
@@ -75,7 +88,9 @@ const LISTS: [(&str, &str); 3] = [
 
 impl Listens {
     pub(super) fn next_wakeup(&self) -> Option<u64> {
-        Some(self.news.as_ref()?.due_us)
+        let news = self.news.as_ref().map(|news| news.due_us);
+        let early = self.open.iter().filter_map(|listen| listen.early.as_ref());
+        news.into_iter().chain(early.map(Early::until_us)).min()
     }
 
     pub(super) fn has(&self, key: &IdKey) -> bool {
@@ -102,11 +117,12 @@ impl Listens {
         own.chain(listens).collect()
     }
 
-    /// The listens, by their id tokens, that a task is part of.
-    pub(super) fn of_task(&self, label: &str) -> Vec<Box<str>> {
+    /// The listens that a task is part of: their id tokens, and what their clients can be asked.
+    pub(super) fn of_task(&self, label: &str) -> Vec<(IdKey, Box<str>, Can)> {
         let open = self.open.iter();
         let open = open.filter(|open| open.tasks.contains(label) && open.uris.contains(label));
-        open.map(|open| open.id.clone()).collect()
+        open.map(|open| (open.key.clone(), open.id.clone(), open.can))
+            .collect()
     }
 
     /// How many want a URI: the handshake client itself, and each listen.
@@ -123,7 +139,8 @@ impl Machine {
         self.listens.own.len().max(self.links.held()) >= limits::SUBSCRIPTIONS
     }
 
-    /// Takes a `subscriptions/listen`: acknowledges at once what is honoured, then subscribes.
+    /// Takes a `subscriptions/listen`: asks the servers of what it watches, and acknowledges it
+    /// once they have answered.
     pub(super) fn listen(&mut self, request: &Request<'_>, asker: &Asker<'_>, now: &Now) {
         let params = request.params.as_ref().map(|params| &params.object);
         let Some(Ok(Some(wanted))) = params.map(|params| params.object("notifications")) else {
@@ -166,12 +183,6 @@ impl Machine {
         let tasks = texts(tasks);
         let asked: BTreeSet<String> = texts(asked).difference(&tasks).cloned().collect();
         let lists = LISTS.map(|(flag, _)| wanted.get(flag) == Some("true"));
-        let mut honoured: Vec<String> = LISTS
-            .iter()
-            .zip(lists)
-            .filter(|(_, on)| *on)
-            .map(|((flag, _), _)| format!("\"{flag}\":true"))
-            .collect();
         let mut uris: BTreeSet<String> = asked
             .iter()
             .filter(|uri| self.may_watch(uri, now))
@@ -179,12 +190,6 @@ impl Machine {
             .collect();
         let followed = tasks.iter().filter(|task| self.may_follow(task, now));
         let followed: BTreeSet<String> = followed.cloned().collect();
-        for (flag, what) in [("resourceSubscriptions", &uris), ("taskIds", &followed)] {
-            if !what.is_empty() {
-                let tokens: Vec<String> = what.iter().map(|one| raw::quoted(one)).collect();
-                honoured.push(format!("\"{flag}\":[{}]", tokens.join(",")));
-            }
-        }
         uris.extend(followed);
         let key = request.id.key();
         self.listens.open.push(Listen {
@@ -192,25 +197,29 @@ impl Machine {
             id: request.id.raw().into(),
             line: request.line.as_bytes().to_vec(),
             lists,
+            early: Some(Early::new(uris.clone(), now)),
             uris,
             tasks: tasks.clone(),
+            unconfirmed: BTreeSet::new(),
+            can: self.front.can,
         });
         debug_assert_eq!(asker.era, Era::Stateless);
-        let line = era::acknowledgement(request.id.raw(), &honoured.join(","));
-        self.outbox.send_client(line);
         for uri in asked.iter().chain(&tasks) {
             self.listen_resource(&key, uri, Fate::Fresh, now);
         }
+        self.acknowledge(now);
     }
 
-    /// Puts one URI of a listen on the road. A refusal is recorded; the acknowledgement told the
-    /// client already.
+    /// Puts one URI of a listen on the road. A refusal is recorded.
     pub(super) fn listen_resource(&mut self, listen: &IdKey, uri: &str, fate: Fate<'_>, now: &Now) {
-        let found = self.listens.open.iter().find(|open| open.key == *listen);
-        let Some((line, task)) = found.map(|open| (open.line.clone(), open.tasks.contains(uri)))
-        else {
+        let mut open = self.listens.open.iter_mut();
+        let Some(open) = open.find(|open| open.key == *listen) else {
             return;
         };
+        if open.uris.contains(uri) {
+            open.unconfirmed.insert(uri.to_owned());
+        }
+        let (line, task) = (open.line.clone(), open.tasks.contains(uri));
         match (Message::parse(&line), task) {
             (Ok(Message::Request(request)), true) => self.watch_task(&request, uri, fate, now),
             (Ok(Message::Request(request)), false) => self.watch(&request, uri, fate, now),
@@ -255,7 +264,10 @@ impl Machine {
         for (uri, listen) in lost {
             match listen {
                 Some(listen) => self.listen_resource(&listen, &uri, Fate::Ready(link, era), now),
-                None => self.watch_again(&uri, Fate::Ready(link, era), now),
+                None => {
+                    self.listens.own_unconfirmed.insert(uri.clone());
+                    self.watch_again(&uri, Fate::Ready(link, era), now);
+                }
             }
         }
     }
@@ -308,6 +320,7 @@ impl Machine {
     /// of ours ends.
     pub(super) fn unsubscribe_here(&mut self, id: &str, era: Era, uri: &str, now: &Now) {
         self.listens.own.remove(uri);
+        self.listens.own_unconfirmed.remove(uri);
         self.unwatch(uri, now);
         self.own(id, era, &[], false);
     }
@@ -328,6 +341,7 @@ impl Machine {
             }
             (Method::Unsubscribe, End::Ok) => {
                 self.listens.own.remove(&uri);
+                self.listens.own_unconfirmed.remove(&uri);
                 if self.listens.wanted(&uri) == 0 && self.listens.held.remove(&(key.link, uri)) {
                     self.links.released(key.link, now);
                 }
@@ -354,6 +368,7 @@ impl Machine {
         if let (true, End::Ok, Some(uri)) = (subscribed, end, &call.uri) {
             let uri = uri.to_string();
             self.hold(key.link, &uri, now);
+            self.confirmed(&uri, now);
         }
         self.settle(key, Outcome { end, content }, None, now);
         if stood {
@@ -409,8 +424,16 @@ impl Machine {
         if !ours {
             return self.outbox.count("stray-answer", now);
         }
-        if !honours(notification, &call.access, call.uri.as_deref()) {
+        let uri = call.uri.as_deref().unwrap_or_default().to_owned();
+        let honoured = honours(notification, &call.access, call.uri.as_deref());
+        if !honoured {
             self.outbox.count("not-honoured", now);
+            if self.is_early(&uri) {
+                // the client is told so, and that is the end of it
+                self.refused(&uri, now);
+                self.cancel(key, now);
+                return self.acknowledge(now);
+            }
         }
         if let (Method::Subscribe, Origin::Client { id, .. }, Some(uri)) =
             (call.method, &call.origin, &call.uri)
@@ -421,6 +444,9 @@ impl Machine {
         }
         if self.calls.stand(key) {
             self.links.stands(link);
+        }
+        if honoured {
+            self.confirmed(&uri, now);
         }
     }
 
@@ -491,9 +517,11 @@ impl Machine {
         let own = self.listens.own.iter().any(within).then_some(None);
         let open = self.listens.open.iter();
         let open = open.filter(|listen| listen.uris.iter().any(within));
-        let told = own.into_iter().chain(open.map(|listen| Some(&*listen.id)));
-        for id in told {
+        let open = open.map(|listen| Some((listen.key.clone(), listen.id.clone())));
+        let told: Vec<_> = own.into_iter().chain(open).collect();
+        for listen in told {
             self.edits.clear();
+            let id = listen.as_ref().map(|(_, id)| &**id);
             era::stamp(&mut self.edits, notification, id);
             if name != uri {
                 self.edits.replace(span.clone(), &raw::quoted(&name));
@@ -501,7 +529,10 @@ impl Machine {
             let mut line = Vec::with_capacity(notification.line.len() + 64);
             self.edits.apply(notification.line, &mut line);
             line.push(b'\n');
-            self.outbox.send_client(line);
+            match listen {
+                Some((key, _)) => self.tell_listen(&key, line, now),
+                None => self.outbox.send_client(line),
+            }
         }
     }
 
@@ -515,8 +546,10 @@ impl Machine {
         }
     }
 
-    /// Tells the client which lists differ from those it was told of last, when it is time.
+    /// Tells the client which lists differ from those it was told of last, when it is time, and
+    /// acknowledges what has waited for long enough.
     pub(super) fn listens_wake(&mut self, now: &Now) {
+        self.acknowledge(now);
         let due = |news: &mut News| news.due_us <= now.mono_us;
         let Some(News { before, .. }) = self.listens.news.take_if(due) else {
             return;
@@ -530,11 +563,11 @@ impl Machine {
                 self.outbox
                     .send_client(msg::notification_line(method, None));
             }
-            for listen in &self.listens.open {
-                if listen.lists.get(at) == Some(&true) {
-                    self.outbox
-                        .send_client(era::list_changed(method, &listen.id));
-                }
+            let open = self.listens.open.iter();
+            let open = open.filter(|listen| listen.lists.get(at) == Some(&true));
+            let keys: Vec<IdKey> = open.map(|listen| listen.key.clone()).collect();
+            for key in keys {
+                self.tell_list(&key, at);
             }
         }
     }

@@ -152,7 +152,7 @@ pub(super) enum Held {
 }
 
 /// Who waits for an answer that may have to be withheld.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Instead {
     /// The client's id token.
     pub(super) id: Box<str>,
@@ -212,6 +212,31 @@ impl Outbox {
     /// Holds something until everything appended so far is recorded.
     pub(super) fn hold(&mut self, held: Held) {
         self.held.push_back((self.last, held));
+    }
+
+    /// A parked call's answer that is kept goes to a request that came for it, once the call's
+    /// outcome is recorded; false where that is settled, and nothing is held any more.
+    pub(super) fn hand_over(&mut self, kept: Key, line: &Bytes, instead: &Instead) -> bool {
+        let mut held = self.held.iter_mut();
+        let held = held.find_map(|(_, held)| match held {
+            Held::Kept(key, fail_mode) if *key == kept => Some((*fail_mode, held)),
+            Held::Answer { .. }
+            | Held::Call(_)
+            | Held::Done
+            | Held::Kept(..)
+            | Held::Parked(..)
+            | Held::Question(_)
+            | Held::Told { .. } => None,
+        });
+        let Some((fail_mode, held)) = held else {
+            return false;
+        };
+        *held = Held::Answer {
+            line: line.clone(),
+            fail_mode,
+            instead: instead.clone(),
+        };
+        true
     }
 
     /// What was held for tickets up to this one, in order.

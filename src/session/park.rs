@@ -501,7 +501,7 @@ impl Machine {
                 // what was answered comes too late: its call is over, and so are its questions
                 let line = line.clone();
                 self.parks.open.remove(&key);
-                self.give(request, asker.era, &line);
+                self.give(request, asker.era, key, &line);
                 Step::Done
             }
             // it has no handle then
@@ -520,8 +520,8 @@ impl Machine {
         Step::Done
     }
 
-    /// Gives a line that was kept for a retry.
-    fn give(&mut self, request: &Request<'_>, era: Era, line: &Bytes) {
+    /// Gives a line that was kept for a retry, once the outcome of its call is recorded.
+    fn give(&mut self, request: &Request<'_>, era: Era, key: Key, line: &Bytes) {
         let line = line.trim_ascii_end();
         let (Ok(text), Ok(Message::Response(kept))) =
             (std::str::from_utf8(line), Message::parse(line))
@@ -533,15 +533,16 @@ impl Machine {
         let mut line = Vec::with_capacity(text.len() + 64);
         self.edits.apply(text, &mut line);
         line.push(b'\n');
-        self.outbox.hold(Held::Answer {
-            line: line.into(),
-            fail_mode: FailMode::default(),
-            instead: Instead {
-                id: request.id.raw().into(),
-                tool: request.method == "tools/call",
-                era,
-            },
-        });
+        let line = line.into();
+        let instead = Instead {
+            id: request.id.raw().into(),
+            tool: request.method == "tools/call",
+            era,
+        };
+        if !self.outbox.hand_over(key, &line, &instead) {
+            // it is recorded, or says itself that it could not be
+            self.outbox.send_client(line);
+        }
     }
 
     /// Answers the upstream, and goes on waiting for it in the retry's name. What was not answered

@@ -57,6 +57,9 @@ pub struct ServerReport {
     /// The Unix second from which it is tried again; calls are refused until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<u64>,
+    /// Resources and tasks of it that the client listens to, and that it has not confirmed.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unconfirmed: usize,
     /// What a server that is not pinned has and does not offer, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,
@@ -98,7 +101,7 @@ impl Machine {
             caller: self.snapshot.caller().map(|_| policy::who(&self.snapshot)),
             registry: self.snapshot.registry().map(|r| r.version.targets),
             snapshot: self.snapshot.id().0,
-            servers: self.links.report(),
+            servers: self.links.report(&self.unconfirmed_at()),
             repeats_stopped: self.repeats.stopped(),
         }
     }
@@ -107,6 +110,14 @@ impl Machine {
     pub fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The state of a link, for people.

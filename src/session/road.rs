@@ -801,7 +801,10 @@ impl Machine {
         };
         match self.resource_route(uri, Method::Listen, now) {
             Ok(route) => self.walk(&ask, &route, None, fate, now),
-            Err(dead) => self.refuse(&ask, dead.target, dead.audit, &dead.denial, Some(uri), now),
+            Err(dead) => {
+                self.unconfirmed(uri, true, now);
+                self.refuse(&ask, dead.target, dead.audit, &dead.denial, Some(uri), now);
+            }
         }
     }
 
@@ -924,6 +927,9 @@ impl Machine {
             Access::Tool { name, .. } => route.server.audit.for_tool(name),
             Access::Prompt { .. } | Access::Resource { .. } => route.server.audit.for_others(),
         };
+        if ask.method == Method::Listen {
+            self.unconfirmed(&route.label(), false, now);
+        }
         let hidden = denial.code == DenialCode::Hidden;
         let name = hidden.then(|| match &route.access {
             Access::Resource { .. } => Cow::Owned(route.label()),
@@ -955,7 +961,7 @@ impl Machine {
         self.outbox.append(Record::Denial { facts, code }, now);
         let (id, era) = (&ask.request.id, ask.asker.era);
         match (unknown, ask.method) {
-            // the acknowledgement of the listen said so
+            // its acknowledgement says so
             (_, Method::Listen) => {}
             (Some(name), Method::Tool) => {
                 self.error(id, -32602, &format!("Unknown tool: {}", echoed(name)), None);
@@ -1084,6 +1090,9 @@ impl Machine {
             (Body::Error { .. } | Body::Result(_), _) => None,
         };
         let renamed = match &response.body {
+            Body::Result(task) if method == Method::Task => {
+                self.renamed_in_task(link, task, response.line)
+            }
             Body::Result(result) => self.renamed_uris(link, result, response.line),
             Body::Error { .. } => Vec::new(),
         };
@@ -1232,7 +1241,7 @@ impl Machine {
     }
 
     /// URIs in a result that the client knows by another name, and those names as JSON tokens.
-    fn renamed_uris(
+    pub(super) fn renamed_uris(
         &self,
         link: LinkId,
         result: &Object<'_>,
@@ -1254,6 +1263,7 @@ impl Machine {
     /// Closes a call, records its outcome and holds the client's answer until that is done.
     pub(super) fn settle(&mut self, key: Key, outcome: Outcome, line: Option<Bytes>, now: &Now) {
         let end = outcome.end;
+        let listened = self.listened(key);
         let Some(closed) = self.calls.close(key, outcome, now) else {
             return;
         };
@@ -1277,6 +1287,9 @@ impl Machine {
             self.links.released(key.link, now);
         } else {
             self.links.closed(key.link, now);
+        }
+        if let Some(uri) = listened {
+            self.listen_settled(&uri, end, now);
         }
         self.pump(key.link, now);
         self.next_in_line(key.link, now);
@@ -1435,12 +1448,16 @@ impl Machine {
 
     /// Ends a call that is not sent; gives whom to tell.
     fn take_back(&mut self, key: Key, now: &Now) -> Option<Instead> {
+        let listened = self.listened(key);
         let closed = self.calls.close(key, Outcome::bare(End::NotSent), now)?;
         let instead = closed.instead();
         self.unmake(&closed);
         self.tasks.over(key);
         self.outbox.append(closed.body, now);
         self.links.closed(key.link, now);
+        if let Some(uri) = listened {
+            self.listen_settled(&uri, End::NotSent, now);
+        }
         self.pump(key.link, now);
         self.next_in_line(key.link, now);
         instead

@@ -195,7 +195,10 @@ impl Machine {
         };
         match self.task_route(label, now) {
             Ok(route) => self.walk(&ask, &route, None, fate, now),
-            Err(dead) => self.refuse(&ask, dead.target, dead.audit, &dead.denial, Some(""), now),
+            Err(dead) => {
+                self.unconfirmed(label, true, now);
+                self.refuse(&ask, dead.target, dead.audit, &dead.denial, Some(""), now);
+            }
         }
     }
 
@@ -262,32 +265,48 @@ impl Machine {
         if listened.is_empty() || !self.may_follow(&label, now) {
             return self.outbox.count("stray-task", now);
         }
-        let mut labels = Vec::new();
-        if let Some(params) = params.filter(|params| params.get("inputRequests").is_some()) {
+        let renamed = params
+            .map(|params| self.renamed_in_task(link, params, notification.line))
+            .unwrap_or_default();
+        let asks = params.filter(|params| params.get("inputRequests").is_some());
+        for (key, id, can) in self.listens.of_task(&label) {
             // what may not be asked is recorded, and the client can read the task itself
-            match self.passes(
-                link,
-                self.front.can,
-                Method::Task,
-                notification.line,
-                params,
-                now,
-            ) {
-                Ok(found) => labels = found,
-                Err(_) => return,
-            }
-        }
-        for id in self.listens.of_task(&label) {
+            let labels = match asks {
+                Some(params) => {
+                    self.passes(link, can, Method::Task, notification.line, params, now)
+                }
+                None => Ok(Vec::new()),
+            };
+            let Ok(labels) = labels else {
+                continue;
+            };
             self.edits.clear();
             for (at, label) in &labels {
                 self.edits.replace(*at..*at, label);
+            }
+            for (place, uri) in &renamed {
+                self.edits.replace(place.clone(), uri);
             }
             era::stamp(&mut self.edits, notification, Some(&id));
             self.edits.replace(span.clone(), &raw::quoted(&label));
             let mut line = Vec::with_capacity(notification.line.len() + 64);
             self.edits.apply(notification.line, &mut line);
             line.push(b'\n');
-            self.outbox.send_client(line);
+            self.tell_listen(&key, line, now);
+        }
+    }
+
+    /// URIs in what a task came to that the client knows by another name, and those names as JSON
+    /// tokens: the result of its call.
+    pub(super) fn renamed_in_task(
+        &self,
+        link: LinkId,
+        task: &Object<'_>,
+        line: &str,
+    ) -> Vec<(Range<usize>, String)> {
+        match task.object("result") {
+            Ok(Some(result)) => self.renamed_uris(link, &result, line),
+            Ok(None) | Err(_) => Vec::new(),
         }
     }
 }

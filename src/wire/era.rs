@@ -494,6 +494,18 @@ pub fn list_changed(method: &str, id: &str) -> Vec<u8> {
     msg::notification_line(method, Some(&params))
 }
 
+/// That a resource may have changed, for one listen of the client's or a client of the handshake
+/// era.
+#[must_use]
+pub fn updated(uri: &str, id: Option<&str>) -> Vec<u8> {
+    let uri = raw::quoted(uri);
+    let params = match id {
+        Some(id) => format!(r#"{{"uri":{uri},"_meta":{{"{META_SUBSCRIPTION}":{id}}}}}"#),
+        None => format!(r#"{{"uri":{uri}}}"#),
+    };
+    msg::notification_line("notifications/resources/updated", Some(&params))
+}
+
 /// The answer to a client's listen: it is over.
 #[must_use]
 pub fn listen_over(id: &str) -> Vec<u8> {

@@ -162,6 +162,12 @@ fn describe(running: &Running, text: &mut String) {
         if let Some(left_s) = server.retry_at.and_then(|at| at.checked_sub(now_s)) {
             line.push_str(&format!("; calls are refused for {left_s} s more"));
         }
+        if server.unconfirmed > 0 {
+            line.push_str(&format!(
+                "; {} that the client listens to are not confirmed",
+                server.unconfirmed
+            ));
+        }
         push(text, &line);
         for (name, reason) in &server.quarantined {
             let line = format!(

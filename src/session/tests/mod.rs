@@ -18,6 +18,7 @@
 
 mod asks;
 mod calls;
+mod confirm;
 mod drive;
 mod eras;
 mod forgotten;

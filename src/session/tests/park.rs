@@ -427,6 +427,40 @@ fn nothing_is_asked_and_no_answer_given_that_is_not_recorded() {
 }
 
 #[test]
+fn a_kept_answer_waits_for_the_record_of_its_own_call() {
+    let done = DONE.replace("[]", r#"[{"type":"text","text":"secret"}]"#);
+    for (recorded, other) in [(true, false), (false, true)] {
+        let (mut rig, handle) = parked();
+        rig.recording = Recording::Withheld;
+        rig.play(&done);
+        let outcome = rig.last;
+        // the retry comes before the record's word on it, and more is recorded after it
+        let held = rig.play(&retry(2, &handle, &format!(r#""1":{ACCEPT}"#)));
+        assert!(!held.contains("\n<"), "{held}");
+        rig.play(&call(9, ""));
+        let reason = "disk full".to_owned();
+        let inputs = [
+            match recorded {
+                true => Input::Recorded { upto: outcome },
+                false => Input::NotRecorded {
+                    upto: outcome,
+                    reason,
+                },
+            },
+            Input::Recorded { upto: rig.last },
+        ];
+        for input in inputs {
+            rig.handle(input);
+        }
+        let log = rig.play("");
+        assert_eq!(log.contains("secret"), recorded, "{log}");
+        assert_eq!(log.contains("withheld"), other, "{log}");
+        let answers = log.matches(r#"< {"jsonrpc":"2.0","id":2,"#).count();
+        assert_eq!(answers, 1, "{log}");
+    }
+}
+
+#[test]
 fn only_what_may_be_asked_is_and_it_is_bounded() {
     // not declared, not allowed, outside of any call, after the call was answered
     let refused = |rig: &mut Rig, line: &str, code: &str| {

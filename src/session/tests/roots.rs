@@ -1,6 +1,7 @@
 //! Where the client works: who may ask, who answers, what is recorded.
 
 use super::*;
+use crate::registry::doc::Transport;
 
 const ASK: &str = r#"«alpha {"jsonrpc":"2.0","id":"r1","method":"roots/list"}"#;
 
@@ -218,4 +219,35 @@ fn another_permission_opens_the_server_anew() {
         )
     };
     assert!(transcript.contains("! open alpha"), "{transcript}");
+}
+
+#[test]
+fn a_remote_server_learns_them_after_it_was_compared_with_its_pin() {
+    let mut registry = registry();
+    let mut alpha = (*registry.servers[&fixture::key("alpha")]).clone();
+    alpha.roots = true;
+    let here = Arc::new(alpha.clone());
+    alpha.transport = Transport::Http {
+        url: "https://alpha.example/mcp".to_owned(),
+        ca_pem: None,
+        legacy_sse: false,
+    };
+    for (server, early) in [(here, false), (Arc::new(alpha), true)] {
+        registry.put((*server).clone());
+        let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
+        rig.opens = false;
+        rig.machine.set_project("file:///srv/ann", "ann");
+        rig.play(
+            r#"> {"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}
+            > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#,
+        );
+        let asked = rig.play(ASK);
+        assert_eq!(asked.contains("ask-early"), early, "{asked}");
+        assert_eq!(asked.contains("file:///srv/ann"), !early, "{asked}");
+        // it is told that it may ask again
+        let ready = rig.play("opened alpha");
+        let changed = r#"»alpha {"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+        assert_eq!(ready.contains(changed), early, "{ready}");
+        assert!(rig.play(ASK).contains("file:///srv/ann"));
+    }
 }

@@ -60,7 +60,7 @@ fn a_stateless_listen_subscribes_upstreams_of_both_eras() {
     let transcript = rig.play(&format!(
         r#"{LISTEN}
         «alpha {{"jsonrpc":"2.0","id":6,"result":{{}}}}
-        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{}},"_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":["beta://readme"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}
         «alpha {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"alpha://readme"}}}}
         «beta {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"beta://readme","_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}
         «beta {{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"alpha://readme"}}}}
@@ -69,7 +69,6 @@ fn a_stateless_listen_subscribes_upstreams_of_both_eras() {
     ));
     insta::assert_snapshot!(transcript, @r#"
     > {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["alpha://readme","beta://readme","gamma://x"]},$META}}
-    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["alpha://readme","beta://readme"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     ! open alpha
     ! open beta
     ! denial 1  hidden "gamma://x"
@@ -79,7 +78,8 @@ fn a_stateless_listen_subscribes_upstreams_of_both_eras() {
     »beta {"jsonrpc":"2.0","id":6,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{}}}}
     «alpha {"jsonrpc":"2.0","id":6,"result":{}}
     ! outcome 2 Ok {}
-    «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{},"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["beta://readme"]},"_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
+    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["alpha://readme","beta://readme"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
     < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
@@ -251,7 +251,7 @@ fn a_server_that_is_withdrawn_is_stopped_whatever_is_subscribed_to() {
     rig.play(&format!(
         r#"{LISTEN}
         «alpha {{"jsonrpc":"2.0","id":6,"result":{{}}}}
-        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{}},"_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}"#
+        «beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":["beta://readme"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":6}}}}}}"#
     ));
     let mut less = registry();
     less.servers

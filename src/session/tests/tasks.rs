@@ -147,12 +147,12 @@ fn who_listens_to_a_task_is_told_of_it_by_the_same_name() {
     let digest = Digest::of(b"beta.t-1").to_string();
     insta::assert_snapshot!(transcript.replace(&digest, "DIGEST"), @r#"
     > {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"taskIds":["beta.t-1","beta.other"]},$ABLE}}
-    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"taskIds":["beta.t-1"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     ! denial 2 such task hidden 
     ! intent 3 beta(2026-07-28)/echo by rule#2 eng {"task":"sha256:DIGEST"}
     »beta {"jsonrpc":"2.0","id":7,"method":"subscriptions/listen","params":{"notifications":{"taskIds":["t-1"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}
     «beta {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"t-1","status":"early"}}
     «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"taskIds":["t-1"]},"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}
+    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"taskIds":["beta.t-1"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     «beta {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"t-1","status":"working","_meta":{"io.modelcontextprotocol/subscriptionId":7}}}
     < {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"beta.t-1","status":"working","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     «beta {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"other","status":"working"}}
@@ -263,4 +263,52 @@ fn what_a_task_asks_is_labelled_and_only_asked_of_who_declared_it() {
             "{told}"
         );
     }
+}
+
+#[test]
+fn what_a_task_asks_goes_by_who_listens_to_it_not_by_the_last_request() {
+    let mut registry = registry();
+    let mut beta = (*registry.servers[&fixture::key("beta")]).clone();
+    beta.elicitation = true;
+    registry.put(beta);
+    let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
+    let plain = able("$ABLE");
+    let asked = plain.replace(
+        r#"clientCapabilities":{"#,
+        r#"clientCapabilities":{"elicitation":{},"#,
+    );
+    let listen = |id: &str, meta: &str| {
+        format!(
+            r#"> {{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{{"taskIds":["beta.t-1"]}},{meta}}}}}"#
+        )
+    };
+    let standing = |id: u64| {
+        format!(
+            r#"«beta {{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"taskIds":["t-1"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+        )
+    };
+    play(&mut rig, BEGIN);
+    for line in [
+        listen("\"can\"", &asked),
+        standing(7),
+        listen("\"cannot\"", &plain),
+        standing(8),
+        // the last request declares nothing
+        format!(r#"> {{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{{{plain}}}}}"#),
+    ] {
+        rig.play(&line);
+    }
+    let transcript = rig.play(
+        r#"«beta {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"t-1","status":"input_required","inputRequests":{"a":{"method":"elicitation/create","params":{"message":"Sure?","requestedSchema":{"type":"object","properties":{}}}}},"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}"#,
+    );
+    let told: Vec<&str> = transcript
+        .lines()
+        .filter(|line| line.starts_with('<'))
+        .collect();
+    let [told] = told[..] else {
+        panic!("{transcript}");
+    };
+    assert!(told.contains(r#""message":"[beta] Sure?""#), "{told}");
+    assert!(told.contains(r#"subscriptionId":"can""#), "{told}");
+    assert_eq!(transcript.matches("! denial").count(), 1, "{transcript}");
 }

@@ -153,12 +153,43 @@ fn news_of_another_name_come_under_it() {
         .filter(|line| line.starts_with(['<', '»']))
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["mcpshim+beta:memo://a","memo://a"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     »beta {"jsonrpc":"2.0","id":6,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["memo://a"]},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"mcpshim","version":"$VERSION"},"io.modelcontextprotocol/clientCapabilities":{}}}}
     »alpha {"jsonrpc":"2.0","id":6,"method":"resources/subscribe","params":{"uri":"memo://a"}}
+    < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"resourceSubscriptions":["mcpshim+beta:memo://a","memo://a"]},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"memo://a","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"mcpshim+beta:memo://a","_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     »beta {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
     »alpha {"jsonrpc":"2.0","id":7,"method":"resources/unsubscribe","params":{"uri":"memo://a"}}
+    "#);
+}
+
+#[test]
+fn what_a_task_came_to_has_the_names_that_the_client_knows() {
+    let meta = META.replace(
+        r#"clientCapabilities":{}"#,
+        r#"clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
+    );
+    let mut rig = rig();
+    let mut play = |script: &str| rig.play(&script.replace("$ABLE", &meta));
+    play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"beta_echo",$ABLE}}
+        «beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"task","taskId":"t","status":"working"}}
+        > {"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{"notifications":{"taskIds":["beta.t"]},$ABLE}}
+        «beta {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"taskIds":["t"]},"_meta":{"io.modelcontextprotocol/subscriptionId":7}}}"#,
+    );
+    // what is data stays as it is
+    let came_to = r#""status":"completed","result":{"content":[{"type":"text","text":"memo://a"},{"type":"resource_link","uri":"memo://a","name":"n"},{"type":"resource","resource":{"uri":"beta://own","text":"memo://a"}}],"structuredContent":{"type":"resource_link","uri":"memo://a"}}"#;
+    let transcript = play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":2,"method":"tasks/get","params":{{"taskId":"beta.t",$ABLE}}}}
+        «beta {{"jsonrpc":"2.0","id":8,"result":{{"resultType":"complete","taskId":"t",{came_to}}}}}
+        «beta {{"jsonrpc":"2.0","method":"notifications/tasks","params":{{"taskId":"t",{came_to}}}}}"#
+    ));
+    let lines: Vec<&str> = transcript
+        .lines()
+        .filter(|line| line.starts_with('<'))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    < {"jsonrpc":"2.0","id":2,"result":{"resultType":"complete","taskId":"beta.t","status":"completed","result":{"content":[{"type":"text","text":"memo://a"},{"type":"resource_link","uri":"mcpshim+beta:memo://a","name":"n"},{"type":"resource","resource":{"uri":"beta://own","text":"memo://a"}}],"structuredContent":{"type":"resource_link","uri":"memo://a"}}}}
+    < {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"beta.t","status":"completed","result":{"content":[{"type":"text","text":"memo://a"},{"type":"resource_link","uri":"mcpshim+beta:memo://a","name":"n"},{"type":"resource","resource":{"uri":"beta://own","text":"memo://a"}}],"structuredContent":{"type":"resource_link","uri":"memo://a"}},"_meta":{"io.modelcontextprotocol/subscriptionId":"L"}}}
     "#);
 }

@@ -352,6 +352,10 @@ pub(crate) const KNOWN: &[Known] = &[
         "Tools, prompts or resources of a server are not offered: clients would choke on them, or they hide text. Of servers that are not pinned, running sessions tell.",
         "ask the server's owner",
         &[]),
+    known("unconfirmed", Servers, Note,
+        "A client listens to resources or tasks of a server that has not confirmed it: what changes meanwhile is told once it has.",
+        "nothing has to be done",
+        &[]),
 ];
 
 /// One thing that was found.

@@ -64,6 +64,15 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
                 let sentence = format!("{}/{name} is not offered: {reason}", seen.key);
                 findings.push(found("quarantined", sentence).about(seen.key.as_str()));
             }
+            if seen.unconfirmed > 0 {
+                let sentence = format!(
+                    "{} has not confirmed {} of what a client listens to",
+                    seen.key, seen.unconfirmed
+                );
+                let detail = format!("met by the session of process {}", session.pid);
+                let finding = found("unconfirmed", sentence).about(seen.key.as_str());
+                findings.push(finding.detail(detail));
+            }
             let Some(trouble) = seen.trouble else {
                 continue;
             };

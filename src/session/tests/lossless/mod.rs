@@ -1017,7 +1017,8 @@ became {down:?}"
             .unwrap();
         if self.pair.upstream {
             self.hears(&format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":["{uri}"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{number}}}}}}}"#
+                r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{{"resourceSubscriptions":["{}"]}},"_meta":{{"io.modelcontextprotocol/subscriptionId":{number}}}}}}}"#,
+                own.unwrap_or(&uri)
             ));
         } else {
             self.hears(&format!(

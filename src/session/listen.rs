@@ -161,6 +161,11 @@ impl Machine {
             let text = "params.notifications.taskIds must be an array";
             return self.error(&request.id, -32602, text, None);
         };
+        // what may be watched is in the registry
+        let watches = !(asked.is_empty() && tasks.is_empty());
+        if watches && self.waits_for_registry(request, now) {
+            return;
+        }
         let held: usize = self
             .listens
             .open

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::peers::{installed, installed_text, on_path};
-use crate::support::{Grant, Org, Server, Shim, run};
+use crate::support::{Grant, Org, Server, Shim, run, wait_for};
 
 const EVERYTHING: &str = "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
 const DYNAMIC: &str = "demo://resource/dynamic/text/1";
@@ -180,6 +180,80 @@ fn a_stateless_client_watches_and_hears_servers_of_both_eras() {
     assert_eq!(over.len(), 1, "{rest:?}");
     assert_eq!(over[0]["id"], "L");
     assert_eq!(over[0]["result"]["resultType"], "complete");
+}
+
+/// A server with a resource that ends when it is to be watched, while the file it is given exists.
+const UNSURE: &str = r#"
+import json, os, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    answer = {"jsonrpc": "2.0", "id": message["id"], "result": {}}
+    if message["method"] == "initialize":
+        answer["result"] = {"protocolVersion": "2025-11-25", "serverInfo": {"name": "up", "version": "1"},
+                            "capabilities": {"resources": {"subscribe": True}}}
+    elif message["method"] == "resources/list":
+        answer["result"] = {"resources": [{"uri": "memo://a", "name": "a"}]}
+    elif message["method"] == "resources/templates/list":
+        answer["result"] = {"resourceTemplates": []}
+    elif message["method"] == "server/discover":
+        del answer["result"]
+        answer["error"] = {"code": -32601, "message": "no"}
+    elif message["method"] == "resources/subscribe" and os.path.exists(sys.argv[1]):
+        sys.exit(1)
+    print(json.dumps(answer), flush=True)
+"#;
+
+#[test]
+fn what_a_server_does_not_confirm_is_asked_for_again_and_the_doctor_says_so() {
+    let org = Org::new();
+    let (script, unsure) = (org.path().join("server.py"), org.path().join("unsure"));
+    std::fs::write(&script, UNSURE).unwrap();
+    std::fs::write(&unsure, "").unwrap();
+    let args = [script.to_str().unwrap(), unsure.to_str().unwrap()];
+    org.server(&Server::new("up", on_path("python3")).args(args));
+    org.agent("ci");
+    org.role("tester", &["ci"], &[("up", Grant::ALL)]);
+    org.publish();
+    let mut shim = org.serve("ci");
+    shim.discover();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    shim.send(&json!({
+        "jsonrpc": "2.0", "id": "L", "method": "subscriptions/listen",
+        "params": {"notifications": {"resourceSubscriptions": ["memo://a"]}, "_meta": meta},
+    }));
+    // nobody waits for a server that ends
+    let honoured = heard(&mut shim, "notifications/subscriptions/acknowledged", 1);
+    assert_eq!(
+        honoured[0]["notifications"],
+        json!({"resourceSubscriptions": ["memo://a"]})
+    );
+    let said = wait_for("the doctor to know", || {
+        let said = run(org.laptop_as("ci").arg("doctor")).stdout;
+        said.contains("[unconfirmed]").then_some(said)
+    });
+    assert!(
+        said.contains("up has not confirmed 1 of what a client listens to"),
+        "{said}"
+    );
+    std::fs::remove_file(&unsure).unwrap();
+    // its back-off may be long by now
+    org.mcpshim("ci", ["restart", "up"]).ok();
+    let told = heard(&mut shim, "notifications/resources/updated", 1);
+    assert_eq!(told[0]["uri"], "memo://a");
+    assert_eq!(
+        told[0]["_meta"]["io.modelcontextprotocol/subscriptionId"],
+        "L"
+    );
+    wait_for("the status to know", || {
+        let status = run(org.laptop_as("ci").arg("status")).stdout;
+        (!status.contains("not confirmed")).then_some(())
+    });
+    assert!(shim.close().0.success());
 }
 
 #[test]

@@ -83,6 +83,22 @@ fn lists_alone_are_acknowledged_at_once() {
 }
 
 #[test]
+fn what_is_watched_waits_for_the_first_registry() {
+    let mut rig = Rig::new(None);
+    assert_eq!(told(&rig.play(&listen("1", BOTH))), "");
+    // lists do not
+    let transcript = rig.play(&listen("2", r#""toolsListChanged":true"#));
+    assert!(told(&transcript).contains("acknowledged"), "{transcript}");
+    let snapshot = snapshot_of(1, &registry(), Some(ann(&["eng"])));
+    rig.handle(Input::Snapshot(snapshot));
+    let transcript = play(&mut rig, &[answer(6), honoured(6, "\"beta://readme\"")]);
+    assert!(
+        told(&transcript).contains(r#""resourceSubscriptions":["alpha://readme","beta://readme"]"#),
+        "{transcript}"
+    );
+}
+
+#[test]
 fn what_a_server_does_not_honour_is_left_out_and_nothing_is_told_of_it() {
     let mut rig = Rig::eng();
     let transcript = play(

@@ -10,8 +10,8 @@
 //! road relay PROGRAM…      a relay: passes lines between its streams and a child's
 //! road reach URL           a relay: lines become HTTP requests, bodies become lines
 //! road append DIR CALLS    records calls, and prints how long each took
-//! road way SHIM BIN NAME CALLS
-//!                          calls of 100 B one way, e.g. stdio_hh_full: for a profiler
+//! road way SHIM BIN NAME BYTES CALLS
+//!                          calls of so many bytes one way, e.g. stdio_hh_full: for a profiler
 //! road run SHIM BIN HOW…   measures; SHIM is the laptop build, BIN holds the other programs, HOW is
 //!                          `json`, `quick`, or parts to measure instead of all
 //! ```
@@ -319,14 +319,15 @@ fn main() {
             }
             println!("{}", figures.json());
         }
-        ["way", shim, bin, name, calls] => {
+        ["way", shim, bin, name, bytes, calls] => {
             let world = World::new(Path::new(shim), Path::new(bin));
             let way = Way::all().into_iter().find(|way| way.name() == *name);
             let (mut peer, tool) = way.unwrap().start(&world);
             peer.open();
-            peer.calls(&tool, 100, 1_000);
-            let (calls, before) = (calls.parse().unwrap(), peer.cpu_us());
-            let mut times = peer.calls(&tool, 100, calls);
+            let (bytes, calls) = (bytes.parse().unwrap(), calls.parse().unwrap());
+            peer.calls(&tool, bytes, calls / 10);
+            let before = peer.cpu_us();
+            let mut times = peer.calls(&tool, bytes, calls);
             let cpu = (peer.cpu_us() - before) / calls as f64;
             println!(
                 "p50 {:.2} µs, {cpu:.2} µs of a processor",

@@ -43,7 +43,8 @@ pub fn client(network: &Network, ca_pem: Option<&str>) -> Result<reqwest::Client
         .user_agent(concat!("mcpshim/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
-        .retry(reqwest::retry::never())
+        // none at most: else each request is cloned, in case
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .connect_timeout(Duration::from_secs(10))
         // calls to a remote server run side by side
         .pool_max_idle_per_host(16)

@@ -37,7 +37,7 @@ use crate::session::{CredentialUse, Input, Machine, Output, Place};
 use crate::spool::{RealDisk, Spool};
 use crate::upstream::streams::{Sink, Source};
 use crate::upstream::{
-    Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError,
+    Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError, unanswered,
 };
 use crate::wire::line::LineBuffer;
 use crate::{fetch, limits, ship, telemetry, vault};
@@ -490,6 +490,12 @@ impl Driver {
                 loss.reason = self.shown(loss.reason);
                 self.handle(Input::ExchangeLost { link, id, loss });
             }
+            PipeEvent::Over { id, body } if self.machine.awaits(link, id) => {
+                let mut loss = unanswered(&body);
+                loss.reason = self.shown(loss.reason);
+                self.handle(Input::ExchangeLost { link, id, loss });
+            }
+            PipeEvent::Over { .. } => {}
             PipeEvent::Read => {
                 let Some(pipe) = self.pipes.get_mut(&link) else {
                     return;

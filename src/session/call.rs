@@ -4,7 +4,7 @@
 //! [`Outcome`] and gives the record entry of it, so after every step
 //! **intents = outcomes + in flight**.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -319,10 +319,10 @@ impl Closed {
 /// Every call in flight.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    open: HashMap<Key, Execution>,
-    by_client: HashMap<IdKey, Key>,
+    open: BTreeMap<Key, Execution>,
+    by_client: BTreeMap<IdKey, Key>,
     /// Questions of upstreams that are not answered yet.
-    asks: HashMap<Leg, OpenRecord>,
+    asks: BTreeMap<Leg, OpenRecord>,
     attempts: u64,
     intents: u64,
     outcomes: u64,
@@ -331,7 +331,7 @@ pub(super) struct Calls {
     /// What is kept of requests that may be wanted again, in bytes.
     kept_bytes: usize,
     /// Bytes of calls in flight, by link.
-    line_bytes: HashMap<LinkId, usize>,
+    line_bytes: BTreeMap<LinkId, usize>,
     /// Who called last, and how often it became somebody else.
     caller: Option<Digest>,
     who: u32,

@@ -674,6 +674,17 @@ impl Machine {
         self.link_input(id, LinkInput::Strained(loss), now);
     }
 
+    /// Whether a request has no answer yet.
+    pub(super) fn is_awaited(&self, id: LinkId, number: u64) -> bool {
+        let key = Key {
+            link: id,
+            id: number,
+        };
+        let slot = self.links.seen(id);
+        self.calls.get(key).is_some()
+            || slot.is_some_and(|slot| slot.chores.contains(&number) || slot.link.owns(number))
+    }
+
     /// A server's transport is to be opened anew.
     pub(super) fn renew(&mut self, server: &ServerKey, at_once: bool, now: &Now) {
         let Some(id) = self.links.by_server.get(server).copied() else {

@@ -448,6 +448,12 @@ impl Machine {
         self.front.era().is_some()
     }
 
+    /// Whether this request to a link has no answer yet.
+    #[must_use]
+    pub fn awaits(&self, link: LinkId, id: u64) -> bool {
+        self.is_awaited(link, id)
+    }
+
     /// Intents, outcomes and calls in flight: the first is always the sum of the other two.
     #[must_use]
     pub fn books(&self) -> (u64, u64, u64) {

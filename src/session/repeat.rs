@@ -8,7 +8,7 @@
 //! Memory is bounded by [`limits::REPEAT_MARKS`]: beyond it the oldest calls are forgotten, which
 //! can only allow more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::clock::Now;
@@ -16,6 +16,12 @@ use crate::limits;
 use crate::policy::Access;
 use crate::registry::doc::RepeatLimit;
 use crate::wire::msg::Request;
+
+/// Slots of a table of counts: one a call, so that few fall together.
+const SLOTS: usize = limits::REPEAT_MARKS;
+/// Arguments longer than this are told apart by their checksums, in bytes.
+const LONG_BYTES: usize = 1 << 10;
+const _: () = assert!(limits::REPEAT_MARKS < u16::MAX as usize);
 
 /// Which call it is: equal for the same tool and arguments. 64 bits without a secret key: whoever
 /// makes two calls collide stops their own.
@@ -33,21 +39,40 @@ impl Same {
         (server.as_str(), name).hash(&mut hasher);
         for member in ["arguments", "inputResponses", "requestState"] {
             // one that is missing is not one that is empty
-            params.object.get(member).hash(&mut hasher);
+            let text = params.object.get(member).map(str::as_bytes);
+            match text {
+                // what is long is read at the speed of memory
+                Some(long) if long.len() > LONG_BYTES => {
+                    let (half, other) = long.split_at(long.len() / 2);
+                    let sums = (crc32c::crc32c(half), crc32c::crc32c(other));
+                    (long.len(), sums).hash(&mut hasher);
+                }
+                short => short.hash(&mut hasher),
+            }
         }
         Some(Self(hasher.finish()))
     }
 }
 
 /// Calls that went upstream lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Repeats {
-    /// When each call was made, in monotonic microseconds, oldest first.
-    seen: HashMap<Same, VecDeque<u64>>,
-    /// All of them, oldest first; some of them are not in `seen` any more.
-    order: VecDeque<(u64, Same)>,
+    /// When each was made, in monotonic microseconds, oldest first.
+    made: VecDeque<(u64, Same)>,
+    /// How many of them fall into each slot: below its limit no call has to be looked for.
+    slots: Box<[u16; SLOTS]>,
     /// Calls that were stopped.
     stopped: u64,
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self {
+            made: VecDeque::new(),
+            slots: Box::new([0; SLOTS]),
+            stopped: 0,
+        }
+    }
 }
 
 impl Repeats {
@@ -59,12 +84,14 @@ impl Repeats {
         let Some((calls, within_us)) = limit.window() else {
             return Ok(());
         };
-        let Some(times) = self.seen.get(&same) else {
+        if usize::from(*self.slot(same)) < calls {
             return Ok(());
-        };
+        }
         // the one that has to leave the window before another may enter it
-        let decides = times.len().checked_sub(calls).and_then(|at| times.get(at));
-        let over_us = decides.map_or(0, |at_us| at_us.saturating_add(within_us));
+        let recent = self.made.iter().rev();
+        let recent = recent.take_while(|(at_us, _)| at_us.saturating_add(within_us) > now.mono_us);
+        let decides = recent.filter(|(_, made)| *made == same).nth(calls - 1);
+        let over_us = decides.map_or(0, |(at_us, _)| at_us.saturating_add(within_us));
         match over_us.checked_sub(now.mono_us) {
             None | Some(0) => Ok(()),
             Some(left_us) => {
@@ -76,26 +103,19 @@ impl Repeats {
 
     /// One is made.
     pub(super) fn note(&mut self, same: Same, limit: RepeatLimit, now: &Now) {
-        let Some((calls, _)) = limit.window() else {
+        if limit.window().is_none() {
             return;
-        };
-        let times = self.seen.entry(same).or_default();
-        times.push_back(now.mono_us);
-        // earlier ones decide nothing any more
-        while times.len() > calls {
-            times.pop_front();
         }
-        self.order.push_back((now.mono_us, same));
+        self.made.push_back((now.mono_us, same));
+        *self.slot(same) += 1;
         self.forget_old(now);
     }
 
     /// The latest one was not sent after all.
     pub(super) fn unmake(&mut self, same: Same) {
-        if let Some(times) = self.seen.get_mut(&same) {
-            times.pop_back();
-            if times.is_empty() {
-                self.seen.remove(&same);
-            }
+        let latest = self.made.iter().rposition(|(_, made)| *made == same);
+        if latest.and_then(|at| self.made.remove(at)).is_some() {
+            *self.slot(same) -= 1;
         }
     }
 
@@ -107,35 +127,38 @@ impl Repeats {
     fn forget_old(&mut self, now: &Now) {
         let (_, seconds) = limits::REPEAT_MOST;
         let longest_us = u64::from(seconds) * 1_000_000;
-        while let Some((at_us, same)) = self.order.front().copied() {
-            let full = self.order.len() > limits::REPEAT_MARKS;
+        while let Some((at_us, same)) = self.made.front().copied() {
+            let full = self.made.len() > limits::REPEAT_MARKS;
             if !full && at_us.saturating_add(longest_us) > now.mono_us {
                 return;
             }
-            self.order.pop_front();
-            if let Some(times) = self.seen.get_mut(&same) {
-                while times.front().is_some_and(|time| *time <= at_us) {
-                    times.pop_front();
-                }
-                if times.is_empty() {
-                    self.seen.remove(&same);
-                }
-            }
+            self.made.pop_front();
+            *self.slot(same) -= 1;
         }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "the remainder is a place in the array"
+    )]
+    fn slot(&mut self, same: Same) -> &mut u16 {
+        &mut self.slots[(same.0 % SLOTS as u64) as usize]
     }
 
     /// How many calls it holds.
     #[cfg(any(test, fuzzing))]
     pub(super) fn held(&self) -> usize {
-        let seen: usize = self.seen.values().map(VecDeque::len).sum();
-        debug_assert!(seen <= self.order.len());
-        self.order.len()
+        let counted: usize = self.slots.iter().copied().map(usize::from).sum();
+        debug_assert_eq!(counted, self.made.len());
+        counted
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::msg::Message;
 
     fn at(ms: u64) -> Now {
         Now {
@@ -179,7 +202,7 @@ mod tests {
             assert_eq!(made(&mut repeats, 1, 5), Ok(()));
             repeats.unmake(Same(1));
         }
-        assert!(repeats.seen.is_empty());
+        assert_eq!(repeats.held(), 0);
     }
 
     #[test]
@@ -199,7 +222,6 @@ mod tests {
             assert_eq!(made(&mut repeats, n, n), Ok(()));
         }
         assert_eq!(repeats.held(), limits::REPEAT_MARKS);
-        assert_eq!(repeats.seen.len(), limits::REPEAT_MARKS);
         // and old ones go with time
         assert_eq!(made(&mut repeats, 1, 100_000_000), Ok(()));
         assert_eq!(repeats.held(), 1);
@@ -207,8 +229,30 @@ mod tests {
         for n in 0..100_u64 {
             let ms = 100_000_000 + n * 3_400;
             assert_eq!(made(&mut repeats, 7, ms), Ok(()), "{n}");
-            assert!(repeats.seen[&Same(7)].len() <= 3);
         }
+    }
+
+    #[test]
+    fn long_arguments_are_told_apart() {
+        let same = |text: &str| {
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{{"a":"{text}"}}}}}}"#
+            );
+            let Ok(Message::Request(request)) = Message::parse(line.as_bytes()) else {
+                panic!("a request: {line}");
+            };
+            let access = Access::Tool {
+                server: crate::policy::fixture::key("alpha"),
+                name: "t".into(),
+            };
+            Same::of(&access, &request).unwrap()
+        };
+        let long = "x".repeat(3 * LONG_BYTES);
+        let (first, last) = (format!("y{}", &long[1..]), format!("{}y", &long[1..]));
+        let texts = [&long, &first, &last, &long[1..], "x", "y", ""];
+        let told: std::collections::BTreeSet<u64> = texts.iter().map(|text| same(text).0).collect();
+        assert_eq!(told.len(), texts.len());
+        assert_eq!(same(&long), same(&long));
     }
 
     /// The window against every time that was let through.

@@ -55,7 +55,7 @@ use job as contained;
 
 pub use child::Child;
 pub use environment::Environment;
-pub use http::{Farewell, Remote};
+pub use http::{Farewell, Remote, unanswered};
 pub use pipe::Pipe;
 pub use places::Places;
 pub use survey::{Means, SurveyError, survey};
@@ -64,6 +64,8 @@ pub use words::Words;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use bytes::Bytes;
 
 use crate::ids::ServerKey;
 use crate::registry::doc::{CredentialDoc, Inject, ServerDoc, Transport};
@@ -85,6 +87,14 @@ pub enum PipeEvent {
         id: u64,
         /// What is known of it.
         loss: Loss,
+    },
+    /// The answer to one request is over. Where it was not among the lines that came before,
+    /// [`unanswered`] says what came instead.
+    Over {
+        /// The request's id.
+        id: u64,
+        /// All that came.
+        body: Bytes,
     },
     /// There are lines to take.
     Read,

@@ -4,7 +4,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError};
+use super::{
+    Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError, unanswered,
+};
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::LinkId;
 use crate::registry::doc::{ServerDoc, Surface, Transport};
@@ -144,6 +146,10 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 let loss = &loss;
                 link.handle(LinkInput::Lost { id, loss }, &clock.now());
             }
+            Ok(PipeEvent::Over { id, body }) if link.owns(id) => {
+                let loss = &unanswered(&body);
+                link.handle(LinkInput::Lost { id, loss }, &clock.now());
+            }
             Ok(PipeEvent::Read) => {
                 while let Some(Heard { line, .. }) = pipe.as_mut().and_then(Pipe::next_line) {
                     match line {
@@ -153,7 +159,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 }
             }
             Ok(PipeEvent::Started) => link.handle(LinkInput::Opened, &clock.now()),
-            Ok(PipeEvent::Unheard(_)) => {}
+            Ok(PipeEvent::Over { .. } | PipeEvent::Unheard(_)) => {}
         }
     }
 }

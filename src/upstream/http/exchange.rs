@@ -83,10 +83,12 @@ pub(super) enum What {
     Over(Over),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Over {
     /// An answer came, or there was nothing to answer.
     Answered,
+    /// This is all that came, as JSON.
+    Body(Bytes, Weight),
     /// There is no answer to come; means nothing where one came.
     Lost(Loss),
     /// Streamable HTTP was refused as a server of HTTP+SSE does.
@@ -126,10 +128,14 @@ impl Tell {
     }
 
     async fn line(&self, line: Bytes) {
-        let (shared, bytes) = (Arc::clone(&self.shared), line.len());
-        shared.held.fetch_add(bytes, Ordering::Relaxed);
-        let weight = Weight { shared, bytes };
+        let weight = self.weight(line.len());
         self.tell(What::Line(line, weight)).await;
+    }
+
+    fn weight(&self, bytes: usize) -> Weight {
+        let shared = Arc::clone(&self.shared);
+        shared.held.fetch_add(bytes, Ordering::Relaxed);
+        Weight { shared, bytes }
     }
 
     async fn tell(&self, what: What) {
@@ -260,7 +266,10 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
         return refused(shared, post, response, tell).await;
     }
     let session = response.headers().get(SESSION).cloned();
-    tell.tell(What::Head(session)).await;
+    let coming = content_type(&response);
+    if session.is_some() || coming != "application/json" {
+        tell.tell(What::Head(session)).await;
+    }
     if post.endpoint.is_some() {
         drain(response).await;
         return Over::Answered;
@@ -279,9 +288,14 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
     if is_coded(&response) {
         return lost("answered in a coding that nobody asked for".to_owned());
     }
-    match content_type(&response).as_str() {
+    match coming.as_str() {
         "application/json" => match body(shared, response, limits::LINE_BYTES).await {
-            Ok(text) => json(text, tell).await,
+            Ok(mut text) => {
+                flatten(&mut text);
+                let text = Bytes::from(text);
+                let weight = tell.weight(text.len());
+                Over::Body(text, weight)
+            }
             Err(loss) => Over::Lost(loss),
         },
         "text/event-stream" => events(shared, post, id, response, tell).await,
@@ -350,39 +364,36 @@ async fn body(shared: &Shared, mut response: Response, bound: usize) -> Result<V
     }
 }
 
-/// Gives a JSON body as lines. The machine tells whether the answer was among them.
-async fn json(mut text: Vec<u8>, tell: &Tell) -> Over {
-    flatten(&mut text);
-    let line = text.trim_ascii();
-    let reason = if line.is_empty() {
+/// The messages of a JSON body: one, or those of an array, which 2025-03-26 lets a server send.
+pub(super) fn messages(body: &Bytes) -> Vec<Bytes> {
+    let text = body.trim_ascii();
+    if text.first() != Some(&b'[') {
+        let one = (!text.is_empty()).then(|| body.slice_ref(text));
+        return one.into_iter().collect();
+    }
+    let elements = std::str::from_utf8(text).ok();
+    let elements = elements.and_then(|text| raw::elements(text).ok());
+    let copied = |one: &str| Bytes::copy_from_slice(one.as_bytes());
+    elements.into_iter().flatten().map(copied).collect()
+}
+
+/// What a JSON body is that holds no answer to its request.
+#[must_use]
+pub fn unanswered(body: &[u8]) -> Loss {
+    let text = body.trim_ascii();
+    let reason = if text.is_empty() {
         "gave an empty answer"
-    } else if serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err() {
+    } else if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
         "gave an answer that is not JSON"
     } else {
         "answered another request than the one it was sent"
     };
-    // 2025-03-26 lets a server put several messages into one array
-    if line.first() == Some(&b'[') {
-        let messages = std::str::from_utf8(line).ok();
-        for message in messages
-            .and_then(|l| raw::elements(l).ok())
-            .into_iter()
-            .flatten()
-        {
-            let message = Bytes::copy_from_slice(message.as_bytes());
-            tell.line(message).await;
-        }
-    } else if !line.is_empty() {
-        let text = Bytes::from(text);
-        let line = text.slice_ref(text.trim_ascii());
-        tell.line(line).await;
-    }
-    Over::Lost(Loss {
+    Loss {
         reach: Reach::Unknown,
         reason: reason.to_owned(),
         pause_ms: None,
         broken: false,
-    })
+    }
 }
 
 /// Reads the events of an answer; one that breaks off is resumed where its era allows.
@@ -427,7 +438,9 @@ async fn events(
                 }
                 Err(Over::Lost(loss)) if loss.broken => {}
                 Err(Over::SessionGone) => return Over::SessionGone,
-                Err(Over::Answered | Over::Lost(_) | Over::Older(_)) => return lost(reason),
+                Err(Over::Answered | Over::Body(..) | Over::Lost(_) | Over::Older(_)) => {
+                    return lost(reason);
+                }
             }
         };
     }
@@ -626,7 +639,9 @@ pub(super) async fn older(shared: Arc<Shared>, tell: Tell) {
     let none = HeaderMap::new();
     let loss = match resume(&shared, &none, None).await {
         Err(Over::Lost(loss) | Over::Older(loss)) => loss,
-        Err(Over::Answered | Over::SessionGone) => lost("gave no stream of events".to_owned()),
+        Err(Over::Answered | Over::Body(..) | Over::SessionGone) => {
+            lost("gave no stream of events".to_owned())
+        }
         Ok(response) => {
             let mut place = Place::default();
             match read(&shared, response, Stream::Older, &mut place, &tell).await {

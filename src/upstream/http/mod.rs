@@ -34,7 +34,8 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use self::exchange::{Note, Over, Post, Purpose, Shared, What};
+pub use self::exchange::unanswered;
+use self::exchange::{Note, Over, Post, Purpose, Shared, What, messages};
 use super::{Heard, PipeEvent, SpawnError};
 use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
@@ -390,7 +391,8 @@ impl Remote {
         bytes: usize,
     ) {
         let open = Open {
-            _task: Task(tokio::spawn(task).abort_handle()),
+            // boxed: it is some kilobytes, which the runtime would move about
+            _task: Task(tokio::spawn(Box::pin(task)).abort_handle()),
             kind,
             id,
             stateless,
@@ -480,21 +482,7 @@ impl Remote {
                     open.bytes = 0;
                 }
             }
-            What::Line(line, _weight) => {
-                match kind {
-                    Kind::Initialize => self.learn_version(&line),
-                    Kind::ToolsList if stateless => self.learn_headers(&line),
-                    Kind::Answer
-                    | Kind::Cancel(_)
-                    | Kind::Initialized
-                    | Kind::Listen
-                    | Kind::Older
-                    | Kind::Other
-                    | Kind::Stream
-                    | Kind::ToolsList => {}
-                }
-                self.lines.push_back((place, Ok(line)));
-            }
+            What::Line(line, _weight) => self.line(kind, stateless, place, line),
             What::Over(over) => {
                 self.open.remove(&serial);
                 match kind {
@@ -510,6 +498,13 @@ impl Remote {
                 }
                 let loss = match over {
                     Over::Answered => None,
+                    Over::Body(body, _weight) => {
+                        for message in messages(&body) {
+                            self.line(kind, stateless, place, message);
+                        }
+                        let over = id.map(|id| PipeEvent::Over { id, body });
+                        return self.events.extend(over);
+                    }
                     Over::Lost(loss) if kind == Kind::Older => return self.older_over(loss),
                     Over::Lost(loss) => Some(loss),
                     Over::Older(loss) => {
@@ -536,6 +531,23 @@ impl Remote {
                 }
             }
         }
+    }
+
+    /// A message came.
+    fn line(&mut self, kind: Kind, stateless: bool, place: Place, line: Bytes) {
+        match kind {
+            Kind::Initialize => self.learn_version(&line),
+            Kind::ToolsList if stateless => self.learn_headers(&line),
+            Kind::Answer
+            | Kind::Cancel(_)
+            | Kind::Initialized
+            | Kind::Listen
+            | Kind::Older
+            | Kind::Other
+            | Kind::Stream
+            | Kind::ToolsList => {}
+        }
+        self.lines.push_back((place, Ok(line)));
     }
 
     /// The stream of HTTP+SSE is over, or there is none.

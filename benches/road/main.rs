@@ -33,7 +33,8 @@ mod org;
 mod peers;
 mod reach;
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -562,6 +563,20 @@ fn append_alone_and_crowded(world: &World, pace: &Pace, figures: &mut Figures) {
         let (p50, p99) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
         figures.at_most(format!("append_{name}_p50_us"), p50, 8.0);
         figures.at_most(format!("append_{name}_p99_us"), p99, 60.0);
+    }
+    // what the system takes for bytes of that size, whoever writes them
+    for size in SIZES {
+        let mut times: Vec<f64> = (0..size.calls.min(200))
+            .map(|number| {
+                let file = world.org.path(&format!("write-{}-{number}", size.name));
+                let (mut file, bytes) = (File::create(file).unwrap(), vec![b'x'; size.bytes]);
+                let start = Instant::now();
+                file.write_all(&bytes).unwrap();
+                start.elapsed().as_secs_f64() * 1e6
+            })
+            .collect();
+        let p50 = quantile(&mut times, 0.5);
+        figures.set(format!("write_alone_p50_us_{}", size.name), p50);
     }
     eprintln!("appends done");
 }

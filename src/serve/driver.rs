@@ -133,6 +133,8 @@ struct Driver {
     /// The newest snapshot, `None` while a first one is waited for.
     snapshot: Option<Arc<Snapshot>>,
     engaged: bool,
+    /// The watcher was started, or could not be.
+    watched: bool,
     /// The process that delivers is not asked for before this.
     delivery_not_before_us: u64,
     /// When the run file is written next; `None` while it says what holds.
@@ -231,6 +233,7 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed_us: None,
             engaged: false,
+            watched: false,
             delivery_not_before_us: 0,
             report_at_us: None,
             report_not_before_us: 0,
@@ -274,6 +277,10 @@ impl Driver {
         }
         for pipe in self.pipes.values_mut() {
             pipe.poll_flush(cx);
+        }
+        // only now: what it does at first would keep a lone processor from the first answer
+        if self.engaged && !self.watched {
+            self.watch();
         }
         // most turns bring a line: what is rare is asked where there is none, and every few lines
         let rare_first = self.in_a_row >= DATA_IN_A_ROW;
@@ -596,6 +603,14 @@ impl Driver {
             tracing::warn!(%error, "That this machine is managed is not noted.");
         }
         self.places.ask(&self.environment);
+    }
+
+    /// Follows the registry, sign-ins and requests from here on.
+    fn watch(&mut self) {
+        self.watched = true;
+        let Some(config) = &self.config else {
+            return;
+        };
         let snapshot = self.snapshot.as_deref();
         match Watcher::start(config.clone(), self.clock.clone(), snapshot) {
             Ok(watcher) => self.watcher = Some(watcher),

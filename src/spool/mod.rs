@@ -36,7 +36,7 @@ use crate::audit::{decode, frames};
 use crate::clock::{Entropy, Now};
 use crate::ids::{Digest, StreamId};
 use crate::limits;
-use crate::registry::doc::AuditKeyDoc;
+use crate::registry::doc::{AuditKeyDoc, Capture};
 
 /// The directory for bytes that were not as written.
 const QUARANTINE: &str = "quarantine";
@@ -48,8 +48,9 @@ const BUFFER_BYTES: usize = 2 << 20;
 const HEIR_BYTES: usize = 64 << 10;
 /// The size of the whole spool is looked up at most this often, in microseconds.
 const LOOK_US: u64 = 1_000_000;
-/// Segments whose sync is put off until somebody asks for one.
-const UNSYNCED: usize = 64;
+/// Segments whose sync is put off until somebody asks for one; most are delivered, or written by
+/// the system, long before.
+const UNSYNCED: usize = 512;
 
 /// How large things may grow.
 #[derive(Debug, Clone, Copy)]
@@ -715,11 +716,18 @@ impl Segment {
     }
 }
 
+/// What an entry carries of a payload, in bytes; a digest is none.
 fn payload_bytes(body: &Body) -> u64 {
-    match body {
-        Body::Denial { facts, .. } | Body::Intent(facts) => facts.content.0.len() as u64,
-        Body::Outcome { content, .. } => content.0.len() as u64,
-        Body::Context(..) | Body::Counted { .. } | Body::Link { .. } | Body::Loss { .. } => 0,
+    let (capture, content) = match body {
+        Body::Denial { facts, .. } | Body::Intent(facts) => (facts.audit.arguments, &facts.content),
+        Body::Outcome { content, audit, .. } => (audit.results, content),
+        Body::Context(..) | Body::Counted { .. } | Body::Link { .. } | Body::Loss { .. } => {
+            return 0;
+        }
+    };
+    match capture {
+        Capture::Full => content.0.len() as u64,
+        Capture::Digest | Capture::None => 0,
     }
 }
 

@@ -620,6 +620,15 @@ fn segments_change_with_size_age_and_audit_keys() {
     assert_eq!(segments(&disk), 1);
     spool.append(&[intent(3, 2000)], &at(3)).unwrap();
     assert_eq!(segments(&disk), 2, "a large one has its own");
+    // found: so had one of which a digest is kept
+    let mut digest = intent(4, 2000);
+    if let Body::Intent(facts) = &mut digest.body {
+        facts.audit.arguments = Capture::Digest;
+    }
+    for entry in [intent(4, 10), digest] {
+        spool.append(&[entry], &at(4)).unwrap();
+    }
+    assert_eq!(segments(&disk), 2, "a digest is small");
     spool.append(&[counted(200, 1)], &at(200)).unwrap();
     assert_eq!(segments(&disk), 3, "age");
     spool.append(&[counted(201, 2)], &at(201)).unwrap();

@@ -535,7 +535,7 @@ impl Machine {
             self.edits.apply(notification.line, &mut line);
             line.push(b'\n');
             match listen {
-                Some((key, _)) => self.tell_listen(&key, line, now),
+                Some((key, _)) => self.tell_listen(&key, &name, line, now),
                 None => self.outbox.send_client(line),
             }
         }

@@ -292,7 +292,7 @@ impl Machine {
             let mut line = Vec::with_capacity(notification.line.len() + 64);
             self.edits.apply(notification.line, &mut line);
             line.push(b'\n');
-            self.tell_listen(&key, line, now);
+            self.tell_listen(&key, &label, line, now);
         }
     }
 

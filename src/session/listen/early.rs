@@ -34,8 +34,8 @@ pub(super) struct Early {
     waits: BTreeSet<String>,
     /// Lists that changed meanwhile.
     lists: [bool; 3],
-    /// What the client is told right after the acknowledgement.
-    news: Vec<Vec<u8>>,
+    /// What the client is told right after the acknowledgement, and of which resource or task.
+    news: Vec<(String, Vec<u8>)>,
     news_bytes: usize,
 }
 
@@ -146,11 +146,7 @@ impl Machine {
         if self.closing || !(waits.next().is_some() || own) || again(uri) {
             return;
         }
-        let may = match self.tasks.server(uri) {
-            Some(_) => self.may_follow(uri, now),
-            None => self.may_watch(uri, now),
-        };
-        if refused || !may {
+        if refused || !self.may_listen(uri, now) {
             self.refused(uri, now);
         } else {
             for listen in &mut self.listens.open {
@@ -193,6 +189,7 @@ impl Machine {
     }
 
     fn acknowledge_one(&mut self, key: &IdKey, now: &Now) {
+        let gone = self.not_allowed(key, now);
         let mut open = self.listens.open.iter_mut();
         let Some(listen) = open.find(|listen| listen.key == *key) else {
             return;
@@ -200,6 +197,10 @@ impl Machine {
         let Some(early) = listen.early.take() else {
             return;
         };
+        for uri in &gone {
+            listen.uris.remove(uri);
+            listen.unconfirmed.remove(uri);
+        }
         self.outbox.send_client(listen.acknowledgement());
         for ((_, method), changed) in LISTS.iter().zip(early.lists) {
             if changed {
@@ -207,11 +208,38 @@ impl Machine {
                     .send_client(era::list_changed(method, &listen.id));
             }
         }
-        for line in early.news {
-            self.outbox.send_client(line);
+        for (name, line) in early.news {
+            // of what was refused since nothing is told
+            if listen.uris.iter().any(|uri| name.starts_with(uri.as_str())) {
+                self.outbox.send_client(line);
+            }
         }
         let unconfirmed = listen.unconfirmed.clone();
         self.note_unconfirmed(&unconfirmed, now);
+        for uri in &gone {
+            self.unwatch(uri, now);
+        }
+    }
+
+    /// What of a listen the caller may not watch any more.
+    fn not_allowed(&mut self, key: &IdKey, now: &Now) -> Vec<String> {
+        let mut open = self.listens.open.iter();
+        let listen = open.find(|listen| listen.key == *key);
+        let mut uris: Vec<String> = listen
+            .into_iter()
+            .flat_map(|listen| &listen.uris)
+            .cloned()
+            .collect();
+        uris.retain(|uri| !self.may_listen(uri, now));
+        uris
+    }
+
+    /// Whether the caller may watch a resource or follow a task now.
+    fn may_listen(&mut self, uri: &str, now: &Now) -> bool {
+        match self.tasks.server(uri) {
+            Some(_) => self.may_follow(uri, now),
+            None => self.may_watch(uri, now),
+        }
     }
 
     /// Records what was acknowledged though its servers did not confirm it.
@@ -262,14 +290,20 @@ impl Machine {
 
     /// Tells a listen something, or does once it is acknowledged: at once, where more cannot be
     /// kept.
-    pub(in crate::session) fn tell_listen(&mut self, key: &IdKey, line: Vec<u8>, now: &Now) {
+    pub(in crate::session) fn tell_listen(
+        &mut self,
+        key: &IdKey,
+        name: &str,
+        line: Vec<u8>,
+        now: &Now,
+    ) {
         let mut open = self.listens.open.iter_mut();
         let early = open.find(|listen| listen.key == *key);
         if let Some(early) = early.and_then(|listen| listen.early.as_mut())
             && early.news_bytes + line.len() <= limits::LISTEN_NEWS_BYTES
         {
             early.news_bytes += line.len();
-            early.news.push(line);
+            early.news.push((name.to_owned(), line));
             return;
         }
         self.acknowledge_one(key, now);

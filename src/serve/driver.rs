@@ -203,8 +203,8 @@ impl Driver {
         let snapshot = (!waits).then_some(snapshot);
         let mut machine = Machine::new(snapshot.clone(), session);
         let project = config.as_ref().and_then(|c| c.project_dir.as_deref());
-        if let Some((uri, name)) = project.and_then(as_root) {
-            machine.set_project(&uri, &name);
+        if let Some(uri) = project.and_then(as_root) {
+            machine.set_project(&uri);
         }
         Ok(Self {
             machine,
@@ -877,11 +877,9 @@ impl Driver {
     }
 }
 
-/// A directory as a root: its URI, and a name to show.
-fn as_root(dir: &Path) -> Option<(String, String)> {
-    let uri = reqwest::Url::from_file_path(dir).ok()?;
-    let name = dir.file_name().unwrap_or(dir.as_os_str());
-    Some((uri.into(), name.to_string_lossy().into_owned()))
+/// A directory as a root.
+fn as_root(dir: &Path) -> Option<String> {
+    Some(reqwest::Url::from_file_path(dir).ok()?.into())
 }
 
 fn spool_dir(config: &Config) -> PathBuf {

@@ -60,11 +60,11 @@ impl Roots {
 }
 
 impl Machine {
-    /// Says where the client works, for clients that do not say it themselves: a `file:` URI and a
-    /// name to show.
-    pub fn set_project(&mut self, uri: &str, name: &str) {
-        let (uri, name) = (raw::quoted(uri), raw::quoted(name));
-        self.roots.project = Some(format!(r#"[{{"uri":{uri},"name":{name}}}]"#));
+    /// Says where the client works, for clients that do not say it themselves: a `file:` URI.
+    pub fn set_project(&mut self, uri: &str) {
+        // no name: what the client would call it is not known
+        let uri = raw::quoted(uri);
+        self.roots.project = Some(format!(r#"[{{"uri":{uri}}}]"#));
     }
 
     /// An upstream that may know it asks where the client works.

@@ -590,7 +590,7 @@ fn on_a_pipe_a_question_is_of_the_only_call_or_of_none() {
 fn roots_are_asked_within_a_call_and_remembered() {
     const ROOTS: &str = r#"«alpha@6 {"jsonrpc":"2.0","id":"r","method":"roots/list"}"#;
     let mut rig = rig();
-    rig.machine.set_project("file:///srv/ann", "ann");
+    rig.machine.set_project("file:///srv/ann");
     rig.play(&call(1, ""));
     let asked = rig.play(&format!("{ROOTS}\n+20"));
     assert!(

@@ -12,7 +12,7 @@ fn rig(capabilities: &str) -> Rig {
     alpha.roots = true;
     registry.put(alpha);
     let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
-    rig.machine.set_project("file:///srv/ann/a%20b", "a b");
+    rig.machine.set_project("file:///srv/ann/a%20b");
     rig.play(&format!(
         r#"> {{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}}}
         > {{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"alpha_echo"}}}}"#
@@ -69,7 +69,7 @@ fn a_client_that_has_roots_is_asked_once_and_its_words_are_passed_on() {
 
 #[test]
 fn a_client_without_roots_has_its_project_as_one() {
-    let project = r#""result":{"roots":[{"uri":"file:///srv/ann/a%20b","name":"a b"}]}"#;
+    let project = r#""result":{"roots":[{"uri":"file:///srv/ann/a%20b"}]}"#;
     let mut rig = rig("{}");
     let transcript = rig.play(ASK);
     assert!(transcript.contains(project), "{transcript}");
@@ -97,7 +97,7 @@ fn a_client_without_roots_has_its_project_as_one() {
 #[test]
 fn a_server_that_may_not_know_is_refused_and_its_question_recorded() {
     let mut rig = Rig::handshake();
-    rig.machine.set_project("file:///srv/ann", "ann");
+    rig.machine.set_project("file:///srv/ann");
     rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
     let transcript = rig.play(ASK);
     assert!(
@@ -236,7 +236,7 @@ fn a_remote_server_learns_them_after_it_was_compared_with_its_pin() {
         registry.put((*server).clone());
         let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
         rig.opens = false;
-        rig.machine.set_project("file:///srv/ann", "ann");
+        rig.machine.set_project("file:///srv/ann");
         rig.play(
             r#"> {"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}
             > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#,

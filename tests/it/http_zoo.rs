@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::remote::{ends, org, others_are_well, text};
+use crate::remote::{asked_rightly, ends, org, others_are_well, text};
 use crate::support::web::{Line, Seen, Web, handshake, stateless, tools};
 use crate::support::{Grant, Org, Server, Shim, wait_for};
 
@@ -430,6 +430,7 @@ fn calls_that_were_not_sent_outlive_a_forgotten_session() {
     shim.close();
     assert_eq!(web.asked("tools/call").len(), 2);
     assert_eq!(ends(&org), ["Ok", "Ok"]);
+    asked_rightly(&org, &web);
 }
 
 #[test]
@@ -808,6 +809,7 @@ fn every_fault_on_the_wire_costs_one_call_and_is_told_as_it_was() {
     assert!(others.iter().all(|message| message["jsonrpc"] == "2.0"));
     assert_eq!(stderr, "");
     assert_eq!(ends(&org), expected);
+    asked_rightly(&org, &web);
 }
 
 #[test]
@@ -1203,6 +1205,7 @@ fn each_question_over_http_comes_with_its_own_call() {
     }
     // two calls, a question within each, and the call of the other server
     assert_eq!(ends(&org), ["Ok"; 5]);
+    asked_rightly(&org, &web);
 }
 
 #[test]
@@ -1291,6 +1294,7 @@ fn a_server_of_the_stateless_era_gets_answers_with_the_call_sent_anew() {
         web.seen().iter().all(|seen| !seen.rpc().is_empty()),
         "no answers are posted"
     );
+    asked_rightly(&org, &web);
 }
 
 #[test]

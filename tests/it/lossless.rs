@@ -399,3 +399,43 @@ fn a_message_of_another_revision_is_found() {
         }
     }
 }
+
+/// The same over HTTP: a header that says something else than its message is found.
+#[test]
+fn a_header_of_another_message_is_found() {
+    let org = Org::new();
+    let claim = claim("mcpshim", "{}");
+    let call = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"naïve","arguments":{{}},{claim}}}}}"#
+    );
+    let head = |version: &str, method: &str, name: &str| {
+        json!({"mcp-protocol-version": version, "mcp-method": method, "mcp-name": name}).to_string()
+    };
+    let wrapped = "=?base64?bmHDr3Zl?=";
+    for (head, fault) in [
+        (head("2026-07-28", "tools/call", wrapped), None),
+        (
+            head("2025-11-25", "tools/call", wrapped),
+            Some("the header mcp-protocol-version is '2025-11-25'"),
+        ),
+        (
+            head("2026-07-28", "tools/list", wrapped),
+            Some("the header mcp-method is 'tools/list'"),
+        ),
+        (
+            head("2026-07-28", "tools/call", "other"),
+            Some("the header mcp-name is 'other'"),
+        ),
+    ] {
+        let recording = Recording::new(&org);
+        recording.forge_remote("web", &format!("{head}\n"), &format!("{call}\n"));
+        let ended = recording.checked(&[]);
+        match fault {
+            None => drop(ended.ok()),
+            Some(fault) => assert!(
+                !ended.status.success() && ended.stdout.contains(fault),
+                "{fault}: {ended:?}"
+            ),
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Grant, Org, Running, Server, program, run, wait_for};
+use crate::support::{Grant, Org, Recording, Running, Server, Tap, program, run, wait_for};
 
 /// Where `scripts/peers` installed them.
 pub(crate) fn installed(path: &str) -> PathBuf {
@@ -100,6 +100,12 @@ fn walk(
         .arg(command)
         .args(args);
     run(&mut client).ok().json_lines()
+}
+
+/// The same against mcpshim, recorded.
+fn walk_through(client: Command, script: &str, prefix: &str, recording: &Recording) -> Vec<Value> {
+    let (command, args) = recording.client(program("mcpshim"), &["serve".to_owned()]);
+    walk(client, script, prefix, &command, &args)
 }
 
 /// Takes back the documented edits, so that what is left must be equal.
@@ -225,10 +231,12 @@ fn same_direct_and_through(client_name: &str, server_name: &str) {
     let sandbox = org.path().join("sandbox");
     std::fs::create_dir(&sandbox).unwrap();
     let (command, args) = server(server_name, &sandbox);
+    let recording = Recording::new(&org);
     let org = {
+        let (command, args) = recording.upstream(server_name, &command, &args);
         // its clients declare nothing, and some servers show more tools to those that do
-        let entry = Server::new(server_name, &command)
-            .args(&args)
+        let entry = Server::new(server_name, command)
+            .args(args)
             .with("elicitation: false");
         org.server(&entry);
         org.agent("ci");
@@ -250,15 +258,10 @@ fn same_direct_and_through(client_name: &str, server_name: &str) {
     org.environment_as(&mut through, "ci");
     through.current_dir(&sandbox);
     let prefix = format!("{server_name}_");
-    let through = walk(
-        through,
-        server_name,
-        &prefix,
-        program("mcpshim"),
-        &["serve".to_owned()],
-    );
+    let through = walk_through(through, server_name, &prefix, &recording);
 
     compare(client_name, &script, (&direct, &through), &prefix);
+    recording.validate_calls(&[]);
     // the client is gone: nothing of the shim's may be left but the shipper, which lingers
     wait_for("the upstream to be gone", || {
         let left = org.processes().into_iter().filter(|pid| {
@@ -329,6 +332,11 @@ impl Listening {
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/mcp", self.port)
     }
+
+    /// A way to it that keeps what is said.
+    pub(crate) fn tapped(&self, recording: &Recording, name: &str) -> Tap {
+        recording.remote(name, self.port)
+    }
 }
 
 pub(crate) fn installed_text(path: &str) -> String {
@@ -355,20 +363,17 @@ fn same_direct_and_through_http(client_name: &str, direct_name: &str, server_nam
     };
     // another one: it counts what was taken back
     let listening = Listening::start(&org, server_name);
-    org.server(&Server::http("remote", &listening.url()).with("elicitation: false"));
+    let recording = Recording::new(&org);
+    let tap = listening.tapped(&recording, "remote");
+    org.server(&Server::http("remote", &tap.url()).with("elicitation: false"));
     org.agent("ci");
     org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
     org.publish();
     let mut through = client(client_name);
     org.environment_as(&mut through, "ci");
-    let through = walk(
-        through,
-        script_name,
-        "remote_",
-        program("mcpshim"),
-        &["serve".to_owned()],
-    );
+    let through = walk_through(through, script_name, "remote_", &recording);
     compare(client_name, &script, (&direct, &through), "remote_");
+    recording.validate_calls(&[]);
 }
 
 /// The same by HTTP+SSE, which no client of the tests speaks: the measure is the same server on its
@@ -384,21 +389,18 @@ fn same_direct_and_through_sse(client_name: &str, server_name: &str) {
     org.environment(&mut direct);
     let direct = walk(direct, server_name, "", &command, &args);
     let listening = Listening::start_sse(&org, server_name);
-    let url = format!("http://127.0.0.1:{}/sse", listening.port);
+    let recording = Recording::new(&org);
+    let tap = listening.tapped(&recording, "remote");
+    let url = format!("http://127.0.0.1:{}/sse", tap.port());
     org.server(&Server::http("remote", &url).with("elicitation: false"));
     org.agent("ci");
     org.role("tester", &["ci"], &[("remote", Grant::ALL)]);
     org.publish();
     let mut through = client(client_name);
     org.environment_as(&mut through, "ci");
-    let through = walk(
-        through,
-        server_name,
-        "remote_",
-        program("mcpshim"),
-        &["serve".to_owned()],
-    );
+    let through = walk_through(through, server_name, "remote_", &recording);
     compare(client_name, &script, (&direct, &through), "remote_");
+    recording.validate_calls(&[]);
 }
 
 mod sse {
@@ -505,7 +507,9 @@ fn a_server_behind_nginx_with_tls_by_a_private_authority() {
     std::fs::create_dir(&dir).unwrap();
     certificates(&dir);
     let listening = Listening::start(&org, "python");
-    let (_nginx, port) = nginx(&dir, listening.port);
+    let recording = Recording::new(&org);
+    let tap = listening.tapped(&recording, "remote");
+    let (_nginx, port) = nginx(&dir, tap.port());
     org.settings("secret_stores: {key_file: true}");
     org.write(
         "trust/ca.pem",
@@ -557,6 +561,7 @@ fn a_server_behind_nginx_with_tls_by_a_private_authority() {
         .filter(|m| m["method"] == "notifications/progress");
     assert_eq!(progressed.count(), 3);
     shim.close();
+    recording.validate(&[]);
 }
 
 macro_rules! filesystem {

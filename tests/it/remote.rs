@@ -12,7 +12,7 @@ use mcpshim::spool::Backlog;
 use serde_json::{Value, json};
 
 use crate::support::web::{Line, Web, handshake, stateless, tools};
-use crate::support::{Answer, Grant, Org, Server, Shim, wait_for};
+use crate::support::{Answer, Grant, Org, Recording, Server, Shim, wait_for};
 
 /// An organisation with one remote server `web`, and the stdio server `other` beside it.
 pub(crate) fn org(web: &Web, more: &str) -> Org {
@@ -29,6 +29,14 @@ pub(crate) fn org(web: &Web, more: &str) -> Org {
 #[track_caller]
 pub(crate) fn text(answer: &Answer) -> String {
     answer.text().to_owned()
+}
+
+/// Whatever the server answered: what it was asked is the protocol's.
+#[track_caller]
+pub(crate) fn asked_rightly(org: &Org, web: &Web) {
+    let recording = Recording::named(org, "asked");
+    recording.asked("web", web);
+    recording.validate(&[]);
 }
 
 /// The other server answers as if nothing were wrong.
@@ -126,6 +134,7 @@ fn a_server_of_the_stateless_era_gets_its_headers() {
         assert_eq!(call.tool(), "sql/query");
     }
     assert_eq!(web.requests("GET").len() + web.requests("DELETE").len(), 0);
+    asked_rightly(&org, &web);
 }
 
 #[test]
@@ -171,6 +180,7 @@ fn a_session_of_the_handshake_era_is_kept_and_ended() {
     let ends: Vec<_> = seen.iter().filter(|seen| seen.method == "DELETE").collect();
     assert_eq!(ends.len(), 1);
     assert_eq!(ends[0].header("mcp-session-id"), Some("s-1"));
+    asked_rightly(&org, &web);
 }
 
 fn a_forgotten_session(refuse: fn(&mut Line) -> bool) {
@@ -275,6 +285,7 @@ fn a_call_taken_back_is_told_in_the_way_of_its_era() {
     });
     assert!(web.asked("notifications/cancelled").is_empty());
     shim.close();
+    asked_rightly(&org_, &web);
 
     // handshake: it is said
     let web = Web::start(move |seen, line| {
@@ -296,6 +307,7 @@ fn a_call_taken_back_is_told_in_the_way_of_its_era() {
     let call = web.asked("tools/call").pop().unwrap();
     assert_eq!(told.body["params"]["requestId"], call.body["id"]);
     shim.close();
+    asked_rightly(&org, &web);
 }
 
 fn take_back(shim: &mut Shim) {
@@ -342,6 +354,7 @@ fn news_of_the_handshake_era_come_by_get() {
         (shim.names("tools").contains(&"web_news".to_owned())).then_some(())
     });
     shim.close();
+    asked_rightly(&org, &web);
 }
 
 /// What goes wrong with one call: the tool's name, and what its caller reads.
@@ -567,6 +580,7 @@ fn every_fault_of_a_call_is_said_clearly_and_hurts_nobody_else() {
         2 * WRONG.len() + 2,
         "nothing is sent twice"
     );
+    asked_rightly(&org, &web);
 }
 
 #[test]

@@ -7,8 +7,10 @@
 mod org;
 mod process;
 mod recorded;
+mod tap;
 pub(crate) mod web;
 
 pub(crate) use org::{Collector, Grant, Issuer, Org, Server};
 pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, run_with, wait_for};
 pub(crate) use recorded::Recording;
+pub(crate) use tap::Tap;

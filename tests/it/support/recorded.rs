@@ -7,7 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::org::Org;
-use super::process::{Ended, run};
+use super::process::{Ended, run, wait_for};
+use super::tap::{self, Tap};
+use super::web::Web;
 
 /// Stands between two programs and keeps what they say to each other.
 const BETWEEN: &str = r#"tee -a "$0.$$.in" | "$@" | tee -a "$0.$$.out""#;
@@ -39,6 +41,18 @@ impl Recording {
         args: &[String],
     ) -> (PathBuf, Vec<String>) {
         self.between(&format!("upstream-{name}"), command, args)
+    }
+
+    /// A port of this machine that leads to another one, where a server listens, and keeps what
+    /// both say.
+    pub(crate) fn remote(&self, name: &str, port: u16) -> Tap {
+        let files = self.dir.join(format!("upstream-{name}-"));
+        Tap::start(files, ([127, 0, 0, 1], port).into())
+    }
+
+    /// Keeps what a server of a test's own was asked so far.
+    pub(crate) fn asked(&self, name: &str, web: &Web) {
+        tap::keep(&self.dir.join(format!("upstream-{name}-")), &web.seen());
     }
 
     /// The command that runs mcpshim for a client and keeps what both say.
@@ -91,6 +105,13 @@ impl Recording {
         std::fs::write(self.dir.join(format!("{name}-forged.out")), heard).unwrap();
     }
 
+    /// The same of a server at an address: the headers and the bodies that it was sent.
+    pub(crate) fn forge_remote(&self, name: &str, heads: &str, said: &str) {
+        let path = |side: &str| self.dir.join(format!("upstream-{name}-forged.{side}"));
+        std::fs::write(path("heads"), heads).unwrap();
+        std::fs::write(path("in"), said).unwrap();
+    }
+
     /// Holds every message of mcpshim's to its revision.
     #[track_caller]
     pub(crate) fn checked(&self, but: &[&str]) -> Ended {
@@ -114,10 +135,34 @@ impl Recording {
         run(&mut command)
     }
 
+    /// Waits for the end of every program that was recorded: what it says last is said then.
+    fn ended(&self) {
+        let needle = self.dir.to_str().unwrap().as_bytes();
+        wait_for("the recorded programs to end", || {
+            let mut processes = std::fs::read_dir("/proc").unwrap();
+            let runs = processes.any(|entry| {
+                let line = std::fs::read(entry.unwrap().path().join("cmdline"));
+                line.is_ok_and(|line| line.windows(needle.len()).any(|some| some == needle))
+            });
+            (!runs).then_some(())
+        });
+    }
+
+    /// As [`Self::validate`], where calls were made and what both sides were told was recorded.
+    #[track_caller]
+    pub(crate) fn validate_calls(&self, but: &[&str]) {
+        let seen = self.validate(but);
+        for side in ["to the client result", "to the server request"] {
+            let called = |kind: &String| kind.ends_with(&format!("{side} tools/call"));
+            assert!(seen.keys().any(called), "no call {side} in {seen:#?}");
+        }
+    }
+
     /// Fails the test unless every message of mcpshim's is one of its revision; gives how many of
     /// which kind there were. `but` are names of what a server's own definitions have wrong.
     #[track_caller]
     pub(crate) fn validate(&self, but: &[&str]) -> BTreeMap<String, u64> {
+        self.ended();
         let ended = self.checked(but);
         assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
         let seen: BTreeMap<String, u64> = serde_json::from_str(ended.stdout.trim()).unwrap();

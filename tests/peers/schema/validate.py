@@ -4,13 +4,15 @@
 
 RECORDED holds, for each process that stood between two programs, `client-….in` and `.out` (what a client of mcpshim wrote and
 what it got) or `upstream-….in` and `.out` (what mcpshim wrote to a server and what it got). What mcpshim wrote is checked: the
-`.out` of clients, the `.in` of upstreams; the other file tells what was asked and which revision was agreed on. `--but` names a
-tool, prompt or resource whose own definition is at fault.
+`.out` of clients, the `.in` of upstreams; the other file tells what was asked and which revision was agreed on. Over HTTP there is
+also `upstream-….heads`: the headers of the protocol, a line for each of `.in`, which must say what the message says. `--but` names
+a tool, prompt or resource whose own definition is at fault, or a member that a server may use in its revision and a client's has no word for.
 
 Prints a line a fault, then what was seen as one JSON object: `"<revision> <side> <kind> <method>": count`. Ends with 1 where there
 was a fault.
 """
 
+import base64
 import collections
 import json
 import pathlib
@@ -46,6 +48,15 @@ RESULTS = {
 CLIENTS, SERVERS = ("ClientRequest", "ClientNotification"), ("ServerRequest", "ServerNotification")
 # of an extension, in no schema of the protocol (io.modelcontextprotocol/tasks)
 EXTENSION = {"tasks/get", "tasks/update", "tasks/cancel", "notifications/tasks"}
+# what the header Mcp-Name repeats
+NAMED = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 # members that only the newer era has at the top of a result, and of a request's `_meta`
 NEWER = ["resultType", "ttlMs", "cacheScope", "inputRequests", "requestState"]
 
@@ -99,6 +110,8 @@ class Wire:
         self.name = path.name
         self.ours = list(parsed(path.with_suffix(ours)))
         self.theirs = list(parsed(path.with_suffix(theirs)))
+        self.said = None
+        self.heads = [head for head, _ in parsed(path.with_suffix(".heads"))]
         requests = lambda lines: {key(m): m for m, _ in lines if m and "method" in m and "id" in m}
         self.asked_us, self.asked_them = requests(self.theirs), requests(self.ours)
         # who answered an initialize: mcpshim its client, a server mcpshim
@@ -112,12 +125,30 @@ class Wire:
         if request and request.get("method") == "initialize":
             return self.agreed or "2025-11-25"
         meta = ((request or {}).get("params") or {}).get("_meta") or {}
-        return meta.get(CLAIM) or self.agreed or NEW
+        return meta.get(CLAIM) or self.agreed or self.said or NEW
 
     def check(self, seen):
-        for message, line in self.ours:
-            for fault in self.check_one(message, seen):
+        heads = self.heads + [None] * (len(self.ours) - len(self.heads))
+        for (message, line), head in zip(self.ours, heads):
+            # what servers take a request without the header for
+            self.said = head.get("mcp-protocol-version", "2025-03-26") if head else None
+            for fault in self.check_one(message, seen) + self.check_head(message, head):
                 yield f"{self.name}: {fault}\n    {line[:2000]}"
+
+    def check_head(self, message, head):
+        """Streamable HTTP: what the headers must repeat of the message."""
+        if message is None or head is None:
+            return []
+        method, params = message.get("method"), message.get("params") or {}
+        claim = (params.get("_meta") or {}).get(CLAIM)
+        expected = {}
+        if claim == NEW:
+            named = NAMED.get(method)
+            expected = {"mcp-protocol-version": claim, "mcp-method": method, "mcp-name": params.get(named) if named else None}
+        elif method != "initialize" and (self.agreed or "") >= "2025-06-18":
+            expected = {"mcp-protocol-version": self.agreed}
+        found = {name: unwrapped(head.get(name)) for name in expected}
+        return [f"the header {name} is {found[name]!r}" for name in expected if found[name] != expected[name]]
 
     def check_one(self, message, seen):
         if message is None:
@@ -169,6 +200,8 @@ class Wire:
         for fault in schema.faults(definition, value):
             best = jsonschema.exceptions.best_match([fault])
             path = list(fault.absolute_path) + [p for p in best.absolute_path if p not in fault.absolute_path]
+            if self.but.intersection(p for p in path if isinstance(p, str)):
+                continue
             if len(path) > 1 and isinstance(path[1], int):
                 entry = value.get(path[0], [])[path[1]]
                 if isinstance(entry, dict) and {entry.get("name"), entry.get("uri")} & self.but:
@@ -183,6 +216,13 @@ class Wire:
         meta = holder.get("_meta")
         found += [name for name in meta if name == CLAIM] if isinstance(meta, dict) else []
         return [f"{name} is not of {revision}" for name in found]
+
+
+def unwrapped(header):
+    """A text that no header can hold comes in base64."""
+    if header and header.startswith("=?base64?"):
+        return base64.b64decode(header.removeprefix("=?base64?").removesuffix("?=")).decode()
+    return header
 
 
 def key(message):

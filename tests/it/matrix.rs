@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::peers::{Listening, client, plain, server, without_the_last_progress};
-use crate::support::{Grant, Org, Running, Server, program};
+use crate::support::{Grant, Org, Recording, Running, Server, Tap, program};
 
 /// The clients: as the page and as [`client`] calls them, and the era each opens with.
 const CLIENTS: [(&str, &str); 11] = [
@@ -72,7 +72,7 @@ const FEATURES: [&str; 16] = [
 
 /// Why a cell may be empty, by the word that stands for it in the data. Rows of other runs have
 /// theirs here too.
-pub(crate) const REASONS: [(&str, &str); 8] = [
+pub(crate) const REASONS: [(&str, &str); 12] = [
     (
         "by-a-person",
         "Only a person at its window can do it; the run has none.",
@@ -82,6 +82,22 @@ pub(crate) const REASONS: [(&str, &str); 8] = [
         "This client offers no sampling, so no server may ask it for any.",
     ),
     ("not-asked", "This client never asks a server for it."),
+    (
+        "not-declared",
+        "This client does not say that it can do it, so no server may ask it for any.",
+    ),
+    (
+        "no-url-era",
+        "Questions that send a person to an address belong to 2025-11-25, and this client speaks an earlier revision.",
+    ),
+    (
+        "unmoved",
+        "This client takes no notice of such news: it goes on with the lists it has.",
+    ),
+    (
+        "lists-anew",
+        "This client takes no notice of such news: it asks for its lists each time it uses them, and so sees the new ones.",
+    ),
     (
         "no-extension-client",
         "This client knows no tasks extension, so no server may give it a task; it gets the answer itself.",
@@ -494,7 +510,7 @@ fn canonical(step: &Value, out: &Value, prefix: &str, server: &str) -> Value {
 }
 
 /// Replaces UUIDs, which are new in each run.
-fn without_ids(value: &mut Value) {
+pub(crate) fn without_ids(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(without_ids),
         Value::Object(members) => members.values_mut().for_each(without_ids),
@@ -532,20 +548,26 @@ fn of_the_other_era(client: &str) -> Option<&'static str> {
 pub(crate) struct Reached {
     pub(crate) entry: Server,
     pub(crate) arguments: Vec<String>,
-    _listening: Option<Listening>,
+    _listening: Option<(Listening, Option<Tap>)>,
 }
 
 /// The key of every server here, and so the prefix of its names.
 pub(crate) const KEY: &str = "peer";
 
-pub(crate) fn reach(org: &Org, upstream: &str) -> Reached {
+/// Makes a server ready; what its entry leads to is recorded, where it shall be.
+pub(crate) fn reach(org: &Org, upstream: &str, recording: Option<&Recording>) -> Reached {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let listening = match upstream {
-        "fastmcp" | "stateless" => Some(Listening::start(org, upstream)),
+        "fastmcp" | "stateless" => {
+            let listening = Listening::start(org, upstream);
+            let tap = recording.map(|recording| listening.tapped(recording, KEY));
+            Some((listening, tap))
+        }
         _ => None,
     };
-    let (entry, arguments) = if let Some(listening) = &listening {
-        (Server::http(KEY, &listening.url()), vec![listening.url()])
+    let (entry, arguments) = if let Some((listening, tap)) = &listening {
+        let url = tap.as_ref().map_or_else(|| listening.url(), Tap::url);
+        (Server::http(KEY, &url), vec![listening.url()])
     } else {
         let (command, args) = match upstream {
             "typescript-modern" => {
@@ -556,17 +578,21 @@ pub(crate) fn reach(org: &Org, upstream: &str) -> Reached {
             name => server(name, org.path()),
         };
         let arguments = [text(&command)].into_iter().chain(args.clone()).collect();
+        let (command, args) = match recording {
+            Some(recording) => recording.upstream(KEY, &command, &args),
+            None => (command, args),
+        };
         (Server::new(KEY, &command).args(&args), arguments)
     };
     Reached {
-        entry: entry.with("elicitation: true\nroots: true\nsampling: true"),
+        entry: entry.with("elicitation: true\nroots: true"),
         arguments,
         _listening: listening,
     }
 }
 
 fn direct(org: &Org, name: &str, upstream: &str) -> Walk {
-    let reached = reach(org, upstream);
+    let reached = reach(org, upstream, None);
     let mut command = client(name);
     org.environment(&mut command);
     let mut arguments = vec![String::new(), "--".to_owned()];
@@ -574,25 +600,28 @@ fn direct(org: &Org, name: &str, upstream: &str) -> Walk {
     walk(org, command, &script(upstream, false), &arguments, || {})
 }
 
-fn through(org: &Org, name: &str, upstream: &str) -> Walk {
-    let reached = reach(org, upstream);
-    org.server(&reached.entry);
+fn through(org: &Org, name: &str, upstream: &str) -> (Walk, Recording) {
+    let recording = Recording::new(org);
+    let reached = reach(org, upstream, Some(&recording));
+    org.server(&reached.entry.clone().with("sampling: true"));
     org.agent("ci");
     org.role("tester", &["ci"], &[(KEY, Grant::ALL)]);
     org.publish();
     let mut command = client(name);
     org.environment_as(&mut command, "ci");
-    let arguments = [
+    let (shim, words) = recording.client(program("mcpshim"), &["serve".to_owned()]);
+    let mut arguments = vec![
         format!("{KEY}_"),
         "--".to_owned(),
-        program("mcpshim").to_str().unwrap().to_owned(),
-        "serve".to_owned(),
+        shim.to_str().unwrap().to_owned(),
     ];
-    walk(org, command, &script(upstream, true), &arguments, || {
+    arguments.extend(words);
+    let walk = walk(org, command, &script(upstream, true), &arguments, || {
         org.role("tester", &["ci"], &[(KEY, Grant::tools(&["echo"]))]);
         org.republish();
         org.mcpshim("ci", ["registry", "refresh"]).ok();
-    })
+    });
+    (walk, recording)
 }
 
 /// Why the protocol leaves this cell empty, where it does.
@@ -644,7 +673,7 @@ fn pair(name: &str, upstream: &str) {
             .unwrap_or_else(|| panic!("{name} cannot reach {upstream}: {}", measure.complaint));
         measure = direct(&org, other, upstream);
     }
-    let through = through(&org, name, upstream);
+    let (through, recording) = through(&org, name, upstream);
     let (direct_script, through_script) = (script(upstream, false), script(upstream, true));
     let prefix = format!("{KEY}_");
     let mut cells = BTreeMap::new();
@@ -707,6 +736,7 @@ fn pair(name: &str, upstream: &str) {
         .unwrap();
     }
     seen(name, upstream, cells, &failed);
+    recording.validate_calls(&[]);
 }
 
 /// What the runs saw, as it is kept.

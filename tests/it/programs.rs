@@ -1,6 +1,7 @@
-//! Rows of the compatibility page for programs of developers: Claude Code in both eras and Codex,
-//! as they are shipped. Each is led through what it can do without a person, once
-//! at the server itself and once through mcpshim; what it and the server saw must be the same.
+//! Rows of the compatibility page for programs of developers: the Inspector, Claude Code in both
+//! eras and Codex, as they are shipped. Each is led through what it can do without a person, once
+//! at the server itself and once through mcpshim; what it and the server saw must be the same. What
+//! a row says that a program does not do is held against what it said to mcpshim.
 //!
 //! `scripts/peers clients` installs them; without them each test says loudly that it did not run.
 
@@ -12,11 +13,35 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::clients::{Model, Turn, call, messages, package, responses};
-use crate::matrix::{EQUAL, KEY, ONLY_THROUGH, OPEN, Reached, reach, seen};
+use crate::matrix::{EQUAL, KEY, ONLY_THROUGH, OPEN, Reached, reach, seen, without_ids};
 use crate::support::{Grant, Org, Recording, program};
+
+mod inspector;
 
 /// What was seen of each feature that was tried; nothing where it did not work.
 type Seen = BTreeMap<&'static str, Option<Value>>;
+
+/// What came of one run of a program.
+#[derive(Debug, Default)]
+struct Run {
+    seen: Seen,
+    /// What it did not do, and why.
+    reasons: Vec<(&'static str, &'static str)>,
+    /// What the program says of the server it is connected to, where it can be asked.
+    server: Value,
+    /// It had to be told to speak the era of the server.
+    apart: bool,
+}
+
+impl Run {
+    fn new(seen: Seen, reasons: &[(&'static str, &'static str)]) -> Self {
+        Self {
+            seen,
+            reasons: reasons.to_vec(),
+            ..Self::default()
+        }
+    }
+}
 
 /// Where a program finds the server: itself, or behind mcpshim.
 struct Way<'o> {
@@ -33,7 +58,7 @@ struct Way<'o> {
 
 impl<'o> Way<'o> {
     fn direct(org: &'o Org, upstream: &'o str) -> Self {
-        let reached = reach(org, upstream);
+        let reached = reach(org, upstream, None);
         let recording = Recording::named(org, "direct");
         let target = match &reached.arguments[..] {
             [url] => vec![url.clone()],
@@ -52,13 +77,14 @@ impl<'o> Way<'o> {
     }
 
     fn through(org: &'o Org, upstream: &'o str) -> Self {
-        let reached = reach(org, upstream);
-        org.server(&reached.entry);
+        let recording = Recording::named(org, "through");
+        let reached = reach(org, upstream, Some(&recording));
+        // none of them can be asked for samples, and some servers show more tools to those that can
+        org.server(&reached.entry.clone().with("sampling: false"));
         org.agent("ci");
         org.role("tester", &["ci"], &[(KEY, Grant::ALL)]);
         org.publish();
         org.mcpshim("ci", ["registry", "refresh"]).ok();
-        let recording = Recording::named(org, "through");
         let mcpshim = program("mcpshim").to_str().unwrap();
         Self {
             org,
@@ -89,6 +115,13 @@ impl<'o> Way<'o> {
         ]
     }
 
+    /// What the client said with this method.
+    fn said(&self, method: &str) -> Vec<Value> {
+        let mut said = self.recording.said();
+        said.retain(|line| line["method"] == *method);
+        said
+    }
+
     /// How often the client got this notification; `None` where nothing stood between.
     fn got(&self, method: &str) -> Option<usize> {
         let heard = self.recording.heard();
@@ -109,6 +142,7 @@ fn plain(value: &Value) -> Value {
     let text = text.replace("mcp__mcpshim__peer_", "mcp__mcpshim__");
     let mut value: Value = serde_json::from_str(&text).unwrap();
     tidy(&mut value);
+    without_ids(&mut value);
     value
 }
 
@@ -183,29 +217,128 @@ fn in_vain(result: &Value) -> bool {
     complaints.iter().any(|complaint| text.contains(complaint))
 }
 
+/// Whether a tool did what it was asked.
+fn fine(result: &Value) -> bool {
+    result["isError"] != json!(true)
+}
+
+/// Whether a message asks for a feature.
+fn asks_for(feature: &str, message: &Value) -> bool {
+    let method = message["method"].as_str().unwrap_or_default();
+    let params = &message["params"];
+    match feature {
+        "cancel" => method == "notifications/cancelled",
+        "completion" => method == "completion/complete",
+        "logging" => {
+            let level = &params["_meta"]["io.modelcontextprotocol/logLevel"];
+            method == "logging/setLevel" || !level.is_null()
+        }
+        "progress" => !params["_meta"]["progressToken"].is_null(),
+        "prompts" => method == "prompts/get",
+        "subscriptions" => {
+            let wanted = params["notifications"]["resourceSubscriptions"].as_array();
+            method == "resources/subscribe" || wanted.is_some_and(|uris| !uris.is_empty())
+        }
+        "templates" => method == "resources/templates/list",
+        other => panic!("nothing shows whether {other} is asked for"),
+    }
+}
+
+/// Whether a message declares a capability.
+fn declares(capability: &str, message: &Value) -> bool {
+    let meta = "/params/_meta/io.modelcontextprotocol~1clientCapabilities";
+    [meta, "/params/capabilities"]
+        .iter()
+        .any(|place| message.pointer(&format!("{place}/{capability}")).is_some())
+}
+
+/// Whether what the client said bears a reason out.
+fn holds(feature: &str, reason: &str, said: &[Value]) -> bool {
+    let none = |test: &dyn Fn(&Value) -> bool| !said.iter().any(test);
+    let undeclared = |capability: &str| none(&|message| declares(capability, message));
+    match reason {
+        NOT_ASKED => none(&|message| asks_for(feature, message)),
+        NO_SAMPLING => undeclared("sampling"),
+        NO_TASKS => undeclared("tasks") && undeclared("extensions/io.modelcontextprotocol~1tasks"),
+        NOT_DECLARED => undeclared(feature),
+        NO_URL_ERA => none(&|message| {
+            let revision = message["params"]["protocolVersion"].as_str();
+            message["method"] == "server/discover" || revision >= Some("2025-11-25")
+        }),
+        // the run itself has shown it
+        _ => true,
+    }
+}
+
+/// What a server lacks, by what a program says of it direct and through mcpshim.
+fn lacking(feature: &str, direct: &Value, through: &Value) -> Option<&'static str> {
+    let offered = &direct["capabilities"];
+    match feature {
+        "subscriptions" => {
+            (offered["resources"]["subscribe"] != json!(true)).then_some("no-subscriptions-server")
+        }
+        "tasks" if offered.get("tasks").is_some() => {
+            let kept = through["capabilities"].get("tasks").is_none();
+            kept.then_some("old-tasks")
+        }
+        "tasks" if offered["extensions"]["io.modelcontextprotocol/tasks"].is_null() => {
+            Some("no-extension-server")
+        }
+        "tasks" => {
+            let protocol = through["protocolVersion"].as_str()?;
+            (*protocol < *"2026-07-28").then_some("no-extension-era")
+        }
+        _ => None,
+    }
+}
+
 /// Compares both runs and writes the row.
-fn row(client: &str, upstream: &str, reasons: &[(&str, &str)], lead: fn(&Way<'_>) -> Seen) {
+fn row(client: &str, upstream: &str, lead: impl Fn(&Way<'_>) -> Run) {
     let org = Org::new();
     let direct = lead(&Way::direct(&org, upstream));
     let way = Way::through(&org, upstream);
     let through = lead(&way);
-    way.recording.validate(&[]);
+    // the one client of 2025-06-18, where forms cannot ask for several of a list
+    let but = ["titledMultipleSelectEnum", "untitledMultipleSelectEnum"];
+    way.recording.validate_calls(match client {
+        "codex" => &but,
+        _ => &[],
+    });
     let mut cells = BTreeMap::new();
     let mut failed = String::new();
-    for (feature, seen) in &through {
-        let expected = direct.get(feature).cloned().flatten();
+    let explained = |feature: &str| through.reasons.iter().any(|(of, _)| *of == feature);
+    for (feature, seen) in &through.seen {
+        if seen.is_none() && explained(feature) {
+            continue;
+        }
+        let expected = direct.seen.get(feature).cloned().flatten();
         let cell = match (seen, &expected) {
-            (Some(seen), Some(expected)) if plain(seen) == plain(expected) => EQUAL,
+            (Some(seen), Some(expected)) if plain(seen) == plain(expected) => {
+                if direct.apart {
+                    ONLY_THROUGH
+                } else {
+                    EQUAL
+                }
+            }
             (Some(_), None) => ONLY_THROUGH,
-            (Some(_), Some(_)) | (None, _) => OPEN,
+            (Some(_), Some(_)) | (None, _) => {
+                let lacks = lacking(feature, &direct.server, &through.server);
+                lacks.filter(|_| !direct.server.is_null()).unwrap_or(OPEN)
+            }
         };
         if cell == OPEN {
             failed += &format!("{feature}\n  direct:  {expected:?}\n  through: {seen:?}\n");
         }
         cells.insert((*feature).to_owned(), cell.to_owned());
     }
-    for (feature, reason) in reasons {
-        cells.insert((*feature).to_owned(), (*reason).to_owned());
+    let said = way.recording.said();
+    for (feature, reason) in &through.reasons {
+        let holds = holds(feature, reason, &said);
+        if !holds {
+            failed += &format!("{feature}: {reason} is not what it said\n");
+        }
+        let cell = if holds { reason } else { OPEN };
+        cells.insert((*feature).to_owned(), cell.to_owned());
     }
     seen(client, upstream, cells, &failed);
 }
@@ -357,14 +490,33 @@ fn gathered(turns: &[(&'static str, String, Value)], results: &[Value]) -> Seen 
     seen
 }
 
-/// Changes the list of tools, as it can be changed there, and waits until the client asks again.
-fn grow(way: &Way<'_>) {
+/// Changes the list of tools where mcpshim changes it: in the registry.
+fn grown(way: &Way<'_>) {
     if way.through {
         way.org
             .role("tester", &["ci"], &[(KEY, Grant::tools(&["echo"]))]);
         way.org.republish();
         way.org.mcpshim("ci", ["registry", "refresh"]).ok();
     }
+}
+
+/// Whether news of the lists make the client ask for them; nothing where it got none.
+fn moves(way: &Way<'_>) -> Option<bool> {
+    let lists = || way.said("tools/list").len();
+    let before = lists();
+    grown(way);
+    let news = || way.got("notifications/tools/list_changed") >= Some(1);
+    let end = Instant::now() + Duration::from_secs(10);
+    while !news() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    news().then(|| lists() > before)
+}
+
+/// Changes the list of tools, as it can be changed there, and waits until the client asks again.
+fn grow(way: &Way<'_>) {
+    grown(way);
     let end = Instant::now() + Duration::from_secs(10);
     while !listed_again(way) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
@@ -373,12 +525,10 @@ fn grow(way: &Way<'_>) {
 
 /// Whether the client asked for the tools once more after it heard that they are others.
 fn listed_again(way: &Way<'_>) -> bool {
-    let asked = way.recording.said();
-    let asked = asked.iter().filter(|line| line["method"] == "tools/list");
-    asked.count() >= 2 && way.got("notifications/tools/list_changed") >= Some(1)
+    way.said("tools/list").len() >= 2 && way.got("notifications/tools/list_changed") >= Some(1)
 }
 
-fn claude_code(way: &Way<'_>, negotiation: &str) -> Seen {
+fn claude_code_led(way: &Way<'_>, negotiation: &str) -> Seen {
     let model = Model::start(messages);
     let name = |name: &str| format!("mcp__mcpshim__{}", way.name(name));
     let mut turns = turns(way, name);
@@ -451,9 +601,10 @@ fn claude_code(way: &Way<'_>, negotiation: &str) -> Seen {
 
 // ---- Codex
 
-fn codex(way: &Way<'_>) -> Seen {
+/// Leads it; and why news of the lists came to nothing, if they did.
+fn codex(way: &Way<'_>) -> (Seen, Vec<(&'static str, &'static str)>) {
     let Some(script) = package("@openai/codex/bin/codex.js") else {
-        return Seen::new();
+        return (Seen::new(), Vec::new());
     };
     let model = Model::start(responses);
     let home = way.org.path().join(".codex");
@@ -508,9 +659,15 @@ fn codex(way: &Way<'_>) -> Seen {
             .rfind(|item| item["type"] == "function_call_output");
         last.map(|item| item["output"].clone()).unwrap_or_default()
     };
-    let (_, results) = lead_model(&model, &mut command, way, &said, output, |_| {});
+    let mut moved = Vec::new();
+    let (_, results) = lead_model(&model, &mut command, way, &said, output, |at| {
+        if way.through && at > said.len() && moves(way) == Some(false) {
+            moved.push(("list_changed", UNMOVED));
+        }
+    });
     let mut seen = gathered(&turns, &results);
-    // it declares neither; servers that ask all the same get something direct, and nothing here
+    seen.insert("list_changed", None);
+    // servers that ask all the same get something direct, and nothing here
     seen.remove("elicitation url");
     seen.remove("roots");
     let progressed = way
@@ -520,53 +677,61 @@ fn codex(way: &Way<'_>) -> Seen {
         "progress",
         progressed.map(|_| json!([seen["progress"], "told of it"])),
     );
-    seen
+    (seen, moved)
 }
 
 /// What no program here does by itself.
 const NOT_ASKED: &str = "not-asked";
+/// What it does not say it can do.
+const NOT_DECLARED: &str = "not-declared";
 /// What only a person at its window can do.
 const BY_A_PERSON: &str = "by-a-person";
 const NO_TASKS: &str = "no-extension-client";
 const NO_SAMPLING: &str = "no-sampling-client";
+/// What its revision has no word for, though it says that it can do it.
+const NO_URL_ERA: &str = "no-url-era";
+/// What it takes no notice of.
+const UNMOVED: &str = "unmoved";
+/// What it needs no news for.
+const LISTS_ANEW: &str = "lists-anew";
 
 fn a_row(client: &str, upstream: &str) {
     let installed = match client {
         "codex" => package("@openai/codex/bin/codex.js"),
+        "inspector" => package(inspector::SCRIPT),
         _ => package("@anthropic-ai/claude-code-linux-x64/claude"),
     };
     if installed.is_none() {
         return;
     }
+    let reasons = [
+        ("completion", NOT_ASKED),
+        ("cancel", BY_A_PERSON),
+        ("sampling", NO_SAMPLING),
+        ("tasks", NO_TASKS),
+        ("subscriptions", NOT_ASKED),
+        ("logging", NOT_ASKED),
+    ];
     match client {
-        "codex" => {
-            let reasons = [
+        "codex" => row(client, upstream, |way| {
+            let also = [
                 ("prompts", NOT_ASKED),
-                ("completion", NOT_ASKED),
-                ("cancel", BY_A_PERSON),
-                ("sampling", NO_SAMPLING),
-                ("tasks", NO_TASKS),
-                ("subscriptions", NOT_ASKED),
-                ("logging", NOT_ASKED),
+                ("elicitation url", NO_URL_ERA),
+                ("roots", NOT_DECLARED),
             ];
-            row(client, upstream, &reasons, codex);
-        }
-        stateless_or_not => {
-            let reasons = [
-                ("templates", NOT_ASKED),
-                ("completion", NOT_ASKED),
-                ("cancel", BY_A_PERSON),
-                ("sampling", NO_SAMPLING),
-                ("tasks", NO_TASKS),
-                ("subscriptions", NOT_ASKED),
-                ("logging", NOT_ASKED),
-            ];
-            match stateless_or_not {
-                "claude-code-stateless" => {
-                    row(client, upstream, &reasons, |way| claude_code(way, "auto"));
-                }
-                _ => row(client, upstream, &reasons, |way| claude_code(way, "legacy")),
-            }
+            let (seen, moved) = codex(way);
+            Run::new(seen, &[&reasons[..], &also, &moved].concat())
+        }),
+        "inspector" => row(client, upstream, inspector::lead),
+        claude_code => {
+            let negotiation = match claude_code {
+                "claude-code-stateless" => "auto",
+                _ => "legacy",
+            };
+            row(client, upstream, |way| {
+                let seen = claude_code_led(way, negotiation);
+                Run::new(seen, &[&reasons[..], &[("templates", NOT_ASKED)]].concat())
+            });
         }
     }
 }
@@ -584,6 +749,7 @@ macro_rules! rows {
 
 rows! {
     claude_code_handshake: "claude-code-handshake", [
+        everything: "everything",
         fastmcp: "fastmcp",
         python: "python",
         rmcp: "rmcp",
@@ -592,13 +758,25 @@ rows! {
         typescript_modern: "typescript-modern",
     ];
     claude_code_stateless: "claude-code-stateless", [
+        everything: "everything",
         fastmcp: "fastmcp",
         python: "python",
         rmcp: "rmcp",
         stateless: "stateless",
+        typescript: "typescript",
         typescript_modern: "typescript-modern",
     ];
     codex_cli: "codex", [
+        everything: "everything",
+        fastmcp: "fastmcp",
+        python: "python",
+        rmcp: "rmcp",
+        stateless: "stateless",
+        typescript: "typescript",
+        typescript_modern: "typescript-modern",
+    ];
+    inspector_cli: "inspector", [
+        everything: "everything",
         fastmcp: "fastmcp",
         python: "python",
         rmcp: "rmcp",

@@ -90,6 +90,17 @@ struct Stillborn {
     ours: bool,
 }
 
+/// Whether the client wants more than to know who is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engaged {
+    /// Clients start throw-away processes: nothing is made or started for one.
+    No,
+    /// It asked; its answer goes first.
+    Asked,
+    /// What changes is watched, or could not be.
+    Watching,
+}
+
 struct Driver {
     machine: Machine,
     recorder: Recorder,
@@ -132,9 +143,7 @@ struct Driver {
     armed_us: Option<u64>,
     /// The newest snapshot, `None` while a first one is waited for.
     snapshot: Option<Arc<Snapshot>>,
-    engaged: bool,
-    /// The watcher was started, or could not be.
-    watched: bool,
+    engaged: Engaged,
     /// The process that delivers is not asked for before this.
     delivery_not_before_us: u64,
     /// When the run file is written next; `None` while it says what holds.
@@ -232,8 +241,7 @@ impl Driver {
             watcher: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed_us: None,
-            engaged: false,
-            watched: false,
+            engaged: Engaged::No,
             delivery_not_before_us: 0,
             report_at_us: None,
             report_not_before_us: 0,
@@ -279,7 +287,7 @@ impl Driver {
             pipe.poll_flush(cx);
         }
         // only now: what it does at first would keep a lone processor from the first answer
-        if self.engaged && !self.watched {
+        if self.engaged == Engaged::Asked {
             self.watch();
         }
         // most turns bring a line: what is rare is asked where there is none, and every few lines
@@ -467,7 +475,7 @@ impl Driver {
             };
             self.machine.handle(input, &self.now, &mut self.entropy);
         }
-        if !self.engaged && self.machine.is_engaged() {
+        if self.engaged == Engaged::No && self.machine.is_engaged() {
             self.engage();
         }
     }
@@ -592,7 +600,7 @@ impl Driver {
 
     /// The first real request: from here on files may be made, and the registry renewed.
     fn engage(&mut self) {
-        self.engaged = true;
+        self.engaged = Engaged::Asked;
         let Some(config) = &self.config else {
             return;
         };
@@ -607,7 +615,7 @@ impl Driver {
 
     /// Follows the registry, sign-ins and requests from here on.
     fn watch(&mut self) {
-        self.watched = true;
+        self.engaged = Engaged::Watching;
         let Some(config) = &self.config else {
             return;
         };

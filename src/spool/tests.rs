@@ -7,7 +7,7 @@ use crate::audit::entry::{CallFacts, CallerContext, Correlation, End};
 use crate::audit::{generate_audit_key, verify_chain};
 use crate::clock::CountingEntropy;
 use crate::ids::{CallId, KeyId, OrgId};
-use crate::registry::doc::{AuditRule, Capture};
+use crate::registry::doc::AuditRule;
 use crate::secret::Content;
 
 fn at(ms: u64) -> Now {

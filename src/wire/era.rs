@@ -711,7 +711,9 @@ pub fn error(code: i64, message: &str, data: Option<&str>, from: Era, to: Era) -
         (Era::Handshake(_), Era::Handshake(Revision::V2025_11_25), URL_REQUIRED) => {
             ErrorAs::Code(code)
         }
-        (Era::Handshake(_), _, URL_REQUIRED) => ErrorAs::Text(open_first(message, data)),
+        // a server of the stateless era must not say it (MCP 2026-07-28, error codes), and a client
+        // that knows both eras would ask a person what nobody looked at
+        (_, _, URL_REQUIRED) => ErrorAs::Text(open_first(message, data)),
         // MissingRequiredClientCapability: the client's own affair in its own era
         (Era::Stateless, Era::Handshake(_), -32021) => {
             let needs = lacking(data).join(", ");

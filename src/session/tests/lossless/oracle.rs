@@ -420,8 +420,8 @@ pub(super) fn answer(
                 line.label(28, &message, "[alpha] ");
             }
         }
-        // this client cannot be sent to an address
-        (Some("-32042"), false, true) | (Some("-32042"), _, false) => return None,
+        // this client cannot be sent to an address, or not by such a server
+        (Some("-32042"), ..) => return None,
         (Some("-32021"), true, false) => return None,
         _ => {}
     }

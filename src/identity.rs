@@ -67,31 +67,6 @@ impl Caller {
         };
         Digest::of(parts.as_bytes())
     }
-
-    /// Whether both are one agent with one key, or one person; roles and time do not count.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Agent { name, key, .. },
-                Self::Agent {
-                    name: n, key: k, ..
-                },
-            ) => (name, key) == (n, k),
-            (
-                Self::Person {
-                    issuer, subject, ..
-                },
-                Self::Person {
-                    issuer: i,
-                    subject: s,
-                    ..
-                },
-            ) => (issuer, subject) == (i, s),
-            (Self::Agent { .. }, Self::Person { .. })
-            | (Self::Person { .. }, Self::Agent { .. }) => false,
-        }
-    }
 }
 
 /// Why nobody was recognised. Each says what to do.

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 
 use super::Machine;
-use super::call::{Key, Leg, Origin, Outcome, Stage};
+use super::call::{Key, Leg, Origin, Outcome, Stage, Who};
 use super::link::{self, LinkState};
 use super::outbox::{Held, Housekeeping, Upstream};
 use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, End, TargetKind};
@@ -63,6 +63,8 @@ pub(super) struct Questioner {
     pub(super) transport: u32,
     pub(super) id: Box<str>,
     pub(super) key: IdKey,
+    /// Who called then.
+    pub(super) who: Who,
     server: ServerKey,
     /// What the call is that it asked in.
     access: Option<Access>,
@@ -413,6 +415,7 @@ impl Machine {
             transport: self.links.transport(link),
             id: request.id.raw().into(),
             key: request.id.key(),
+            who: self.calls.who(),
             server: server.key.clone(),
             access: call.map(|call| call.access.clone()),
         }

@@ -27,6 +27,11 @@ pub(super) struct Key {
     pub(super) id: u64,
 }
 
+/// Who calls: grows with every change of it. Whose something is is held against this number, not
+/// against two snapshots: somebody else may come by way of nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Who(u32);
+
 /// One leg of an execution: its first request upstream, a question during it, or the same request
 /// again with what was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,7 +105,7 @@ pub(super) struct Suspended {
     pub(super) again: Box<Again>,
     /// What is left of its time.
     pub(super) left_us: u64,
-    who: u32,
+    pub(super) who: Who,
 }
 
 impl Suspended {
@@ -218,8 +223,8 @@ pub(super) struct Execution {
     pub(super) can: Can,
     /// The transport it is made for: it is sent on no other.
     pub(super) transport: u32,
-    /// The number of the caller, see [`Calls::called_by`].
-    who: u32,
+    /// Who made it.
+    pub(super) who: Who,
     deadline_us: u64,
     pause: Pause,
 }
@@ -332,9 +337,9 @@ pub(super) struct Calls {
     kept_bytes: usize,
     /// Bytes of calls in flight, by link.
     line_bytes: BTreeMap<LinkId, usize>,
-    /// Who called last, and how often it became somebody else.
+    /// Who called last.
     caller: Option<Digest>,
-    who: u32,
+    who: Who,
 }
 
 impl Calls {
@@ -430,18 +435,18 @@ impl Calls {
     pub(super) fn called_by(&mut self, caller: Option<Digest>) {
         if caller.is_some() && self.caller != caller {
             self.caller = caller;
-            self.who = self.who.wrapping_add(1);
+            self.who = Who(self.who.0.wrapping_add(1));
         }
+    }
+
+    /// Who calls now, or did last.
+    pub(super) fn who(&self) -> Who {
+        self.who
     }
 
     /// Whether a call was begun by who calls now.
     pub(super) fn is_own(&self, key: Key) -> bool {
         self.open.get(&key).is_some_and(|call| call.who == self.who)
-    }
-
-    /// The same of one that is between two legs.
-    pub(super) fn is_own_suspended(&self, call: &Suspended) -> bool {
-        call.who == self.who
     }
 
     /// A call that is not sent goes to its server's next transport.

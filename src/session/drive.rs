@@ -29,7 +29,7 @@ use crate::clock::{Entropy, Now};
 use crate::ids::LinkId;
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::policy::{Decision, Denial, DenialCode, Snapshot, decide};
+use crate::policy::{Decision, Denial, DenialCode, decide};
 use crate::registry::doc::ServerDoc;
 use crate::secret::Content;
 use crate::wire::era::Asked;
@@ -97,6 +97,12 @@ impl Drives {
     /// Whether a request with this id waits for input.
     pub(super) fn has(&self, id: &IdKey) -> bool {
         self.open.contains_key(id)
+    }
+
+    /// How many it holds.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held(&self) -> usize {
+        self.open.len()
     }
 
     /// What is kept of requests and answers, in bytes.
@@ -253,8 +259,7 @@ impl Machine {
             let until_us = now.mono_us + limits::ROUND_PAUSE_MS * 1000;
             drive.stage = Stage::Pausing { until_us };
         }
-        let mut asks = Vec::new();
-        for (at, wanted) in input.parts.iter().enumerate() {
+        for ((at, wanted), params) in input.parts.iter().enumerate().zip(lines) {
             let leg = drive.call.next_leg();
             drive.parts.push((wanted.name.clone(), None));
             let (method, rule) = relay::named(wanted.asked);
@@ -268,17 +273,15 @@ impl Machine {
             let intent = self.calls.open_ask(facts, now);
             self.outbox.append(intent, now);
             let of = of.clone();
-            asks.push((Part { of, at, leg }, method));
-        }
-        self.drives.open.insert(of, drive);
-        for ((part, method), params) in asks.into_iter().zip(lines) {
-            let purpose = Purpose::Drive(part);
+            let purpose = Purpose::Drive(Part { of, at, leg });
+            // each waits for its own entry
             if let Some(number) = self.questions.open(purpose, limits::QUESTION_MS, now) {
                 let id = question::token(number);
                 let line = msg::request_line(&id, method, params.as_deref());
                 self.hold_question(number, line);
             }
         }
+        self.drives.open.insert(of, drive);
     }
 
     /// Whether everything that is wanted may be asked.
@@ -451,7 +454,7 @@ impl Machine {
                 return self.end_drive(of, &Ending::Failed(text), now);
             }
         }
-        if !self.calls.is_own_suspended(&drive.call) {
+        if drive.call.who != self.calls.who() {
             let text = format!(
                 "somebody else signed in while server {server} was answered; whether the call \
                  took effect is not known"
@@ -637,8 +640,7 @@ impl Machine {
     }
 
     /// The snapshot moved.
-    pub(super) fn drives_follow(&mut self, before: &Snapshot, now: &Now) {
-        let same = road::is_same_caller(before, &self.snapshot);
+    pub(super) fn drives_follow(&mut self, now: &Now) {
         let all: Vec<IdKey> = self.drives.open.keys().cloned().collect();
         for of in all {
             let Some(drive) = self.drives.open.get(&of) else {
@@ -646,7 +648,7 @@ impl Machine {
             };
             let access = &drive.call.access;
             let denial = match decide(&self.snapshot, access, now) {
-                Decision::Allow(_) if same => continue,
+                Decision::Allow(_) if drive.call.who == self.calls.who() => continue,
                 Decision::Allow(_) => Denial::new(
                     DenialCode::StaleSnapshot,
                     format!("somebody else signed in while {access} was waiting; call it again"),

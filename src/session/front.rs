@@ -45,10 +45,10 @@ pub(super) struct Front {
     pin: Pin,
     introduction: Option<Introduction>,
     pub(super) level: Option<Level>,
-    /// What it can be asked for: by its `initialize`, or by its last request…
+    /// What it can be asked for: by its `initialize`, or by its last request.
     pub(super) can: Can,
-    /// …which said so in this text.
-    can_text: String,
+    /// The last capabilities that a request said, and what can be asked by them.
+    said: (String, Can),
     /// Its settings of MCP Apps, raw JSON.
     apps: Option<Box<str>>,
     /// How the last request of the stateless era named its sender.
@@ -84,6 +84,8 @@ struct First {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) era: Era,
+    /// What its sender can be asked for: by the request itself, in the stateless era.
+    pub(super) can: Can,
     /// What the request says of its sender (stateless era).
     claim: Option<Claim<'a>>,
 }
@@ -94,13 +96,19 @@ impl<'a> Asker<'a> {
         let claim = era::claim(request.params.as_ref()).ok().flatten()?;
         Some(Self {
             era: Era::Stateless,
+            can: Can::default(),
             claim: Some(claim),
         })
     }
 
-    /// A client of which no request says more.
+    /// A client of which no request says more, and that is not asked.
     pub(super) fn unclaimed(era: Era) -> Self {
-        Self { era, claim: None }
+        let can = Can::default();
+        Self {
+            era,
+            can,
+            claim: None,
+        }
     }
 
     /// Whether its client can follow a task.
@@ -133,14 +141,23 @@ impl Front {
         }
     }
 
-    /// Reads what a request says its sender can be asked for.
-    fn learn(&mut self, capabilities: &str) -> Result<(), ClaimError> {
-        if self.can_text != capabilities {
-            let (can, apps) = era::capabilities(capabilities)?;
-            (self.can, self.apps) = (can, apps.map(Into::into));
-            capabilities.clone_into(&mut self.can_text);
+    /// Reads what a request says its sender can be asked for. What a client declared when it
+    /// opened the session stays what counts for the session.
+    fn learn(&mut self, capabilities: &str) -> Result<Can, ClaimError> {
+        let (text, can) = &mut self.said;
+        if text != capabilities {
+            let (new, apps) = era::capabilities(capabilities)?;
+            capabilities.clone_into(text);
+            *can = new;
+            if !matches!(self.pin, Pin::Handshake(_)) {
+                self.apps = apps.map(Into::into);
+            }
         }
-        Ok(())
+        let can = *can;
+        if !matches!(self.pin, Pin::Handshake(_)) {
+            self.can = can;
+        }
+        Ok(can)
     }
 
     /// The client's settings of MCP Apps, raw JSON.
@@ -257,7 +274,7 @@ impl Machine {
             return self.error(&request.id, -32600, &text, None);
         }
         let asker = match (request.method.as_ref(), era::claim(request.params.as_ref())) {
-            ("initialize", _) => return self.initialize(request),
+            ("initialize", _) => return self.initialize(request, now),
             ("ping", Ok(None)) if self.front.pin != Pin::Stateless => {
                 let line = msg::result_line(request.id.raw(), "{}");
                 return self.outbox.send_client(line);
@@ -268,10 +285,13 @@ impl Machine {
                 return self.error(&request.id, code, &text, data.as_deref());
             }
             (_, Ok(Some(claim))) => {
-                if let Err(wrong) = self.front.learn(claim.capabilities) {
-                    self.outbox.count("unreadable-params", now);
-                    return self.error(&request.id, wrong.rpc_code(), &wrong.to_string(), None);
-                }
+                let can = match self.front.learn(claim.capabilities) {
+                    Ok(can) => can,
+                    Err(wrong) => {
+                        self.outbox.count("unreadable-params", now);
+                        return self.error(&request.id, wrong.rpc_code(), &wrong.to_string(), None);
+                    }
+                };
                 let info = claim.info.unwrap_or("{}");
                 if self.front.claimed != info {
                     info.clone_into(&mut self.front.claimed);
@@ -279,12 +299,14 @@ impl Machine {
                 }
                 Asker {
                     era: Era::Stateless,
+                    can,
                     claim: Some(claim),
                 }
             }
             (_, Ok(None)) => match self.front.pin {
                 Pin::Handshake(revision) => Asker {
                     era: Era::Handshake(revision),
+                    can: self.front.can,
                     claim: None,
                 },
                 Pin::Opening | Pin::Stateless => {
@@ -351,7 +373,7 @@ impl Machine {
         self.outbox.send_client(line);
     }
 
-    fn initialize(&mut self, request: &Request<'_>) {
+    fn initialize(&mut self, request: &Request<'_>, now: &Now) {
         let params = request.params.as_ref().map(|params| &params.object);
         let asked = params.and_then(|params| params.text("protocolVersion"));
         let (Some(params), Some(asked)) = (params, asked) else {
@@ -365,6 +387,8 @@ impl Machine {
             );
             return self.error(&request.id, -32022, &text, Some(&data));
         }
+        // one that opens the session again knows nothing of what it was asked before
+        self.end_questions("the client opened its session anew", now);
         let revision = era::negotiate(&asked);
         let capabilities = params.object("capabilities").ok().flatten();
         self.front.pin = Pin::Handshake(revision);
@@ -599,7 +623,7 @@ impl Machine {
             return *id;
         }
         let era = self.front.era().unwrap_or(Era::Stateless);
-        self.client_context(&Asker { era, claim: None }, now)
+        self.client_context(&Asker::unclaimed(era), now)
     }
 
     /// The client is gone or we are told to end: settles what is open.

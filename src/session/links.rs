@@ -106,8 +106,6 @@ struct Slot {
     credential: Option<ContextId>,
     /// Why its transport is being ended, for the calls that end with it.
     ending: Option<&'static str>,
-    /// Its transport ended, which its link does not know yet.
-    lost: bool,
     /// It is down, and resources of it are watched: when it is started again.
     rewatch_at_us: Option<u64>,
     /// Its server forgot the session, and the next one is not open yet: what held calls were
@@ -542,7 +540,6 @@ impl Machine {
             given: 0,
             credential: None,
             ending: None,
-            lost: false,
             rewatch_at_us: None,
             forgotten: None,
             resting: Vec::new(),
@@ -927,9 +924,6 @@ impl Machine {
         let LinkState::Ready(era) = slot.link.state() else {
             return;
         };
-        if slot.lost {
-            return;
-        }
         slot.waiting_bytes = 0;
         for one in std::mem::take(&mut slot.waiting) {
             self.resume(one, Fate::Ready(id, era), now);
@@ -1104,6 +1098,8 @@ impl Machine {
     fn link_lost(&mut self, id: LinkId, reason: &str, now: &Now) {
         if let Some(slot) = self.links.slot(id) {
             slot.chores.clear();
+            // what still waits to be said on it is said to nobody
+            slot.transport = slot.transport.wrapping_add(1);
         }
         let (key, _) = self.links.describe(id);
         self.forget_asks(Some(id), now);
@@ -1222,15 +1218,12 @@ impl Machine {
 
     pub(super) fn link_closed(&mut self, id: LinkId, reason: &str, now: &Now) {
         self.moved = true;
-        let lost = |links: &mut Links, lost| {
-            if let Some(slot) = links.slot(id) {
-                slot.lost = lost;
-            }
-        };
-        lost(&mut self.links, true);
+        // its link knows first: what waits for it must not go there while its calls end
+        if let Some(slot) = self.links.slot(id) {
+            slot.link.handle(LinkInput::Closed(reason), now);
+        }
         self.link_lost(id, reason, now);
-        self.link_input(id, LinkInput::Closed(reason), now);
-        lost(&mut self.links, false);
+        self.pump(id, now);
         // somebody watches its resources: it is started again, at once unless it just was
         self.watch_later(id, now.mono_us);
         self.watch_due(id, now);

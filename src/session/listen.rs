@@ -206,7 +206,7 @@ impl Machine {
             uris,
             tasks: tasks.clone(),
             unconfirmed: BTreeSet::new(),
-            can: self.front.can,
+            can: asker.can,
         });
         debug_assert_eq!(asker.era, Era::Stateless);
         for uri in asked.iter().chain(&tasks) {

@@ -408,9 +408,9 @@ impl Machine {
         self.moved = true;
         self.routes.clear();
         self.links_follow(now);
-        self.decide_held(&old, now);
-        self.questions_follow(&old, now);
-        self.parks_follow(&old, now);
+        self.decide_held(now);
+        self.questions_follow(now);
+        self.parks_follow(now);
         self.lists_moved(old, now);
         self.warn(now);
     }

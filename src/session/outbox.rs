@@ -4,6 +4,7 @@
 //! ticket is recorded, so this is the one place where "no call without a record" is kept.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -131,6 +132,8 @@ pub(super) enum Held {
         /// How to word that.
         instead: Instead,
     },
+    /// The same of a parked call that wants an address opened.
+    Asks(Key, Box<Asks>),
     /// A call, after its intent.
     Call(Key),
     /// The end of the session, after its last entry.
@@ -151,6 +154,14 @@ pub(super) enum Held {
     },
 }
 
+/// What asks a client for something in the place of an answer.
+#[derive(Debug)]
+pub(super) struct Asks {
+    pub(super) line: Bytes,
+    pub(super) fail_mode: FailMode,
+    pub(super) instead: Instead,
+}
+
 /// Who waits for an answer that may have to be withheld.
 #[derive(Debug, Clone)]
 pub(super) struct Instead {
@@ -162,6 +173,18 @@ pub(super) struct Instead {
     pub(super) era: Era,
 }
 
+/// Something held, and what for.
+#[derive(Debug)]
+struct Hold {
+    /// What was appended last when it was held: it goes in this order.
+    at: Ticket,
+    /// The entries that have to be recorded before it may go.
+    needs: RangeInclusive<Ticket>,
+    /// Why one of them could not be.
+    failed: Option<Box<str>>,
+    held: Held,
+}
+
 /// Outputs that an empty queue keeps room for.
 const KEEP_OUTPUTS: usize = 1024;
 
@@ -171,7 +194,7 @@ pub(super) struct Outbox {
     out: VecDeque<Output>,
     last: Ticket,
     confirmed: Ticket,
-    held: VecDeque<(Ticket, Held)>,
+    held: VecDeque<Hold>,
     contexts: HashMap<Arc<Context>, ContextId>,
     /// Contexts whose text a stranger chose.
     strangers: usize,
@@ -209,18 +232,19 @@ impl Outbox {
         self.last
     }
 
-    /// Holds something until everything appended so far is recorded.
+    /// Holds something until what was appended last is recorded.
     pub(super) fn hold(&mut self, held: Held) {
-        self.held.push_back((self.last, held));
+        self.hold_for(self.last..=self.last, held);
     }
 
     /// A parked call's answer that is kept goes to a request that came for it, once the call's
     /// outcome is recorded; false where that is settled, and nothing is held any more.
     pub(super) fn hand_over(&mut self, kept: Key, line: &Bytes, instead: &Instead) -> bool {
         let mut held = self.held.iter_mut();
-        let held = held.find_map(|(_, held)| match held {
-            Held::Kept(key, fail_mode) if *key == kept => Some((*fail_mode, held)),
+        let held = held.find_map(|hold| match &hold.held {
+            Held::Kept(key, fail_mode) if *key == kept => Some((*fail_mode, &mut hold.held)),
             Held::Answer { .. }
+            | Held::Asks(..)
             | Held::Call(_)
             | Held::Done
             | Held::Kept(..)
@@ -239,10 +263,24 @@ impl Outbox {
         true
     }
 
-    /// What was held for tickets up to this one, in order.
-    pub(super) fn release(&mut self, upto: Ticket) -> Option<Held> {
+    /// Holds something until these entries are recorded. It goes when the driver has answered for
+    /// everything appended so far, so that nothing overtakes another.
+    pub(super) fn hold_for(&mut self, needs: RangeInclusive<Ticket>, held: Held) {
+        self.held.push_back(Hold {
+            at: self.last,
+            needs,
+            failed: None,
+            held,
+        });
+    }
+
+    /// What was held for tickets up to this one, in order, and why it may not go.
+    pub(super) fn release(&mut self, upto: Ticket) -> Option<(Held, Option<Box<str>>)> {
         match self.held.front() {
-            Some((ticket, _)) if *ticket <= upto => self.held.pop_front().map(|(_, held)| held),
+            Some(hold) if hold.at <= upto => {
+                let hold = self.held.pop_front()?;
+                Some((hold.held, hold.failed))
+            }
             Some(_) | None => None,
         }
     }
@@ -250,6 +288,17 @@ impl Outbox {
     /// The driver has answered for these tickets.
     pub(super) fn confirm(&mut self, upto: Ticket) {
         self.confirmed = self.confirmed.max(upto);
+    }
+
+    /// The driver says that these tickets could not be recorded: what needs one of them does not
+    /// go, whatever becomes of the others.
+    pub(super) fn fail(&mut self, upto: Ticket, reason: &str) {
+        let before = self.confirmed;
+        let needing = |hold: &&mut Hold| *hold.needs.end() > before && *hold.needs.start() <= upto;
+        for hold in self.held.iter_mut().filter(needing) {
+            hold.failed.get_or_insert_with(|| reason.into());
+        }
+        self.confirm(upto);
     }
 
     /// The last ticket that the driver has answered for: what is held for one before it would

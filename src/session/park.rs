@@ -24,24 +24,22 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::Machine;
 use super::ask::{self, Question, Questioner, Refusal};
-use super::call::{Key, Leg, Origin, Outcome};
+use super::call::{Key, Leg, Method, Origin, Outcome, Who};
 use super::front;
 use super::link;
-use super::outbox::{Held, Instead};
+use super::outbox::{Asks, Held, Instead};
 use super::question;
 use super::relay;
 use super::road;
 use super::roots::are_roots;
+use super::{Machine, Ticket};
 use crate::audit::entry::End;
 use crate::clock::{Entropy, Now};
 use crate::ids::{Digest, LinkId};
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::policy::{
-    Access, Decision, Denial, DenialCode, Parked, Permit, Resumed, Snapshot, decide,
-};
+use crate::policy::{Access, Decision, Denial, DenialCode, Parked, Permit, Resumed, decide};
 use crate::registry::doc::{FailMode, ServerDoc};
 use crate::secret::Content;
 use crate::wire::era::{self, Asked, Era};
@@ -60,6 +58,8 @@ pub(super) struct Parks {
 #[derive(Debug)]
 struct Park {
     bound: Box<Parked>,
+    /// Who made its call.
+    who: Who,
     transport: u32,
     /// What the client's next retry says; none while the client waits.
     handle: Option<Box<str>>,
@@ -139,6 +139,12 @@ impl Parks {
     fn waiting(&self) -> usize {
         let waits = |park: &&Park| !matches!(park.stage, Stage::Running);
         self.open.values().filter(waits).count()
+    }
+
+    /// How many it holds.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held(&self) -> usize {
+        self.open.len()
     }
 
     /// The intent of a question is recorded.
@@ -344,6 +350,7 @@ impl Machine {
             let bound = self.calls.take_bound(key).ok_or(Refusal::NoCall)?;
             let park = Park {
                 bound,
+                who: self.calls.who(),
                 transport: self.links.transport(link),
                 handle: None,
                 stage: Stage::Running,
@@ -496,7 +503,7 @@ impl Machine {
             self.outbox.count("ask-not-asked", now);
         }
         match &park.stage {
-            Stage::Again { .. } => self.again(request, key, answers.as_ref(), now),
+            Stage::Again { .. } => self.again(request, asker, key, answers.as_ref(), now),
             Stage::Ended { line, .. } => {
                 // what was answered comes too late: its call is over, and so are its questions
                 let line = line.clone();
@@ -563,7 +570,7 @@ impl Machine {
             progress: params.and_then(|p| p.progress_token()).map(Into::into),
         };
         let level = asker.level();
-        let can = self.front.can;
+        let can = asker.can;
         self.calls.unpark(key, origin, (level, can), now);
         self.wants_level(key.link, level);
         let Some(park) = self.parks.open.get_mut(&key) else {
@@ -617,7 +624,8 @@ impl Machine {
         let can = self.calls.get(key).map(|call| call.can).unwrap_or_default();
         let may = link::allowed(&server).and(can).covers(Asked::Url);
         let long = matches!(inspect::question(response.line), Finding::Stop(_));
-        if !may || long || self.parks.waiting() >= limits::PARKED {
+        // nobody is asked in a call that somebody else made
+        if !may || !self.calls.is_own(key) || long || self.parks.waiting() >= limits::PARKED {
             return false;
         }
         let Some(texts) = self.addresses(error, &server) else {
@@ -633,7 +641,7 @@ impl Machine {
         let Origin::Client { id, .. } = &call.origin else {
             return false;
         };
-        let (id, audit) = (id.clone(), call.audit());
+        let (id, audit, tool) = (id.clone(), call.audit(), call.method == Method::Tool);
         if usize::from(call.legs()) + texts.len() + 1 > usize::from(limits::LEGS) {
             return false;
         }
@@ -650,12 +658,14 @@ impl Machine {
         };
         let mut park = Park {
             bound,
+            who: self.calls.who(),
             transport: self.links.transport(key.link),
             handle: None,
             stage: Stage::Running,
             questions: Vec::new(),
             named: 0,
         };
+        let mut since = None;
         for (params, text) in texts {
             let Some(leg) = self.calls.next_leg(key) else {
                 continue;
@@ -669,7 +679,8 @@ impl Machine {
             };
             let facts = self.ask_facts(&question, leg, rule, now);
             let intent = self.calls.open_ask(facts, now);
-            self.outbox.append(intent, now);
+            let recorded = self.outbox.append(intent, now);
+            since.get_or_insert(recorded);
             park.ask(Asked::Url, leg, None, text);
         }
         let Some(next) = self.calls.next_leg(key) else {
@@ -685,10 +696,40 @@ impl Machine {
             end: End::Input,
             content,
         };
-        let line = msg::result_line(&id, &result);
-        self.settle(key, outcome, Some(line.into()), now);
+        let line = msg::result_line(&id, &result).into();
+        let recorded = self.settle(key, outcome, None, now);
         self.parks.open.insert(key, park);
+        let instead = Instead {
+            id,
+            tool,
+            era: Era::Stateless,
+        };
+        let fail_mode = audit.fail_mode;
+        let asks = Box::new(Asks {
+            line,
+            fail_mode,
+            instead,
+        });
+        if let Some((since, recorded)) = since.zip(recorded) {
+            // nobody is asked before the record says what
+            self.outbox
+                .hold_for(since..=recorded, Held::Asks(key, asks));
+        }
         true
+    }
+
+    /// What a call waits for is recorded: its client is asked, if it still may be.
+    pub(super) fn ask_for_address(&mut self, key: Key, asks: Asks) {
+        if self.parks.open.contains_key(&key) {
+            return self.outbox.send_client(asks.line);
+        }
+        let (server, _) = self.links.describe(key.link);
+        let text = format!(
+            "server {server} wants an address opened before it takes this call, and who is signed \
+             in or what may be called changed meanwhile; nothing was executed; call it again"
+        );
+        let denial = Denial::new(DenialCode::StaleSnapshot, text);
+        self.withheld(&asks.instead, &denial);
     }
 
     /// The questions in the data of an error -32042: as they are recorded, and as they are asked.
@@ -719,6 +760,7 @@ impl Machine {
     fn again(
         &mut self,
         request: &Request<'_>,
+        asker: &front::Asker<'_>,
         key: Key,
         answers: Option<&Object<'_>>,
         now: &Now,
@@ -727,7 +769,8 @@ impl Machine {
             return Step::Refused(stale());
         };
         let answer = |one: &Asking| answers.and_then(|answers| answers.get(&one.name));
-        if park.questions.iter().any(|one| answer(one).is_none()) {
+        let missing = park.questions.iter().any(|one| answer(one).is_none());
+        if missing && asker.can.covers(Asked::Url) {
             // all or none: it is asked again, by the same names and handle
             let handle = park.handle.as_deref().unwrap_or_default();
             let result = park.asks(handle, self.links.server_info(key.link));
@@ -748,9 +791,13 @@ impl Machine {
         }
         self.close_addresses(key, answers, End::Cancelled, now);
         let (server, _) = self.links.describe(key.link);
+        let why = match missing {
+            true => "this client does not offer that any more",
+            false => "that was declined",
+        };
         let text = format!(
-            "server {server} wants an address opened before it takes this call, and that was \
-             declined; nothing was executed"
+            "server {server} wants an address opened before it takes this call, and {why}; nothing \
+             was executed"
         );
         let tool = request.method == "tools/call";
         let line = road::failed(request.id.raw(), Era::Stateless, tool, &text, None);
@@ -816,7 +863,7 @@ impl Machine {
         key: Key,
         parked: bool,
         line: Option<&Bytes>,
-        fail_mode: FailMode,
+        (recorded, fail_mode): (Ticket, FailMode),
         now: &Now,
     ) {
         let Some(park) = self.parks.open.get_mut(&key) else {
@@ -825,7 +872,8 @@ impl Machine {
         let questions = std::mem::take(&mut park.questions);
         match (parked, line) {
             (true, Some(line)) => {
-                self.outbox.hold(Held::Kept(key, fail_mode));
+                let needs = recorded..=recorded;
+                self.outbox.hold_for(needs, Held::Kept(key, fail_mode));
                 let until_us = match park.stage {
                     Stage::Waiting { until_us } => until_us,
                     Stage::Again { .. }
@@ -890,32 +938,27 @@ impl Machine {
 
     /// The snapshot moved: parked calls that the caller may not make any more end, and all of them
     /// where somebody else calls now.
-    pub(super) fn parks_follow(&mut self, before: &Snapshot, now: &Now) {
-        let same = road::is_same_caller(before, &self.snapshot);
+    pub(super) fn parks_follow(&mut self, now: &Now) {
         let snapshot = std::sync::Arc::clone(&self.snapshot);
+        let who = self.calls.who();
+        let may = |park: &Park| {
+            let decision = decide(&snapshot, park.bound.access(), now);
+            park.who == who && matches!(decision, Decision::Allow(_))
+        };
         let gone = self.parks.select(|_, park| {
-            let allowed = matches!(
-                decide(&snapshot, park.bound.access(), now),
-                Decision::Allow(_)
-            );
             let parked = match park.stage {
                 Stage::Again { .. } | Stage::Ended { .. } | Stage::Waiting { .. } => true,
                 Stage::Gathering { .. } | Stage::Running => false,
             };
-            parked && !(same && allowed)
+            parked && !may(park)
         });
         for key in gone {
             self.end_park(key, End::Cancelled, now);
         }
         // a client that waits is not asked for somebody else, nor for what it may not call
-        let asking = self.parks.select(|_, park| {
-            matches!(park.stage, Stage::Gathering { .. })
-                && !(same
-                    && matches!(
-                        decide(&snapshot, park.bound.access(), now),
-                        Decision::Allow(_)
-                    ))
-        });
+        let asking = self
+            .parks
+            .select(|_, park| matches!(park.stage, Stage::Gathering { .. }) && !may(park));
         for key in asking {
             if let Some(park) = self.parks.open.get_mut(&key) {
                 let questions = std::mem::take(&mut park.questions);

@@ -18,7 +18,6 @@ use super::relay::Relay;
 use crate::audit::entry::End;
 use crate::clock::Now;
 use crate::limits;
-use crate::policy::Snapshot;
 use crate::registry::doc::FailMode;
 use crate::wire::era::Asked;
 use crate::wire::msg::{self, Notification, Response};
@@ -82,6 +81,12 @@ impl Questions {
     /// Whether so many more can be opened.
     pub(super) fn have_room(&self, more: usize) -> bool {
         self.open.len() + more <= limits::QUESTIONS
+    }
+
+    /// How many it holds.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held(&self) -> usize {
+        self.open.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -196,8 +201,15 @@ impl Machine {
 
     /// Its record is written: it is asked.
     pub(super) fn question_recorded(&mut self, number: u64) {
-        let question = self.questions.open.get_mut(&number);
-        if let Some(line) = question.and_then(|question| question.line.take()) {
+        let Some(question) = self.questions.open.get_mut(&number) else {
+            return;
+        };
+        if let Purpose::Relay(relay) = &question.purpose
+            && let Some(elicitation) = &relay.elicitation
+        {
+            self.links.elicits(relay.to.link, elicitation);
+        }
+        if let Some(line) = question.line.take() {
             self.outbox.send_client(line);
         }
     }
@@ -266,6 +278,15 @@ impl Machine {
         }
     }
 
+    /// Ends all of them, without an answer.
+    pub(super) fn end_questions(&mut self, why: &str, now: &Now) {
+        for number in self.questions.select(|_| true) {
+            if let Some(purpose) = self.withdraw_question(number) {
+                self.question_failed(purpose, End::NotSent, why, now);
+            }
+        }
+    }
+
     /// Ends what was not answered in time.
     pub(super) fn questions_wake(&mut self, now: &Now) {
         let open = self.questions.open.iter();
@@ -283,11 +304,11 @@ impl Machine {
 
     /// The snapshot moved: questions of servers that the caller may not use any more are taken
     /// back, and all of them where somebody else calls now.
-    pub(super) fn questions_follow(&mut self, before: &Snapshot, now: &Now) {
+    pub(super) fn questions_follow(&mut self, now: &Now) {
         if !self.questions.is_empty() {
-            self.relays_follow(before, now);
+            self.relays_follow(now);
         }
-        self.drives_follow(before, now);
+        self.drives_follow(now);
     }
 
     /// The client says how far it is with a question.

@@ -13,13 +13,11 @@ use super::Machine;
 use super::ask::{Question, Questioner, Refusal};
 use super::call::{Key, Leg, Outcome};
 use super::question::{self, Purpose};
-use super::road;
 use crate::audit::entry::End;
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::policy::Snapshot;
 use crate::registry::doc::ServerDoc;
 use crate::secret::Content;
 use crate::wire::era::{Asked, Era, Revision};
@@ -37,6 +35,8 @@ pub(super) struct Relay {
     waiting: Vec<Key>,
     /// The server's own progress token.
     pub(super) progress: Option<Box<str>>,
+    /// The server's own id of what a person is sent to.
+    pub(super) elicitation: Option<Box<str>>,
 }
 
 impl Machine {
@@ -121,9 +121,6 @@ impl Machine {
         for call in &waiting {
             self.calls.pause(*call, now);
         }
-        if let (Asked::Url, Some(id)) = (asked, own) {
-            self.links.elicits(link, &id);
-        }
         let params = request.params.as_ref();
         let relay = Relay {
             to,
@@ -134,6 +131,7 @@ impl Machine {
             progress: params
                 .and_then(|params| params.progress_token())
                 .map(Into::into),
+            elicitation: own.filter(|_| asked == Asked::Url).map(Into::into),
         };
         let purpose = Purpose::Relay(Box::new(relay));
         if let Some(number) = self.questions.open(purpose, limits::QUESTION_MS, now) {
@@ -247,8 +245,7 @@ impl Machine {
     }
 
     /// The snapshot moved.
-    pub(super) fn relays_follow(&mut self, before: &Snapshot, now: &Now) {
-        let same = road::is_same_caller(before, &self.snapshot);
+    pub(super) fn relays_follow(&mut self, now: &Now) {
         let all = self.questions.select(|purpose| match purpose {
             Purpose::Relay(_) => true,
             Purpose::Drive(_) | Purpose::Roots => false,
@@ -258,7 +255,7 @@ impl Machine {
                 continue;
             };
             let to = relay.to.clone();
-            if !(same && self.may_hear(&to, now))
+            if !(to.who == self.calls.who() && self.may_hear(&to, now))
                 && let Some(Purpose::Relay(relay)) = self.withdraw_question(number)
             {
                 self.relay_withheld(*relay, now);

@@ -31,7 +31,7 @@ use crate::identity::Caller;
 use crate::ids::{Digest, ExposedName, LinkId, RoleName, ServerKey};
 use crate::inspect::{self, Finding};
 use crate::limits;
-use crate::policy::{Access, Decision, Denial, DenialCode, Snapshot, Started, allows, decide};
+use crate::policy::{Access, Decision, Denial, DenialCode, Started, allows, decide};
 use crate::registry::doc::{AuditRule, FailMode, RepeatLimit, ServerDoc};
 use crate::secret::Content;
 use crate::wire::era::{self, Can, Era, ErrorAs, Introduction, Revision, Untranslatable};
@@ -710,7 +710,7 @@ impl Machine {
             line,
             again,
             bound,
-            can: self.front.can,
+            can: ask.asker.can,
             transport: self.links.transport(link),
         };
         self.wants_level(link, start.level);
@@ -1261,27 +1261,33 @@ impl Machine {
     }
 
     /// Closes a call, records its outcome and holds the client's answer until that is done.
-    pub(super) fn settle(&mut self, key: Key, outcome: Outcome, line: Option<Bytes>, now: &Now) {
+    /// Gives the entry.
+    pub(super) fn settle(
+        &mut self,
+        key: Key,
+        outcome: Outcome,
+        line: Option<Bytes>,
+        now: &Now,
+    ) -> Option<super::Ticket> {
         let end = outcome.end;
         let listened = self.listened(key);
-        let Some(closed) = self.calls.close(key, outcome, now) else {
-            return;
-        };
+        let closed = self.calls.close(key, outcome, now)?;
         let instead = closed.instead();
         let fail_mode = closed.fail_mode;
         self.unmake(&closed);
         self.tasks.over(key);
         let stood = matches!(closed.origin, Origin::Standing);
         let parked = matches!(closed.origin, Origin::Parked);
-        self.outbox.append(closed.body, now);
+        let recorded = self.outbox.append(closed.body, now);
         self.call_ended(key, end, now);
-        self.park_over(key, parked, line.as_ref(), fail_mode, now);
+        self.park_over(key, parked, line.as_ref(), (recorded, fail_mode), now);
         if let (Some(line), Some(instead)) = (line, instead) {
-            self.outbox.hold(Held::Answer {
+            let answer = Held::Answer {
                 line,
                 fail_mode,
                 instead,
-            });
+            };
+            self.outbox.hold_for(recorded..=recorded, answer);
         }
         if stood {
             self.links.released(key.link, now);
@@ -1293,6 +1299,7 @@ impl Machine {
         }
         self.pump(key.link, now);
         self.next_in_line(key.link, now);
+        Some(recorded)
     }
 
     /// Closes a call that got no answer, and tells the client why.
@@ -1366,76 +1373,86 @@ impl Machine {
     /// Sends what waited for the record.
     pub(super) fn recorded(&mut self, upto: super::Ticket, now: &Now) {
         self.outbox.confirm(upto);
-        while let Some(held) = self.outbox.release(upto) {
-            match held {
-                Held::Answer { line, .. } => self.outbox.send_client(line),
-                Held::Call(key) => self.let_go(key, now),
-                Held::Done => self.outbox.push(super::Output::Done),
-                Held::Kept(..) => {}
-                Held::Parked(key, leg, _) => self.parks.recorded(key, leg),
-                Held::Question(number) => self.question_recorded(number),
-                Held::Told { to, line, .. } => self.tell_upstream(&to, line, now),
+        while let Some((held, failed)) = self.outbox.release(upto) {
+            match failed {
+                None => self.release(held, now),
+                Some(reason) => self.withhold(held, &reason, now),
             }
         }
     }
 
     /// Refuses or lets go, by fail mode, what waited for a record that cannot be written.
     pub(super) fn not_recorded(&mut self, upto: super::Ticket, reason: &str, now: &Now) {
-        self.outbox.confirm(upto);
-        while let Some(held) = self.outbox.release(upto) {
-            match held {
-                Held::Answer {
-                    line,
-                    fail_mode: FailMode::Open,
-                    ..
-                } => {
-                    self.outbox.count("unrecorded", now);
-                    self.outbox.send_client(line);
-                }
-                Held::Answer { instead, .. } => {
-                    let text = format!(
-                        "the call was made, but its outcome could not be recorded ({reason}), so \
-                         its result is withheld"
-                    );
-                    let denial = Denial::new(DenialCode::NoRecord, text);
-                    self.withheld(&instead, &denial);
-                }
-                Held::Call(key) => match self.calls.fail_mode(key) {
-                    Some(FailMode::Open) => {
-                        self.outbox.count("unrecorded", now);
-                        self.let_go(key, now);
-                    }
-                    Some(FailMode::Closed) => {
-                        let text = format!("the call could not be recorded ({reason})");
-                        let denial = Denial::new(DenialCode::NoRecord, text);
-                        if let Some(instead) = self.take_back(key, now) {
-                            self.withheld(&instead, &denial);
-                        }
-                    }
-                    None => {}
-                },
-                Held::Done => self.outbox.push(super::Output::Done),
-                Held::Kept(_, FailMode::Open) => self.outbox.count("unrecorded", now),
-                Held::Kept(key, FailMode::Closed) => self.keep_nothing(key, reason),
-                Held::Parked(key, leg, FailMode::Open) => {
-                    self.outbox.count("unrecorded", now);
-                    self.parks.recorded(key, leg);
-                }
-                Held::Parked(key, leg, FailMode::Closed) => {
-                    self.parked_unrecorded(key, leg, now);
-                }
-                Held::Told {
-                    to,
-                    line,
-                    fail_mode: FailMode::Open,
-                    ..
-                } => {
-                    self.outbox.count("unrecorded", now);
-                    self.tell_upstream(&to, line, now);
-                }
-                Held::Question(number) => self.question_unrecorded(number, now),
-                Held::Told { to, instead, .. } => self.tell_upstream(&to, instead, now),
+        self.outbox.fail(upto, reason);
+        self.recorded(upto, now);
+    }
+
+    fn release(&mut self, held: Held, now: &Now) {
+        match held {
+            Held::Answer { line, .. } => self.outbox.send_client(line),
+            Held::Asks(key, asks) => self.ask_for_address(key, *asks),
+            Held::Call(key) => self.let_go(key, now),
+            Held::Done => self.outbox.push(super::Output::Done),
+            Held::Kept(..) => {}
+            Held::Parked(key, leg, _) => self.parks.recorded(key, leg),
+            Held::Question(number) => self.question_recorded(number),
+            Held::Told { to, line, .. } => self.tell_upstream(&to, line, now),
+        }
+    }
+
+    fn withhold(&mut self, held: Held, reason: &str, now: &Now) {
+        match held {
+            Held::Answer {
+                line,
+                fail_mode: FailMode::Open,
+                ..
+            } => {
+                self.outbox.count("unrecorded", now);
+                self.outbox.send_client(line);
             }
+            Held::Answer { instead, .. } => self.unrecorded(&instead, reason),
+            Held::Asks(key, asks) => match asks.fail_mode {
+                FailMode::Open => {
+                    self.outbox.count("unrecorded", now);
+                    self.ask_for_address(key, *asks);
+                }
+                FailMode::Closed => self.unrecorded(&asks.instead, reason),
+            },
+            Held::Call(key) => match self.calls.fail_mode(key) {
+                Some(FailMode::Open) => {
+                    self.outbox.count("unrecorded", now);
+                    self.let_go(key, now);
+                }
+                Some(FailMode::Closed) => {
+                    let text = format!("the call could not be recorded ({reason})");
+                    let denial = Denial::new(DenialCode::NoRecord, text);
+                    if let Some(instead) = self.take_back(key, now) {
+                        self.withheld(&instead, &denial);
+                    }
+                }
+                None => {}
+            },
+            Held::Done => self.outbox.push(super::Output::Done),
+            Held::Kept(_, FailMode::Open) => self.outbox.count("unrecorded", now),
+            Held::Kept(key, FailMode::Closed) => self.keep_nothing(key, reason),
+            Held::Parked(key, leg, FailMode::Open) => {
+                self.outbox.count("unrecorded", now);
+                self.parks.recorded(key, leg);
+            }
+            Held::Parked(key, leg, FailMode::Closed) => {
+                self.parked_unrecorded(key, leg, now);
+            }
+            Held::Told {
+                to,
+                line,
+                fail_mode: FailMode::Open,
+                ..
+            } => {
+                self.outbox.count("unrecorded", now);
+                self.tell_upstream(&to, line, now);
+            }
+            Held::Question(number) => self.question_unrecorded(number, now),
+            Held::Told { to, instead, .. } => self.tell_upstream(&to, instead, now),
         }
     }
 
@@ -1500,9 +1517,8 @@ impl Machine {
     /// The snapshot moved: calls whose intent is still on its way into the record are decided
     /// again, because that may take as long as a collector does. Where somebody else calls now,
     /// none of them is sent: their intents name the caller of before.
-    pub(super) fn decide_held(&mut self, before: &Snapshot, now: &Now) {
+    pub(super) fn decide_held(&mut self, now: &Now) {
         let snapshot = Arc::clone(&self.snapshot);
-        let same = is_same_caller(before, &snapshot);
         let held = self
             .calls
             .select(|_, call| matches!(call.stage, Stage::Held(_)));
@@ -1511,7 +1527,7 @@ impl Machine {
                 continue;
             };
             let denial = match decide(&snapshot, access, now) {
-                Decision::Allow(_) if same => continue,
+                Decision::Allow(_) if self.calls.is_own(key) => continue,
                 Decision::Allow(_) => Denial::new(
                     DenialCode::StaleSnapshot,
                     format!("somebody else signed in while {access} was waiting; call it again"),
@@ -1537,7 +1553,15 @@ impl Machine {
         }
     }
 
-    fn withheld(&mut self, instead: &Instead, denial: &Denial) {
+    fn unrecorded(&mut self, instead: &Instead, reason: &str) {
+        let text = format!(
+            "the call was made, but its outcome could not be recorded ({reason}), so its result is \
+             withheld"
+        );
+        self.withheld(instead, &Denial::new(DenialCode::NoRecord, text));
+    }
+
+    pub(super) fn withheld(&mut self, instead: &Instead, denial: &Denial) {
         let Instead { id, tool, era } = instead;
         let code = denial.code.as_str();
         // not `Denial::client_text`: a withheld result was sent
@@ -1577,15 +1601,6 @@ fn repeated(route: &Route, limit: RepeatLimit, seconds: u64) -> Denial {
          {seconds} s; where it is there to be polled, {owner} can give it another limit"
     );
     Denial::new(DenialCode::Repeated, text)
-}
-
-/// Whether the same person or agent calls under both.
-pub(super) fn is_same_caller(before: &Snapshot, after: &Snapshot) -> bool {
-    match (before.caller(), after.caller()) {
-        (Some(before), Some(after)) => before.is_same(after),
-        // nobody is refused everything
-        (None, _) | (_, None) => true,
-    }
 }
 
 /// How a refusal is told of a call that was sent before: not [`Denial::client_text`], which may

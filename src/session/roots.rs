@@ -52,6 +52,12 @@ struct Wait {
 }
 
 impl Roots {
+    /// How many upstreams wait.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The client opens its session.
     pub(super) fn opened(&mut self, offered: bool) {
         self.offered = offered;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The client sees `<server key>.<task id>`. What a task is allowed by is the tool that began it,
-//! so only tasks that began in this session are followed; any other id is unknown, whoever asks
+//! so only tasks that began in this session are followed, by whoever began them; any other id is unknown, whoever asks
 //! (`docs/decisions/0014`). Ids may open a task to whoever holds them: the record has their digest.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Machine;
-use super::call::{Key, Method, Origin};
+use super::call::{Key, Method, Origin, Who};
 use super::front::Asker;
 use super::road::{Ask, Dead, Fate, Route};
 use crate::audit::entry::TargetKind;
@@ -38,6 +38,8 @@ struct Task {
     id: String,
     /// The tool whose call began it, by the upstream's own name.
     tool: String,
+    /// Who made that call.
+    who: Who,
 }
 
 /// Every task of the session.
@@ -71,6 +73,12 @@ impl Tasks {
         self.able.remove(&key);
     }
 
+    /// How many calls in flight may become tasks.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn expecting(&self) -> usize {
+        self.able.len()
+    }
+
     fn learn(&mut self, label: &str, task: Task) {
         if self.known.insert(label.to_owned(), task).is_some() {
             return;
@@ -81,6 +89,11 @@ impl Tasks {
         {
             self.known.remove(&oldest);
         }
+    }
+
+    /// One that this caller began.
+    fn of(&self, label: &str, who: Who) -> Option<&Task> {
+        self.known.get(label).filter(|task| task.who == who)
     }
 
     /// The server of a task.
@@ -153,7 +166,7 @@ impl Machine {
 
     /// Where a task's id leads: to its server, by leave of the tool that began it.
     fn task_route(&mut self, label: &str, now: &Now) -> Result<Arc<Route>, Box<Dead>> {
-        let task = self.tasks.known.get(label).cloned();
+        let task = self.tasks.of(label, self.calls.who()).cloned();
         let route = task.and_then(|task| {
             let (server, name) = (task.server, task.tool);
             let access = Access::Tool { server, name };
@@ -167,7 +180,8 @@ impl Machine {
 
     /// Whether the caller may follow a task now.
     pub(super) fn may_follow(&self, label: &str, now: &Now) -> bool {
-        let access = self.tasks.known.get(label).map(|task| Access::Tool {
+        let task = self.tasks.of(label, self.calls.who());
+        let access = task.map(|task| Access::Tool {
             server: task.server.clone(),
             name: task.tool.clone(),
         });
@@ -239,6 +253,7 @@ impl Machine {
                 server: server.clone(),
                 id: id.into_owned(),
                 tool: name.clone(),
+                who: call.who,
             };
             self.tasks.learn(&label, task);
         }

@@ -478,8 +478,8 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
     ! intent 2 alpha(2025-11-25)/echo by rule#0 eng
     closed alpha ended: exit status 1
     ! outcome 1 Unknown
-    ! outcome 2 NotSent
     ! link down
+    ! outcome 2 NotSent
     recorded
     < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha ended: exit status 1 before it answered; whether the call took effect is not known"}],"isError":true}}
     < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"server alpha ended: exit status 1 before the call was sent"}],"isError":true}}

@@ -22,6 +22,7 @@ mod confirm;
 mod drive;
 mod eras;
 mod forgotten;
+mod found;
 mod laws;
 mod lossless;
 mod park;

@@ -22,8 +22,9 @@ use super::link::{self, LinkState};
 use super::links::Waiting;
 use super::outbox::{Held, Instead};
 use super::question::{self, Purpose};
+use super::refusal;
 use super::relay;
-use super::road::{self, Fate};
+use super::road::Fate;
 use crate::audit::entry::{CallFacts, End};
 use crate::clock::{Entropy, Now};
 use crate::ids::LinkId;
@@ -612,10 +613,10 @@ impl Machine {
             let line = match ending {
                 Ending::Cancelled => None,
                 Ending::Denied(denial) => {
-                    let (code, text) = (denial.code.as_str(), road::refused_later(denial));
-                    Some(road::denied(id, era, tool, code, &text))
+                    let (code, text) = (denial.code.as_str(), refusal::refused_later(denial));
+                    Some(refusal::denied(id, era, tool, code, &text))
                 }
-                Ending::Failed(text) => Some(road::failed(id, era, tool, text, None)),
+                Ending::Failed(text) => Some(refusal::failed(id, era, tool, text, None)),
             };
             if let Some(line) = line {
                 let instead = Instead {

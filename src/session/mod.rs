@@ -8,8 +8,10 @@
 
 mod ask;
 mod call;
+mod down;
 mod drive;
 mod front;
+mod gate;
 pub mod link;
 mod links;
 mod listen;
@@ -17,11 +19,13 @@ mod outbox;
 mod park;
 mod pass;
 mod question;
+mod refusal;
 mod relay;
 mod repeat;
 pub mod report;
 mod road;
 mod roots;
+mod route;
 mod tasks;
 
 use std::sync::Arc;
@@ -38,8 +42,8 @@ use self::outbox::Outbox;
 use self::park::Parks;
 use self::question::Questions;
 use self::repeat::Repeats;
-use self::road::Routes;
 use self::roots::Roots;
+use self::route::Routes;
 use self::tasks::Tasks;
 use crate::audit::entry::Entry;
 use crate::clock::{Entropy, Now};
@@ -266,7 +270,7 @@ pub enum Output {
 ///   ClientLine ─▶ front ─▶ road: inspect, decide ─▶ links: ready? ─▶ calls: intent ─▶ outbox
 ///                  │ lists, status                                        held ▲     │ Append
 ///                  ▼                                                           │     ▼
-///   ToClient ◀── outbox ◀── calls: outcome ◀── road: inspect ◀── LinkLine    Recorded ◀─ driver
+///   ToClient ◀── outbox ◀── calls: outcome ◀── down: inspect ◀── LinkLine    Recorded ◀─ driver
 /// ```
 #[derive(Debug)]
 pub struct Machine {

@@ -30,8 +30,8 @@ use super::front;
 use super::link;
 use super::outbox::{Asks, Held, Instead};
 use super::question;
+use super::refusal;
 use super::relay;
-use super::road;
 use super::roots::are_roots;
 use super::{Machine, Ticket};
 use crate::audit::entry::End;
@@ -276,7 +276,7 @@ fn embedded(
 /// What is kept for a retry in the place of an answer.
 fn failed(bound: &Parked, text: &str) -> Bytes {
     let tool = matches!(bound.access(), Access::Tool { .. });
-    road::failed("0", Era::Stateless, tool, text, None).into()
+    refusal::failed("0", Era::Stateless, tool, text, None).into()
 }
 
 fn new_handle(entropy: &mut dyn Entropy) -> Box<str> {
@@ -800,7 +800,7 @@ impl Machine {
              was executed"
         );
         let tool = request.method == "tools/call";
-        let line = road::failed(request.id.raw(), Era::Stateless, tool, &text, None);
+        let line = refusal::failed(request.id.raw(), Era::Stateless, tool, &text, None);
         self.outbox.hold(Held::Answer {
             line: line.into(),
             fail_mode: FailMode::default(),

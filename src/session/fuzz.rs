@@ -60,6 +60,9 @@ const LIMIT: RepeatLimit = RepeatLimit {
 };
 const NEW: &str = Era::Stateless.revision().as_str();
 const OLD: &str = Revision::NEWEST_HANDSHAKE.as_str();
+const FIRST: &str = Revision::OLDEST.as_str();
+/// The first revision that knows elicitation.
+const ASKING: &str = Revision::ALL[2].as_str();
 const URIS: [&str; 5] = [
     "alpha://readme",
     "beta://readme",

@@ -73,13 +73,13 @@ impl Declared {
     pub(super) fn covers(self, method: &str, params: &Value) -> bool {
         let capabilities: Value = serde_json::from_str(self.capabilities).unwrap();
         let has = |at: &str| capabilities.pointer(at).is_some_and(Value::is_object);
-        let modes = self.revision >= "2025-11-25";
+        let modes = self.revision >= super::OLD;
         match method {
             "roots/list" => has("/roots"),
             "elicitation/create" if params["mode"] == "url" => modes && has("/elicitation/url"),
             "elicitation/create" => {
                 let bare = capabilities["elicitation"] == serde_json::json!({});
-                self.revision >= "2025-06-18" && (bare || has("/elicitation/form"))
+                self.revision >= super::ASKING && (bare || has("/elicitation/form"))
             }
             "sampling/createMessage" => {
                 let tools = params.get("tools").is_some() || params.get("toolChoice").is_some();

@@ -2,7 +2,7 @@
 
 use super::World;
 use super::book::{Call, Declared, Mark, Request, Said, State};
-use super::{CAPABILITIES, NEW, OLD, URIS};
+use super::{ASKING, CAPABILITIES, FIRST, NEW, OLD, URIS};
 use crate::session::Input;
 use crate::wire::era::{META_CAPABILITIES, META_PROTOCOL};
 use crate::wire::msg::Message;
@@ -97,7 +97,7 @@ impl World<'_> {
             true => self.pick(&CAPABILITIES),
             false => self.usual,
         };
-        let revision = self.pick(&[OLD, OLD, OLD, "2025-06-18", "2024-11-05"]);
+        let revision = self.pick(&[OLD, OLD, OLD, ASKING, FIRST]);
         let before = self.declared;
         // it counts from its first byte on, and not at all where it is refused
         self.declared = Declared {

@@ -313,7 +313,7 @@ impl World<'_> {
         if let Some(body) = own(&self.servers[&link], method) {
             if self.helpful {
                 let era = match method {
-                    "initialize" => Some(Era::Handshake(Revision::V2025_11_25)),
+                    "initialize" => Some(Era::Handshake(Revision::NEWEST_HANDSHAKE)),
                     "server/discover" if body.starts_with("\"result\"") => Some(Era::Stateless),
                     _ => self.transports[&link].era,
                 };

@@ -179,7 +179,9 @@ pub(super) fn lead(way: &Way<'_>) -> Run {
         let quick = json!({"duration": 1, "steps": 1});
         inspector.call("trigger-long-running-operation", &quick);
     }
-    interrupted(&inspector);
+    if way.through {
+        interrupted(&inspector);
+    }
     let mut seen = Seen::new();
     answers(&inspector, &mut seen);
     questions(&inspector, &mut seen);
@@ -219,7 +221,7 @@ fn interrupted(inspector: &Inspector<'_>) {
     let before = calls();
     let command = inspector.follow(&["tools/call", &way.name(slow), &input.to_string()]);
     let end = Instant::now() + NEWS;
-    while way.through && calls() == before && Instant::now() < end {
+    while calls() == before && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(20));
     }
     command.interrupt();
@@ -317,12 +319,8 @@ fn questions(inspector: &Inspector<'_>, seen: &mut Seen) {
         ),
         false => ("ask-name", r#"{"name":"Ada","age":36}"#),
     };
-    let forms = [
-        inspector.asked(form, &json!({}), content),
-        inspector.asked(form, &json!({}), "--decline"),
-    ];
-    let forms: Option<Vec<Value>> = forms.into_iter().collect();
-    seen.insert("elicitation form", forms.map(Value::Array));
+    let answered = inspector.asked(form, &json!({}), content);
+    seen.insert("elicitation form", answered);
     let (visit, input) = match e {
         true => (
             "trigger-url-elicitation",

@@ -109,6 +109,8 @@ struct World<'b> {
     usual: &'static str,
     /// …and what it did when it opened the session, in the handshake era.
     declared: Declared,
+    /// …and before that, where it opened it more than once.
+    earlier: Vec<Declared>,
     /// Who is signed in, or was last.
     person: Option<&'static str>,
     /// Whether upstreams answer what links ask for themselves.
@@ -152,6 +154,7 @@ pub fn play(bytes: &[u8]) -> Reached {
         stateless: how % 8 < 4,
         usual: CAPABILITIES[usize::from(how / 8) % CAPABILITIES.len()],
         declared: Declared::NOTHING,
+        earlier: Vec::new(),
         person: person.filter(|_| first),
         helpful: true,
         done: false,

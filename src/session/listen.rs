@@ -318,6 +318,8 @@ impl Machine {
                 let line = Housekeeping::Unsubscribe(id, own.unwrap_or_else(|| uri.to_owned()));
                 self.outbox.send_link(link, Upstream::Housekeeping(line));
             }
+            // it may have been the last thing that kept a retired link
+            self.pump(link, now);
         }
     }
 

@@ -99,6 +99,7 @@ impl World<'_> {
         };
         let revision = self.pick(&[OLD, OLD, OLD, ASKING, FIRST]);
         let before = self.declared;
+        self.earlier.push(before);
         // it counts from its first byte on, and not at all where it is refused
         self.declared = Declared {
             capabilities,

@@ -86,8 +86,9 @@ impl World<'_> {
             let entries = value["error"]["data"]["elicitations"].as_array();
             for entry in entries.into_iter().flatten() {
                 // a handshake client may open its session anew meanwhile
-                let before = declared.covers("elicitation/create", entry);
-                let declared = if before { declared } else { self.declared };
+                let covers = |one: &&Declared| one.covers("elicitation/create", entry);
+                let ever = self.earlier.iter().chain([&self.declared]).find(covers);
+                let declared = ever.copied().unwrap_or(declared);
                 self.may_be_asked(declared, "elicitation/create", entry, text);
                 self.seen(entry, None, text);
                 self.book.reached.once_more("an address in an error");

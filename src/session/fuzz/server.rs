@@ -362,7 +362,8 @@ impl World<'_> {
                 let loss = Loss::not_sent("is full");
                 Input::LinkUnheard { link, loss }
             }
-            3..=5 if transport.up => {
+            // the stateless era knows no sessions
+            3..=5 if transport.up && transport.era != Some(Era::Stateless) => {
                 let met = match self.once_in(2) {
                     true => self.recent(link).parse().ok(),
                     false => None,

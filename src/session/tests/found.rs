@@ -319,3 +319,26 @@ fn a_stateless_server_sends_nobody_to_an_address_by_an_error() {
     );
     assert!(told.contains("Open this address"), "{told}");
 }
+
+/// Found: the last subscription at a server that nobody may use any more ended, and its process
+/// ran on until it said something.
+#[test]
+fn a_retired_server_ends_with_its_last_subscription() {
+    let mut rig = stateless();
+    let meta = meta("{}");
+    rig.play(&format!(
+        r#"> {{"jsonrpc":"2.0","id":"L","method":"subscriptions/listen","params":{{"notifications":{{"resourceSubscriptions":["alpha://readme"]}},{meta}}}}}"#
+    ));
+    let mut without = asking();
+    without.servers.remove(&fixture::key("alpha"));
+    rig.handle(Input::Snapshot(snapshot_of(
+        2,
+        &without,
+        Some(ann(&["eng"])),
+    )));
+    let transcript = rig.play(
+        r#"«alpha {"jsonrpc":"2.0","id":6,"result":{}}
+        > {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"L"}}"#,
+    );
+    assert!(transcript.contains("! close alpha"), "{transcript}");
+}

@@ -19,6 +19,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         1 => &[("mcpshim.new", "{}")],
         _ => &[("mcpshim.new", "{}"), ("mcpshim.other", "null")],
     };
+    // found: an object that has the member already; callers append only what it does not have
+    let has = |key: &str| object.members().any(|(own, _)| own == key);
+    if append.iter().any(|(key, _)| has(key)) {
+        return;
+    }
     let mut edits = Edits::new();
     edits.object(&object, change, append);
     let mut out = Vec::new();

@@ -648,7 +648,7 @@ impl Edits {
     }
 
     /// Changes members of one object and appends others at its end. The appended keys must be
-    /// plain ASCII without quotes; the values are JSON text.
+    /// plain ASCII without quotes, and none that the object keeps; the values are JSON text.
     ///
     /// Changes to a nested object may be made besides, as long as its member is kept here.
     pub fn object<'t>(

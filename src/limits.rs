@@ -94,6 +94,9 @@ pub const RESUME_TRIES: u32 = 5;
 /// How long the end of an answer is waited for once everything in it has come, in milliseconds:
 /// its connection can be used again then.
 pub const ANSWER_END_MS: u64 = 1_000;
+/// Messages that one JSON array of an HTTP server may hold (MCP 2025-03-26); one with more is not
+/// read.
+pub const HTTP_MESSAGES: usize = 1024;
 /// Answers to questions of one HTTP server and notifications that may be on their way to it at
 /// once: each holds a connection.
 pub const HTTP_NOTES: usize = 32;

@@ -518,7 +518,6 @@ impl Driver {
                 // only a server that was given a credential can give it back
                 let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
                 while let Some(Heard { place, line }) = pipe.next_line() {
-                    let during = place.during();
                     let clean = match (&line, scrubber) {
                         (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
                         (_, _) => None,
@@ -528,9 +527,9 @@ impl Driver {
                             let times = *times;
                             let redacted = Input::LinkRedacted { link, times };
                             self.machine.handle(redacted, &self.now, &mut self.entropy);
-                            Input::LinkLine { link, during, line }
+                            Input::LinkLine { link, place, line }
                         }
-                        (Ok(line), None) => Input::LinkLine { link, during, line },
+                        (Ok(line), None) => Input::LinkLine { link, place, line },
                         (Err(fault), _) => Input::LinkFault { link, place, fault },
                     };
                     self.machine.handle(input, &self.now, &mut self.entropy);

@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 pub use self::book::Reached;
 use self::book::{Book, Declared, Transport};
-use super::{Input, Machine, Output, Ticket};
+use super::{Input, Machine, Output, Place, Ticket};
 use crate::audit::entry::{Body, ContextId};
 use crate::clock::{CountingEntropy, Now};
 use crate::ids::LinkId;
@@ -328,7 +328,7 @@ impl World<'_> {
                 }
                 Some(line) => Input::LinkLine {
                     link,
-                    during: None,
+                    place: Place::Only,
                     line,
                 },
             };

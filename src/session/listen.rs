@@ -292,10 +292,16 @@ impl Machine {
     /// Ends what is held upstream for a URI beyond what is still wanted of it.
     fn unwatch(&mut self, uri: &str, now: &Now) {
         let wanted = self.listens.wanted(uri);
-        let open = self.calls.select(|_, call| {
+        let mut open = self.calls.select(|_, call| {
             call.uri.as_deref() == Some(uri) && !matches!(call.origin, Origin::Client { .. })
         });
-        // the newest stay: an older one may be of a link that is on its way out
+        // what stands stays, and of the rest the newest: an older one may be of a link that is on
+        // its way out
+        open.sort_by_key(|key| {
+            let call = self.calls.get(*key);
+            let stands = call.is_some_and(|call| matches!(call.origin, Origin::Standing));
+            stands && self.links.is_current(key.link)
+        });
         let surplus = open.len().saturating_sub(wanted);
         for call in open.into_iter().take(surplus) {
             self.cancel(call, now);

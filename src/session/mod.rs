@@ -122,8 +122,8 @@ pub enum Input<'a> {
     LinkLine {
         /// Which.
         link: LinkId,
-        /// The request on whose answer's stream it came, where the transport knows (HTTP).
-        during: Option<u64>,
+        /// Where it came.
+        place: Place,
         /// The line.
         line: &'a [u8],
     },
@@ -365,8 +365,8 @@ impl Machine {
             Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),
             Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
             Input::LinkKnown { link, opening } => self.link_known(link, opening),
-            Input::LinkLine { link, during, line } => {
-                self.link_line(link, during, line, now, entropy);
+            Input::LinkLine { link, place, line } => {
+                self.link_line(link, place, line, now, entropy);
             }
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkRedacted { link, times } => self.redacted(link, times, now),

@@ -59,7 +59,11 @@ impl World<'_> {
 
     fn says(&mut self, link: LinkId, during: Option<u64>, line: &str) {
         let line = line.as_bytes();
-        self.handle(Input::LinkLine { link, during, line });
+        self.handle(Input::LinkLine {
+            link,
+            place: during.map_or(Place::Only, Place::Answer),
+            line,
+        });
     }
 
     /// A new question: gives its method and params, raw JSON.
@@ -324,7 +328,7 @@ impl World<'_> {
         }
         self.handle(Input::LinkLine {
             link,
-            during: None,
+            place: Place::Only,
             line: &line,
         });
     }

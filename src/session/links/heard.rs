@@ -96,11 +96,12 @@ impl Machine {
     pub(in crate::session) fn link_line(
         &mut self,
         id: LinkId,
-        during: Option<u64>,
+        place: Place,
         line: &[u8],
         now: &Now,
         entropy: &mut dyn Entropy,
     ) {
+        let during = place.during();
         let Some(slot) = self.links.slot(id) else {
             return;
         };
@@ -143,12 +144,19 @@ impl Machine {
             Ok(Message::Request(request)) => {
                 self.upstream_asks(id, during, &request, now);
             }
-            Err(rejected) => self.link_rejected(id, line, &rejected, now),
+            Err(rejected) => self.link_rejected(id, place, line, &rejected, now),
         }
     }
 
     /// A line of an upstream's that is no message. Where it was to be an answer, its call ends.
-    fn link_rejected(&mut self, id: LinkId, line: &[u8], rejected: &Rejected, now: &Now) {
+    fn link_rejected(
+        &mut self,
+        id: LinkId,
+        place: Place,
+        line: &[u8],
+        rejected: &Rejected,
+        now: &Now,
+    ) {
         self.outbox.count("upstream-line", now);
         let number = rejected.id.as_deref().and_then(|id| id.parse().ok());
         let call = number.map(|number| Key {
@@ -180,10 +188,11 @@ impl Machine {
             Fault::Raw(RawError::Depth) | Fault::Utf8 { .. }
         );
         if unreadable && is_spoilt_answer(line) {
-            // nobody can read to what: while it is opened, or one call is in flight, it is known
+            // nobody can read to what: while it is opened, or one call is in flight where it came,
+            // it is known
             let reason = format!("gave an unusable answer: {}", rejected.fault);
             self.link_input(id, LinkInput::Spoilt(&reason), now);
-            if let [only] = self.asked_on(id)[..] {
+            if let [only] = self.asked_on(id, place)[..] {
                 call = Some(only);
             }
         }
@@ -201,10 +210,16 @@ impl Machine {
         self.link_input(id, LinkInput::Fault(None), now);
     }
 
-    /// The calls that a link's server has not answered.
-    fn asked_on(&self, id: LinkId) -> Vec<Key> {
+    /// The calls that a link's server has not answered, and could answer here.
+    fn asked_on(&self, id: LinkId, place: Place) -> Vec<Key> {
+        let here = |key: &Key| match place {
+            Place::Answer(request) => key.id == request,
+            Place::News => false,
+            Place::Only => true,
+        };
         self.calls.select(|key, call| {
             key.link == id
+                && here(key)
                 && matches!(call.stage, Stage::Sent)
                 && !matches!(call.origin, Origin::Standing)
         })
@@ -220,12 +235,7 @@ impl Machine {
         now: &Now,
     ) {
         self.outbox.count("upstream-line", now);
-        let mut asked = self.asked_on(id);
-        asked.retain(|key| match place {
-            Place::Answer(request) => key.id == request,
-            Place::News => false,
-            Place::Only => true,
-        });
+        let asked = self.asked_on(id, place);
         if let (LineFault::TooLong { bytes }, [call]) = (fault, &asked[..]) {
             let call = *call;
             let (key, _) = self.links.describe(id);

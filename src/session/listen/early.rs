@@ -138,7 +138,7 @@ impl Machine {
         let own = self.listens.own_unconfirmed.contains(uri);
         let again = |uri: &str| {
             let again = self.calls.select(|_, call| {
-                call.uri.as_deref() == Some(uri) && !matches!(call.origin, Origin::Client { .. })
+                call.uri.as_deref() == Some(uri) && matches!(call.origin, Origin::Listen)
             });
             !again.is_empty()
         };

@@ -394,6 +394,27 @@ fn answers_that_answer_nothing_are_counted_and_dropped() {
     "#);
 }
 
+/// Found: what could not be read of another exchange over HTTP was taken for the only call's answer.
+#[test]
+fn an_unreadable_answer_ends_no_call_of_another_exchange() {
+    let deep = format!(r#"{{"jsonrpc":"2.0","id":9,"result":{}}}"#, "[".repeat(200));
+    for (place, ends) in [
+        (Place::Answer(6), true),
+        (Place::Answer(9), false),
+        (Place::News, false),
+        (Place::Only, true),
+    ] {
+        let mut rig = Rig::handshake();
+        rig.play(
+            r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#,
+        );
+        let link = rig.link("alpha");
+        let line = deep.as_bytes();
+        rig.handle(Input::LinkLine { link, place, line });
+        assert_eq!(rig.machine.books().2 == 0, ends, "{place:?}");
+    }
+}
+
 /// Found: a line too long among a server's news was taken for the answer of the only call.
 #[test]
 fn a_line_too_long_ends_the_call_whose_answer_it_was() {

@@ -303,6 +303,33 @@ fn one_confirmation_is_for_every_listen() {
     }
 }
 
+/// Found: what stood was ended instead of what was refused, and the refusal waited for the clock.
+#[test]
+fn a_second_listen_that_is_not_honoured_leaves_the_first_alone() {
+    let one = r#""resourceSubscriptions":["beta://readme"]"#;
+    let refused = r#"«beta {"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"no"}}"#;
+    for refusal in [honoured(7, ""), refused.to_owned()] {
+        let mut rig = Rig::eng();
+        play(
+            &mut rig,
+            &[
+                listen("1", one),
+                honoured(6, "\"beta://readme\""),
+                listen("2", one),
+            ],
+        );
+        let transcript = play(&mut rig, &[refusal, updated("beta")]);
+        assert!(!transcript.contains(r#"{"requestId":6}"#), "{transcript}");
+        insta::allow_duplicates! {
+        insta::assert_snapshot!(told(&transcript), @r#"
+        < {"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{},"_meta":{"io.modelcontextprotocol/subscriptionId":2}}}
+        < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":1}}}
+        "#);
+        }
+        assert_eq!(unconfirmed(&rig), []);
+    }
+}
+
 #[test]
 fn a_handshake_client_is_told_of_what_its_server_forgot_meanwhile() {
     let mut rig = Rig::handshake();

@@ -199,7 +199,7 @@ impl Rig {
                     },
                     Some(line) => Input::LinkLine {
                         link,
-                        during: None,
+                        place: Place::Only,
                         line,
                     },
                 };
@@ -391,7 +391,11 @@ impl Rig {
                         };
                         let link = self.link(key);
                         let line = rest.as_bytes();
-                        self.handle(Input::LinkLine { link, during, line });
+                        self.handle(Input::LinkLine {
+                            link,
+                            place: during.map_or(Place::Only, Place::Answer),
+                            line,
+                        });
                     }
                     (_, Some(ms)) => {
                         let us = ms.parse::<u64>().unwrap() * 1000;

@@ -85,7 +85,7 @@ fn a_gentle_restart_lets_calls_in_flight_end_and_gives_new_ones_another() {
     let line = r#"{"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#.as_bytes();
     rig.handle(Input::LinkLine {
         link: old,
-        during: None,
+        place: Place::Only,
         line,
     });
     let transcript = rig.play("");
@@ -95,7 +95,7 @@ fn a_gentle_restart_lets_calls_in_flight_end_and_gives_new_ones_another() {
     let line = line.as_bytes();
     rig.handle(Input::LinkLine {
         link: new,
-        during: None,
+        place: Place::Only,
         line,
     });
     assert!(rig.play("").contains("! outcome 2 Ok"));

@@ -67,7 +67,7 @@ impl Rig {
                 let link = self.link(key);
                 self.handle(Input::LinkLine {
                     link,
-                    during: None,
+                    place: Place::Only,
                     line,
                 });
             }

@@ -364,7 +364,8 @@ async fn body(shared: &Shared, mut response: Response, bound: usize) -> Result<V
     }
 }
 
-/// The messages of a JSON body: one, or those of an array, which 2025-03-26 lets a server send.
+/// The messages of a JSON body: one, or those of an array, which 2025-03-26 lets a server send;
+/// none of an array of more than [`limits::HTTP_MESSAGES`].
 pub(super) fn messages(body: &Bytes) -> Vec<Bytes> {
     let text = body.trim_ascii();
     if text.first() != Some(&b'[') {
@@ -373,6 +374,7 @@ pub(super) fn messages(body: &Bytes) -> Vec<Bytes> {
     }
     let elements = std::str::from_utf8(text).ok();
     let elements = elements.and_then(|text| raw::elements(text).ok());
+    let elements = elements.filter(|elements| elements.len() <= limits::HTTP_MESSAGES);
     let copied = |one: &str| Bytes::copy_from_slice(one.as_bytes());
     elements.into_iter().flatten().map(copied).collect()
 }
@@ -382,15 +384,18 @@ pub(super) fn messages(body: &Bytes) -> Vec<Bytes> {
 pub fn unanswered(body: &[u8]) -> Loss {
     let text = body.trim_ascii();
     let reason = if text.is_empty() {
-        "gave an empty answer"
+        "gave an empty answer".to_owned()
     } else if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
-        "gave an answer that is not JSON"
+        "gave an answer that is not JSON".to_owned()
+    } else if text.first() == Some(&b'[') {
+        let most = limits::HTTP_MESSAGES;
+        format!("gave an array without the answer, or of more than {most} messages")
     } else {
-        "answered another request than the one it was sent"
+        "answered another request than the one it was sent".to_owned()
     };
     Loss {
         reach: Reach::Unknown,
-        reason: reason.to_owned(),
+        reason,
         pause_ms: None,
         broken: false,
     }
@@ -818,4 +823,33 @@ fn retry_after(response: &Response) -> Option<u64> {
         .unwrap_or(0)
         .saturating_mul(1000);
     Some(pause_ms.clamp(shortest, longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(body: &str) -> usize {
+        messages(&Bytes::copy_from_slice(body.as_bytes())).len()
+    }
+
+    /// Found: eight million elements took a gigabyte, and the session's only thread with them.
+    #[test]
+    fn an_array_of_very_many_messages_is_not_read() {
+        let array = |elements: usize| format!("[{}]", vec!["0"; elements].join(","));
+        assert_eq!(count(&array(limits::HTTP_MESSAGES)), limits::HTTP_MESSAGES);
+        let many = array(limits::HTTP_MESSAGES + 1);
+        assert_eq!(count(&many), 0);
+        assert!(unanswered(many.as_bytes()).reason.contains("1024 messages"));
+        for (body, expected) in [
+            ("", 0),
+            (" \n", 0),
+            ("{}", 1),
+            ("[]", 0),
+            ("[", 0),
+            ("no", 1),
+        ] {
+            assert_eq!(count(body), expected, "{body}");
+        }
+    }
 }

@@ -155,7 +155,7 @@ impl<'m> Wire<'m> {
         let link = self.rig.link(self.key);
         self.rig.handle(Input::LinkLine {
             link,
-            during: None,
+            place: Place::Only,
             line: line.as_bytes(),
         });
         self.seen(false)

@@ -495,6 +495,14 @@ pub fn place(text: &str, piece: &str) -> Option<Range<usize>> {
 /// # Errors
 /// [`RawError`] for anything else.
 pub fn elements(src: &str) -> Result<Vec<&str>, RawError> {
+    elements_up_to(src, usize::MAX)
+}
+
+/// The same of an array of at most so many elements.
+///
+/// # Errors
+/// [`RawError`] for anything else; what follows the last element that may be is not read.
+pub fn elements_up_to(src: &str, most: usize) -> Result<Vec<&str>, RawError> {
     let mut scan = Scan::new(src);
     scan.white();
     if scan.peek() != Some(b'[') {
@@ -507,6 +515,11 @@ pub fn elements(src: &str) -> Result<Vec<&str>, RawError> {
         scan.at += 1;
     } else {
         loop {
+            if out.len() == most {
+                return Err(RawError::Type {
+                    wanted: "an array of fewer elements",
+                });
+            }
             let span = scan.value(1)?;
             out.push(src.get(span).unwrap_or_default());
             scan.white();

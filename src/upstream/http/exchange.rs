@@ -373,8 +373,8 @@ pub(super) fn messages(body: &Bytes) -> Vec<Bytes> {
         return one.into_iter().collect();
     }
     let elements = std::str::from_utf8(text).ok();
-    let elements = elements.and_then(|text| raw::elements(text).ok());
-    let elements = elements.filter(|elements| elements.len() <= limits::HTTP_MESSAGES);
+    let most = limits::HTTP_MESSAGES;
+    let elements = elements.and_then(|text| raw::elements_up_to(text, most).ok());
     let copied = |one: &str| Bytes::copy_from_slice(one.as_bytes());
     elements.into_iter().flatten().map(copied).collect()
 }

@@ -243,6 +243,9 @@ fn members_and_elements_come_in_order_with_their_spelling() {
         ["1", "{\"a\":[2]}", "\"x\""]
     );
     assert!(elements("[]").unwrap().is_empty());
+    assert_eq!(elements_up_to("[1,2]", 2).unwrap(), ["1", "2"]);
+    assert!(elements_up_to("[1,2,no", 2).is_err());
+    assert!(elements_up_to("[1,2,3]", 2).is_err());
     for bad in ["{}", "[1,]", "[1 2]", "[1]x", "["] {
         assert!(elements(bad).is_err(), "{bad}");
     }

@@ -38,6 +38,12 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// Directories without a key.
+    #[error("there is no key in {}", list(dirs))]
+    None {
+        /// The directories.
+        dirs: Vec<PathBuf>,
+    },
     /// Not a key of ours.
     #[error("{} is not an Ed25519 private key in PKCS #8 PEM form", path.display())]
     NotAKey {
@@ -71,6 +77,7 @@ impl KeyError {
                 "keys are never overwritten: choose another directory, or move the old files away if nobody uses them"
             }
             Self::Io { .. } => "check that the directory exists and is yours",
+            Self::None { .. } => "name a directory that `mcpshim-admin key new` wrote keys to",
             Self::NotAKey { .. } => {
                 "keep only keys made by `mcpshim-admin key new` in a key directory"
             }
@@ -80,6 +87,11 @@ impl KeyError {
             Self::Threshold { .. } => "choose a threshold between 1 and the number of signers",
         }
     }
+}
+
+fn list(dirs: &[PathBuf]) -> String {
+    let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    dirs.join(", ")
 }
 
 /// One private key.
@@ -220,7 +232,8 @@ impl KeyRing {
     /// Reads every `*.pem` file of the directories.
     ///
     /// # Errors
-    /// The first file that is not a key, or is open to others.
+    /// The first file that is not a key, or is open to others; [`KeyError::None`] when there is
+    /// none at all.
     pub fn read(dirs: &[PathBuf]) -> Result<Self, KeyError> {
         let mut ring = Self::default();
         for dir in dirs {
@@ -234,6 +247,11 @@ impl KeyRing {
                     ring.add(SigningKey::read(path)?);
                 }
             }
+        }
+        if ring.0.is_empty() {
+            return Err(KeyError::None {
+                dirs: dirs.to_owned(),
+            });
         }
         Ok(ring)
     }

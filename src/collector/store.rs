@@ -45,6 +45,8 @@ const UNKNOWN_BYTES: (u64, u64) = (64 << 20, 1 << 30);
 const UNKNOWN_INSTALLATIONS: usize = 10_000;
 /// Streams kept open; any beyond are opened again when needed.
 const OPEN_STREAMS: usize = 2048;
+/// The directory of the installations.
+const INSTALLATIONS: &str = "installations";
 
 /// A data directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,9 @@ pub enum StoreError {
     /// A file is not what was written.
     #[error("{} is damaged", .0.display())]
     Damaged(PathBuf),
+    /// Not a directory.
+    #[error("{} is not a directory", .0.display())]
+    File(PathBuf),
     /// The file system refused.
     #[error("cannot use {}", path.display())]
     Io {
@@ -63,6 +68,12 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// A part of a data directory is not there.
+    #[error("{} is missing", .0.display())]
+    Lost(PathBuf),
+    /// There is no such directory.
+    #[error("there is no directory {}", .0.display())]
+    Missing(PathBuf),
     /// A newer program wrote it.
     #[error("{} needs a reader of version {needs}, this one is of version {FORMAT}", path.display())]
     Newer {
@@ -71,7 +82,7 @@ pub enum StoreError {
         /// The version it needs.
         needs: u32,
     },
-    /// Not a data directory.
+    /// A directory that no collector made.
     #[error("{} holds no collector data", .0.display())]
     None(PathBuf),
     /// Another organisation's.
@@ -323,31 +334,36 @@ impl Store {
     /// [`StoreError`].
     pub fn init(root: &Path, org: &OrgId) -> Result<(), StoreError> {
         crate::files::create_private_dir(root).map_err(StoreError::io(root))?;
-        let path = root.join("collector.json");
-        if path.exists() {
-            let have = about(root)?;
-            if have.org != *org {
+        let made = match about(root) {
+            Ok(have) if have.org == *org => true,
+            Ok(have) => {
                 return Err(StoreError::Org {
                     path: root.to_owned(),
                     have: have.org,
                     wanted: org.clone(),
                 });
             }
-        } else {
-            let about = About {
-                format: FORMAT,
-                min_reader: FORMAT,
-                org: org.clone(),
-            };
-            let text = serde_json::to_vec(&about).map_err(io::Error::other);
-            text.and_then(|text| files::replace(&path, &text))
-                .map_err(StoreError::io(&path))?;
-        }
-        for name in ["installations", "log", "trust"] {
+            Err(StoreError::None(_)) => false,
+            Err(error) => return Err(error),
+        };
+        for name in [INSTALLATIONS, "log", "trust"] {
             let dir = root.join(name);
             files::create_dir(root, &dir).map_err(StoreError::io(&dir))?;
         }
-        Ok(())
+        if made {
+            return Ok(());
+        }
+        // last: what says that this is a data directory says that it is whole, too. A crash
+        // before leaves one that holds no data, and the next call makes it
+        let path = root.join("collector.json");
+        let about = About {
+            format: FORMAT,
+            min_reader: FORMAT,
+            org: org.clone(),
+        };
+        let text = serde_json::to_vec(&about).map_err(io::Error::other);
+        text.and_then(|text| files::replace(&path, &text))
+            .map_err(StoreError::io(&path))
     }
 
     /// Opens a data directory for writing; makes it first if need be.
@@ -362,7 +378,7 @@ impl Store {
         let mut installations = Installations::default();
         for (id, doc) in installation_docs(root)? {
             if doc.bindings.is_empty() {
-                let dir = root.join("installations").join(id.as_str());
+                let dir = root.join(INSTALLATIONS).join(id.as_str());
                 let bytes = tree_bytes(&dir).map_err(StoreError::io(&dir))?;
                 installations.unknown_bytes.insert(id.clone(), bytes);
             }
@@ -592,7 +608,7 @@ impl Store {
     }
 
     fn write_doc(&self, id: &KeyId, doc: &InstallationDoc) -> Result<(), StoreError> {
-        let dir = self.root.join("installations").join(id.as_str());
+        let dir = self.root.join(INSTALLATIONS).join(id.as_str());
         files::create_dir(&self.root, &dir).map_err(StoreError::io(&dir))?;
         let path = dir.join("installation.json");
         let text = serde_json::to_vec_pretty(doc).map_err(io::Error::other);
@@ -781,13 +797,21 @@ fn chain(batch: &Batch<'_>) -> Result<Option<Chained>, Box<Answer>> {
 /// The directory of a stream.
 #[must_use]
 pub fn stream_dir(root: &Path, id: &KeyId, stream: StreamId) -> PathBuf {
-    root.join("installations")
+    root.join(INSTALLATIONS)
         .join(id.as_str())
         .join("streams")
         .join(stream.to_string())
 }
 
+/// Reads what a data directory says of itself; anything else is not one.
 fn about(root: &Path) -> Result<About, StoreError> {
+    let kind = std::fs::metadata(root).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing(root.to_owned()),
+        _ => StoreError::io(root)(source),
+    })?;
+    if !kind.is_dir() {
+        return Err(StoreError::File(root.to_owned()));
+    }
     let path = root.join("collector.json");
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -807,20 +831,17 @@ fn about(root: &Path) -> Result<About, StoreError> {
     Ok(about)
 }
 
-/// The organisation whose data a directory holds.
+/// The installations in a data directory. Whatever reads the record begins here, so that a path
+/// where none is never looks like a record in which nothing happened.
 ///
 /// # Errors
-/// [`StoreError`]; [`StoreError::None`] when it holds none.
-pub fn org_of(root: &Path) -> Result<OrgId, StoreError> {
-    about(root).map(|about| about.org)
-}
-
-/// The installations in a data directory.
-///
-/// # Errors
-/// [`StoreError`] when one of them cannot be read.
+/// [`StoreError`] when it is no data directory, or one of them cannot be read.
 pub fn installation_docs(root: &Path) -> Result<Vec<(KeyId, InstallationDoc)>, StoreError> {
-    let dir = root.join("installations");
+    about(root)?;
+    let dir = root.join(INSTALLATIONS);
+    if !dir.exists() {
+        return Err(StoreError::Lost(dir));
+    }
     let mut docs = Vec::new();
     for name in names(&dir)? {
         let Ok(id) = KeyId::parse(&name) else {
@@ -858,7 +879,7 @@ pub fn installation_docs(root: &Path) -> Result<Vec<(KeyId, InstallationDoc)>, S
 /// # Errors
 /// [`StoreError::Io`].
 pub fn streams(root: &Path, id: &KeyId) -> Result<Vec<(StreamId, PathBuf)>, StoreError> {
-    let dir = root.join("installations").join(id.as_str()).join("streams");
+    let dir = root.join(INSTALLATIONS).join(id.as_str()).join("streams");
     let found = names(&dir)?
         .iter()
         .filter_map(|name| Some((StreamId::parse(name).ok()?, dir.join(name))))

@@ -16,6 +16,7 @@ fn commands_say_what_the_manual_says() {
     cases
         .register_bin("mcpshim", program("mcpshim"))
         .register_bin("mcpshim-admin", program("mcpshim-admin"))
+        .register_bin("mcpshim-collector", program("mcpshim-collector"))
         .insert_var("[VERSION]", env!("CARGO_PKG_VERSION"))
         .unwrap()
         .env("HOME", "/nobody")

@@ -883,6 +883,50 @@ fn records_go_from_the_spool_to_the_reader_and_only_the_key_opens_them() {
 }
 
 #[test]
+fn what_is_no_data_directory_is_no_empty_record() {
+    let site = Site::new();
+    let server = site.collector();
+    let (stream, slices) = site.slices(2, 500);
+    assert_eq!(server.deliver(&site, stream, &slices[0]).0, 200);
+    let data = server.kill();
+    let key = site.org.audit_key();
+    let event = format!("{stream}/1");
+    let reading = |data: &Path, complaint: &str| {
+        for (verb, words) in [
+            ("query", vec![]),
+            ("show", vec![event.as_str()]),
+            ("devices", vec![]),
+            ("verify", vec![]),
+            (
+                "unseal",
+                vec!["--reason", "x", "--key", key.to_str().unwrap()],
+            ),
+        ] {
+            for json in [&["--json"][..], &[]] {
+                let ended = read(data, verb, &[&words, json].concat());
+                if complaint.is_empty() {
+                    ended.ok();
+                } else {
+                    let ended = ended.refused(1, complaint);
+                    assert_eq!(ended.stdout, "", "{verb}");
+                }
+            }
+        }
+    };
+    reading(&data, "");
+    let log = std::fs::read(data.join("log/admin.jsonl")).unwrap();
+    // one directory too high or too low, a file, a name that is not there
+    reading(site.org.path(), "holds no collector data");
+    reading(&data.join("installations"), "holds no collector data");
+    reading(&data.join("collector.json"), "is not a directory");
+    reading(&data.join("nowhere"), "there is no directory ");
+    assert_eq!(std::fs::read(data.join("log/admin.jsonl")).unwrap(), log);
+    // a part of the record that went away does not read as nothing either
+    std::fs::rename(data.join("installations"), data.join("elsewhere")).unwrap();
+    reading(&data, "installations is missing");
+}
+
+#[test]
 fn unseal_that_cannot_be_written_down_does_not_happen() {
     let site = Site::new();
     let server = site.collector();
@@ -1168,7 +1212,7 @@ fn filters_find_what_they_name_and_nothing_else() {
     read(&server.data, "show", &[&format!("{stream}/9999")]).refused(1, "no record");
     read(&server.data, "query", &["--since", "soon"]).refused(2, "is not an RFC 3339 time");
     read(&server.data, "query", &["--decision", "maybe"]).refused(2, "`allow` or `deny`");
-    read(Path::new("/nonexistent"), "verify", &[]).refused(1, "holds no collector data");
+    read(Path::new("/nonexistent"), "verify", &[]).refused(1, "there is no directory /nonexistent");
 }
 
 #[test]
@@ -1367,6 +1411,7 @@ fn initialised_directory_needs_no_flags_and_ends_when_asked() {
         .arg("--data")
         .arg(&data);
     run(&mut command).ok();
+    assert_eq!(query(&data, &[]), [] as [Value; 0], "empty, and said so");
     let mut command = Command::new(program("mcpshim-collector"));
     command.args(["serve", "--data"]).arg(&data);
     let mut process = Running::start(command.stdout(Stdio::piped()));

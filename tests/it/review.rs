@@ -134,6 +134,10 @@ fn what_is_published_is_compared_with_the_sources() {
         ["--published", stranger.repository().to_str().unwrap()],
     )
     .refused(1, "does not continue from this root");
+    // nor with a place where nothing is published
+    let nowhere = org.path().join("nowhere");
+    let ended = diff(&org, ["--published", nowhere.to_str().unwrap()]).refused(1, "nowhere");
+    assert_eq!(ended.stdout, "");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use mcpshim::clock::{Clock as _, Now, SystemClock};
 use mcpshim::collector::admin::{self, Unseal};
 use mcpshim::collector::query::{self, Answer, Filter, Last, Sealed};
 use mcpshim::collector::scan::{Completeness, Device};
+use mcpshim::collector::store::StoreError;
 use mcpshim::config::Network;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::{fetch, vault};
@@ -60,7 +61,7 @@ impl Source {
 
     pub(crate) fn devices(&self) -> Result<(Vec<Device>, Completeness), Failure> {
         match &self.data {
-            Some(data) => query::devices(data).map_err(|error| failed(&error)),
+            Some(data) => query::devices(data).map_err(|error| unreadable(&error)),
             None => self.ask::<(), _, _>("devices", None),
         }
     }
@@ -103,12 +104,14 @@ impl Source {
                 )
                 .hint("give the reader.token of the server's data directory")
             })?;
-        let ca = self
-            .ca
-            .as_ref()
-            .map(std::fs::read_to_string)
-            .transpose()
-            .map_err(|error| failed(&error))?;
+        let ca = match &self.ca {
+            None => None,
+            Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
+                failed(&error)
+                    .context(format!("cannot read {}", file.display()))
+                    .hint("give the CA's certificates as a PEM file")
+            })?),
+        };
         let client =
             fetch::client(&Network::default(), ca.as_deref()).map_err(|error| failed(&error))?;
         let address = format!("{url}/v1/{what}");
@@ -166,12 +169,31 @@ impl Source {
     }
 }
 
-pub(crate) fn question(error: &query::QueryError) -> Failure {
+fn question(error: &query::QueryError) -> Failure {
     match error {
         query::QueryError::Filter(_) => Failure::from_error(Exit::Usage, error)
             .hint("see `mcpshim-collector query --help` for the forms it can take"),
-        query::QueryError::Store(_) => failed(error).hint("give a collector's data directory"),
+        query::QueryError::Store(error) => unreadable(error),
     }
+}
+
+/// A data directory that cannot be read, or is none.
+pub(crate) fn unreadable(error: &StoreError) -> Failure {
+    let hint = match error {
+        StoreError::File(_) | StoreError::Missing(_) | StoreError::None(_) => {
+            "give the directory that `mcpshim-collector serve --data DIR` keeps the record in"
+        }
+        StoreError::Damaged(_) | StoreError::Lost(_) => {
+            "keep the directory as it is, and restore this part of it from a backup"
+        }
+        StoreError::Newer { .. } => "read it with the mcpshim-collector that wrote it",
+        StoreError::Busy(_) | StoreError::Io { .. } | StoreError::Org { .. } => {
+            "run it as a user who may read the whole directory"
+        }
+    };
+    failed(error)
+        .context("the record cannot be read")
+        .hint(hint)
 }
 
 /// Writes lines to standard output; a reader that went away ends it quietly.

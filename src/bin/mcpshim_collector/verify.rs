@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use mcpshim::collector::scan;
-use mcpshim::collector::store;
 use mcpshim::report::{Exit, Failure};
 
-use super::source::{object, print};
+use super::source::{object, print, unreadable};
 
 /// Hash everything stored again: signatures, chains, and that nothing is missing between.
 ///
@@ -27,9 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::from_error(Exit::Failed, error);
-    store::org_of(&args.data).map_err(|error| failed(&error))?;
-    let (records, findings) = scan::check(&args.data).map_err(|error| failed(&error))?;
+    let (records, findings) = scan::check(&args.data).map_err(|error| unreadable(&error))?;
     let bad: Vec<_> = findings
         .iter()
         .filter(|finding| !finding.harmless)

@@ -73,6 +73,8 @@ pub const CALL_MS: u64 = 600_000;
 pub const LINK_IDLE_MS: u64 = 600_000;
 /// First and longest pause before a link is started again, in milliseconds.
 pub const LINK_BACKOFF_MS: (u64, u64) = (500, 60_000);
+/// Unusable lines on one transport after which it is not taken for an MCP server while it opens.
+pub const LINK_FAULTS: u32 = 1000;
 /// Exchanges of one link that may fail one after the other before it is given a pause.
 pub const LINK_STRAIN: u32 = 3;
 /// Shortest and longest pause an HTTP server may ask for (`Retry-After`), in milliseconds.

@@ -11,7 +11,12 @@
 //! busy N | +3000                open calls; milliseconds passing, then a wake
 //! ```
 
+use serde_json::value::RawValue;
+
 use super::*;
+use crate::pin;
+use crate::registry::doc::{PinMode, Transport};
+use crate::session::{Loss, Reach};
 
 const TOOL: &str = r#"{"name":"add","inputSchema":{"type":"object"}}"#;
 const OTHER: &str = r#"{"name":"add","inputSchema":{"type":"object","required":["x"]}}"#;
@@ -744,7 +749,7 @@ fn garbage_while_opening_is_tolerated_up_to_a_bound() {
         &mut now,
         "want\n! open\nopened\n» 1 initialize 2025-11-25\n« fault\n! note fault",
     );
-    for _ in 1..FAULTS {
+    for _ in 1..limits::LINK_FAULTS {
         upstream(&mut link, "fault", &now);
         assert!(link.poll().is_none());
     }

@@ -12,7 +12,7 @@ use crate::ids::LinkId;
 use crate::registry::doc::{ServerDoc, Surface, Transport};
 use crate::secret::Secret;
 use crate::session::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput};
-use crate::wire::msg::{Body, Message, Response};
+use crate::wire::msg::{Message, Response};
 
 /// Why a surface could not be read. A sentence without its subject, the server.
 #[derive(Debug, thiserror::Error)]
@@ -190,17 +190,6 @@ fn answer(link: &mut Link, response: &Response<'_>, now: &crate::clock::Now) {
     if !link.owns(id) {
         return;
     }
-    let answer = match &response.body {
-        Body::Error {
-            code,
-            message,
-            object,
-        } => Answer::Error {
-            code: *code,
-            message,
-            data: object.get("data"),
-        },
-        Body::Result(result) => Answer::Result(result.raw()),
-    };
+    let answer = Answer::of(&response.body);
     link.handle(LinkInput::Answer { id, answer }, now);
 }

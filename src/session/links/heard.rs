@@ -14,7 +14,7 @@ use crate::session::link::{Answer, LinkInput, LinkState};
 use crate::session::outbox::{Housekeeping, Level, Upstream};
 use crate::session::{LineFault, Loss, Machine, Place, Reach};
 use crate::wire::era::Era;
-use crate::wire::msg::{Body, Fault, Kind, Message, Notification, Rejected};
+use crate::wire::msg::{Fault, Kind, Message, Notification, Rejected};
 use crate::wire::raw::{Object, RawError};
 
 impl Machine {
@@ -121,18 +121,7 @@ impl Machine {
                 if !owned {
                     return self.answered(id, number, &response, now, entropy);
                 }
-                let answer = match &response.body {
-                    Body::Error {
-                        code,
-                        message,
-                        object,
-                    } => Answer::Error {
-                        code: *code,
-                        message,
-                        data: object.get("data"),
-                    },
-                    Body::Result(result) => Answer::Result(result.raw()),
-                };
+                let answer = Answer::of(&response.body);
                 self.link_input(id, LinkInput::Answer { id: number, answer }, now);
             }
             Ok(Message::Notification(notification)) => {

@@ -107,6 +107,12 @@ impl Registry {
         self
     }
 
+    /// Changes the entry of a server.
+    pub(crate) fn edit(&mut self, server: &str, change: impl FnOnce(&mut ServerDoc)) -> &mut Self {
+        change(Arc::make_mut(self.servers.get_mut(&key(server)).unwrap()));
+        self
+    }
+
     pub(crate) fn put_role(&mut self, role: &str, groups: &[&str]) -> &mut Self {
         let doc = from(json!({
             "title": role, "groups": groups, "ask": format!("{role}-owners"),

@@ -466,6 +466,9 @@ impl Machine {
 }
 
 #[cfg(any(test, fuzzing))]
+#[expect(clippy::unwrap_used, reason = "a broken fixture should stop the test")]
+mod fixture;
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -2,44 +2,27 @@
 
 use std::sync::Arc;
 
-use super::{LIMIT, NEW, OLD};
+use super::{LIMIT, NEW};
 use crate::identity::Caller;
 use crate::policy::fixture::{self, ann};
 use crate::policy::{Snapshot, SnapshotId};
-use crate::registry::doc::{PinMode, Pinned, Registry, ServerDoc};
-use crate::registry::{Freshness, Verified};
+use crate::registry::Freshness;
+use crate::registry::doc::{Registry, ServerDoc};
+use crate::session::fixture as session;
+use crate::session::fixture::{bob, snapshot_of};
 
 /// Two servers with a granted and a not granted tool each, one without grants, one not pinned.
 fn registry() -> Registry {
-    let mut registry = fixture::registry();
-    registry.put_role("eng", &["eng"]);
-    for (key, protocol) in [("alpha", OLD), ("beta", NEW)] {
-        let tools = [("echo", true), ("forbidden", true)];
-        let (uri, template) = (format!("{key}://readme"), format!("{key}://doc/{{id}}"));
-        let mut server = fixture::server(key, "names", &tools, &["greet"], &[&uri], &[&template]);
-        (server.elicitation, server.sampling) = (true, true);
-        server.roots = key == "alpha";
-        server.surface.as_mut().unwrap().protocol = protocol.to_owned();
-        server.limits.in_flight = 4;
-        server.limits.call_ms = 20_000;
-        registry.put(server);
-        registry.grant("eng", key, "echo");
-        let rule = registry.rule(None);
-        let table = registry.table("eng", key);
-        table.prompts.insert("greet".to_owned(), rule);
-        table.resources.push((format!("{key}://*"), rule));
+    let mut registry = session::registry();
+    for key in ["alpha", "beta"] {
+        registry.edit(key, |server| {
+            (server.elicitation, server.sampling) = (true, true);
+            server.roots = key == "alpha";
+            server.limits.in_flight = 4;
+            server.limits.call_ms = 20_000;
+        });
     }
-    registry.put(fixture::server(
-        "gamma",
-        "names",
-        &[("secret", true)],
-        &[],
-        &[],
-        &[],
-    ));
-    let mut beta = ServerDoc::clone(&registry.servers[&fixture::key("beta")]);
-    beta.limits.repeat = Some(LIMIT);
-    registry.put(beta);
+    registry.edit("beta", |beta| beta.limits.repeat = Some(LIMIT));
     registry.put(fixture::server("off", "off", &[], &[], &[], &[]));
     let rule = registry.rule(None);
     registry
@@ -58,29 +41,20 @@ pub(super) fn snapshots() -> Vec<(Arc<Snapshot>, Option<&'static str>)> {
     less.servers.remove(&fixture::key("beta"));
     let mut mute = registry();
     for key in ["alpha", "beta"] {
-        let mut server = ServerDoc::clone(&mute.servers[&fixture::key(key)]);
-        (server.elicitation, server.sampling, server.roots) = (false, false, false);
-        mute.put(server);
+        mute.edit(key, |server| {
+            (server.elicitation, server.sampling, server.roots) = (false, false, false);
+        });
     }
-    let make = |registry: Option<&Registry>, caller| {
-        let registry = registry.map(|r| Arc::new(Verified::assume_for_tests(r.clone())));
-        Arc::new(Snapshot::new(
-            SnapshotId(0),
-            registry,
-            Freshness::Fresh,
-            caller,
-            None,
-            &now,
-        ))
-    };
-    let eng = make(Some(&full), Some(ann(&["eng"])));
-    let mut all = vec![(Arc::clone(&eng), Some("ann")); 6];
-    all.push((make(Some(&full), Some(bob())), Some("bob")));
-    all.push((make(Some(&less), Some(ann(&["eng"]))), Some("ann")));
-    all.push((make(Some(&mute), Some(ann(&["eng"]))), Some("ann")));
-    all.push((make(Some(&full), None), None));
-    all.push((make(Some(&full), Some(ending())), Some("ann")));
-    all.push((make(None, None), None));
+    let make = |registry, caller| snapshot_of(0, registry, caller);
+    let eng = make(&full, Some(ann(&["eng"])));
+    let mut all = vec![(eng, Some("ann")); 6];
+    all.push((make(&full, Some(bob())), Some("bob")));
+    all.push((make(&less, Some(ann(&["eng"]))), Some("ann")));
+    all.push((make(&mute, Some(ann(&["eng"]))), Some("ann")));
+    all.push((make(&full, None), None));
+    all.push((make(&full, Some(ending())), Some("ann")));
+    let none = Snapshot::new(SnapshotId(0), None, Freshness::Fresh, None, None, &now);
+    all.push((Arc::new(none), None));
     all
 }
 
@@ -93,44 +67,13 @@ fn ending() -> Caller {
     caller
 }
 
-/// Somebody else with the same role.
-fn bob() -> Caller {
-    let mut caller = ann(&["eng"]);
-    if let Caller::Person { subject, .. } = &mut caller {
-        "bob".clone_into(subject);
-    }
-    caller
-}
-
 /// The answer to what a link asks for itself: `result` or `error`, as a member.
 pub(super) fn own(server: &ServerDoc, method: &str) -> Option<String> {
-    let surface = server.surface.clone().unwrap_or_default();
-    let stateless = surface.protocol == NEW;
-    let about =
-        r#""capabilities":{"tools":{},"prompts":{},"resources":{"subscribe":true},"logging":{}}"#;
-    let list = |member: &str, items: &[Pinned]| {
-        let items: Vec<&str> = items.iter().map(|item| item.definition.get()).collect();
-        format!(
-            r#"{{"resultType":"complete","{member}":[{}]}}"#,
-            items.join(",")
-        )
-    };
-    let result = match method {
-        "initialize" => format!(r#"{{"protocolVersion":"{OLD}",{about}}}"#),
-        "server/discover" if stateless => {
-            format!(r#"{{"resultType":"complete","supportedVersions":["{NEW}"],{about}}}"#)
-        }
-        "server/discover" => {
-            return Some(r#""error":{"code":-32601,"message":"Method not found"}"#.to_owned());
-        }
-        "tools/list" if server.pin == PinMode::Off => {
-            r#"{"tools":[{"name":"echo","inputSchema":{"type":"object"}}]}"#.to_owned()
-        }
-        "tools/list" => list("tools", &surface.tools),
-        "prompts/list" => list("prompts", &surface.prompts),
-        "resources/list" => list("resources", &surface.resources),
-        "resources/templates/list" => list("resourceTemplates", &surface.templates),
-        _ => return None,
-    };
+    let surface = server.surface.as_ref();
+    let stateless = surface.is_some_and(|surface| surface.protocol == NEW);
+    if method == "server/discover" && !stateless {
+        return Some(r#""error":{"code":-32601,"message":"Method not found"}"#.to_owned());
+    }
+    let result = session::own(server, method)?;
     Some(format!("\"result\":{result}"))
 }

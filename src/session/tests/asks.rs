@@ -8,17 +8,6 @@ const CALL: &str =
     r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#;
 const FORM: &str = r#"«alpha {"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
 
-/// Two servers whose entries allow every question.
-pub(super) fn asking() -> Registry {
-    let mut registry = registry();
-    for key in ["alpha", "beta"] {
-        let mut server = (*registry.servers[&fixture::key(key)]).clone();
-        (server.elicitation, server.sampling, server.roots) = (true, true, true);
-        registry.put(server);
-    }
-    registry
-}
-
 pub(super) fn rig(capabilities: &str, revision: &str) -> Rig {
     let mut rig = Rig::new(Some(snapshot_of(1, &asking(), Some(ann(&["eng"])))));
     rig.play(&format!(

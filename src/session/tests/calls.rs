@@ -255,8 +255,9 @@ fn a_call_that_cannot_be_recorded_is_refused_and_with_fail_mode_open_it_goes_on(
     < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Refused: the call was made, but its outcome could not be recorded (disk full), so its result is withheld."}],"isError":true,"_meta":{"mcpshim/denial":{"code":"no-record"}}}}
     "#);
     let mut open = registry();
-    let server = open.servers.get_mut(&fixture::key("alpha")).unwrap();
-    Arc::make_mut(server).audit.fail_mode = crate::registry::doc::FailMode::Open;
+    open.edit("alpha", |alpha| {
+        alpha.audit.fail_mode = crate::registry::doc::FailMode::Open
+    });
     rig.handle(Input::Snapshot(snapshot_of(2, &open, Some(ann(&["eng"])))));
     let open = rig.play(
         r#"> {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
@@ -515,8 +516,9 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
 #[test]
 fn a_server_that_is_not_the_approved_one_gets_no_call() {
     let mut strict = registry();
-    let alpha = strict.servers.get_mut(&fixture::key("alpha")).unwrap();
-    Arc::make_mut(alpha).pin = PinMode::Strict;
+    strict.edit("alpha", |alpha| {
+        alpha.pin = crate::registry::doc::PinMode::Strict
+    });
     let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"])))));
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}"#,
@@ -534,8 +536,7 @@ fn a_server_that_is_not_the_approved_one_gets_no_call() {
 #[test]
 fn a_call_that_takes_too_long_is_taken_back() {
     let mut quick = registry();
-    let alpha = quick.servers.get_mut(&fixture::key("alpha")).unwrap();
-    Arc::make_mut(alpha).limits.call_ms = 3000;
+    quick.edit("alpha", |alpha| alpha.limits.call_ms = 3000);
     let mut rig = Rig::new(Some(snapshot_of(1, &quick, Some(ann(&["eng"])))));
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
@@ -560,8 +561,7 @@ fn a_call_that_takes_too_long_is_taken_back() {
 #[test]
 fn more_calls_than_the_server_entry_allows_are_refused_for_now() {
     let mut narrow = registry();
-    let alpha = narrow.servers.get_mut(&fixture::key("alpha")).unwrap();
-    Arc::make_mut(alpha).limits.in_flight = 1;
+    narrow.edit("alpha", |alpha| alpha.limits.in_flight = 1);
     let mut rig = Rig::new(Some(snapshot_of(1, &narrow, Some(ann(&["eng"])))));
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
@@ -612,8 +612,7 @@ fn more_bytes_than_a_link_may_hold_are_refused_for_now() {
 #[test]
 fn a_request_waits_for_its_link_no_longer_than_its_call_may_take() {
     let mut hasty = registry();
-    let alpha = hasty.servers.get_mut(&fixture::key("alpha")).unwrap();
-    Arc::make_mut(alpha).limits.call_ms = 3000;
+    hasty.edit("alpha", |alpha| alpha.limits.call_ms = 3000);
     let mut rig = Rig::new(Some(snapshot_of(1, &hasty, Some(ann(&["eng"]))))).opened();
     rig.opens = false;
     rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
@@ -865,11 +864,7 @@ fn a_call_that_waits_for_its_record_is_not_sent_after_the_end_of_the_sign_in() {
 #[test]
 fn a_call_that_waits_for_its_record_is_not_sent_in_the_name_of_somebody_else() {
     let mut rig = withheld();
-    let mut bea = ann(&["eng"]);
-    if let Caller::Person { subject, .. } = &mut bea {
-        *subject = "bea".to_owned();
-    }
-    rig.handle(Input::Snapshot(snapshot_of(2, &registry(), Some(bea))));
+    rig.handle(Input::Snapshot(snapshot_of(2, &registry(), Some(bob()))));
     let transcript = rig.play("recorded");
     assert!(!transcript.contains("»alpha"), "{transcript}");
     assert!(transcript.contains("! outcome 2 NotSent"), "{transcript}");
@@ -915,10 +910,10 @@ fn what_nobody_would_ask_for_is_cut_in_the_answer_and_counted_where_it_cannot_be
 fn offering(capabilities: &str) -> Arc<Snapshot> {
     let mut registry = registry();
     for key in ["alpha", "beta"] {
-        let mut server = (*registry.servers[&fixture::key(key)]).clone();
         let raw = serde_json::value::RawValue::from_string(capabilities.to_owned()).unwrap();
-        server.surface.as_mut().unwrap().capabilities = Some(raw);
-        registry.put(server);
+        registry.edit(key, |server| {
+            server.surface.as_mut().unwrap().capabilities = Some(raw)
+        });
     }
     snapshot_of(1, &registry, Some(ann(&["eng"])))
 }

@@ -1,6 +1,6 @@
 //! Handshake clients at servers of the stateless era that ask for input before they go on.
 
-use super::asks::{asking, rig};
+use super::asks::rig;
 use super::*;
 use crate::limits;
 
@@ -280,12 +280,7 @@ fn a_call_goes_on_where_it_began_or_not_at_all() {
 #[test]
 fn each_time_it_is_sent_it_is_decided_and_recorded_again() {
     // the grant is taken back while the person types
-    let mut registry = registry();
-    for key in ["alpha", "beta"] {
-        let mut server = (*registry.servers[&fixture::key(key)]).clone();
-        (server.elicitation, server.sampling, server.roots) = (true, true, true);
-        registry.put(server);
-    }
+    let mut registry = asking();
     registry.table("eng", "beta").tools.clear();
     let mut rig = called();
     rig.play(ASK);
@@ -372,20 +367,13 @@ fn a_capability_that_is_missing_is_named() {
 
 #[test]
 fn a_call_does_not_go_on_for_somebody_else() {
-    let bea = || {
-        let mut bea = ann(&["eng"]);
-        if let Caller::Person { subject, .. } = &mut bea {
-            *subject = "bea".to_owned();
-        }
-        bea
-    };
     // with and without nobody in between
     for between in [false, true] {
         let mut rig = called();
         if between {
             rig.handle(Input::Snapshot(snapshot_of(2, &asking(), None)));
         }
-        rig.handle(Input::Snapshot(snapshot_of(3, &asking(), Some(bea()))));
+        rig.handle(Input::Snapshot(snapshot_of(3, &asking(), Some(bob()))));
         let end = rig.play(
             r#"«beta {"jsonrpc":"2.0","id":6,"result":{"resultType":"input_required","requestState":"s"}}
             +250"#,

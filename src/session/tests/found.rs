@@ -1,6 +1,6 @@
 //! What random interleavings found ([`crate::session::fuzz`]), each by what went wrong.
 
-use super::asks::{asking, rig};
+use super::asks::rig;
 use super::*;
 
 /// A stateless client that declares this.
@@ -27,13 +27,9 @@ fn call(id: u32, more: &str, capabilities: &str) -> String {
     )
 }
 
-/// Somebody else with the same role.
-fn bob(rig: &mut Rig, number: u64) {
-    let mut bob = ann(&["eng"]);
-    if let Caller::Person { subject, .. } = &mut bob {
-        "bob".clone_into(subject);
-    }
-    rig.handle(Input::Snapshot(snapshot_of(number, &asking(), Some(bob))));
+/// Somebody else signs in.
+fn signs_in(rig: &mut Rig, number: u64) {
+    rig.handle(Input::Snapshot(snapshot_of(number, &asking(), Some(bob()))));
 }
 
 /// The driver answers for so many of the entries that wait.
@@ -139,7 +135,7 @@ fn a_kept_answer_waits_for_its_own_outcome_too() {
 fn nobody_opens_an_address_for_the_call_of_somebody_else() {
     let mut rig = stateless();
     rig.play(&call(1, "", URL));
-    bob(&mut rig, 2);
+    signs_in(&mut rig, 2);
     let told = rig.play(ADDRESS);
     assert!(!told.contains("input_required"), "{told}");
     assert!(told.contains(r#""isError":true"#), "{told}");
@@ -148,7 +144,7 @@ fn nobody_opens_an_address_for_the_call_of_somebody_else() {
     rig.play(&call(1, "", URL));
     rig.recording = Recording::Withheld;
     rig.play(ADDRESS);
-    bob(&mut rig, 2);
+    signs_in(&mut rig, 2);
     rig.recording = Recording::AtOnce;
     let told = rig.play("recorded");
     assert!(!told.contains("input_required"), "{told}");
@@ -188,7 +184,7 @@ fn a_task_is_followed_by_whoever_began_it() {
     const NEWS: &str = r#"«beta {"jsonrpc":"2.0","method":"notifications/tasks","params":{"taskId":"t1","status":"working"}}"#;
     let told = rig.play(NEWS);
     assert!(told.contains("\n< "), "{told}");
-    bob(&mut rig, 2);
+    signs_in(&mut rig, 2);
     let other = rig.play(&format!("{get}\n{NEWS}"));
     assert!(other.contains("Unknown task"), "{other}");
     assert!(!other.contains('»'), "{other}");
@@ -203,7 +199,7 @@ fn a_task_is_followed_by_whoever_began_it() {
         «beta {{"jsonrpc":"2.0","id":6,"result":{{"resultType":"task","taskId":"t1","status":"working"}}}}"#
     ));
     rig.handle(Input::Snapshot(snapshot_of(2, &asking(), None)));
-    bob(&mut rig, 3);
+    signs_in(&mut rig, 3);
     let other = rig.play(&get);
     assert!(other.contains("Unknown task"), "{other}");
 }

@@ -35,62 +35,17 @@ mod uris;
 
 use std::collections::BTreeMap;
 
+use super::fixture::{asking, bob, own, registry, snapshot_of};
 use super::*;
 use crate::audit::entry::{Body, Context, ContextId, End};
 use crate::clock::CountingEntropy;
-use crate::identity::Caller;
 use crate::policy::fixture::{self, ann};
 use crate::registry::Verified;
-use crate::registry::doc::{PinMode, Pinned, Registry, Surface};
+use crate::registry::doc::Registry;
 use crate::wire::msg::{Message, Request, result_line};
 
 /// `_meta` of the stateless era, as a member of params.
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"probe","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
-
-/// Two servers: `alpha` of the handshake era, `beta` of the stateless era. Role `eng` may use all
-/// of alpha but `forbidden`, and all of beta; nobody may use gamma.
-fn registry() -> Registry {
-    let mut registry = fixture::registry();
-    registry.put_role("eng", &["eng"]);
-    for (key, protocol) in [("alpha", "2025-11-25"), ("beta", "2026-07-28")] {
-        let mut server = fixture::server(
-            key,
-            "names",
-            &[("echo", true), ("forbidden", true)],
-            &["greet"],
-            &[&format!("{key}://readme")],
-            &[&format!("{key}://doc/{{id}}")],
-        );
-        let surface = server.surface.as_mut().unwrap();
-        surface.protocol = protocol.to_owned();
-        registry.put(server);
-        registry.grant("eng", key, "echo");
-        let rule = registry.rule(None);
-        let table = registry.table("eng", key);
-        table.prompts.insert("greet".to_owned(), rule);
-        table.resources.push((format!("{key}://*"), rule));
-    }
-    registry.put(fixture::server(
-        "gamma",
-        "names",
-        &[("secret", true)],
-        &[],
-        &[],
-        &[],
-    ));
-    registry
-}
-
-fn snapshot_of(number: u64, registry: &Registry, caller: Option<Caller>) -> Arc<Snapshot> {
-    Arc::new(Snapshot::new(
-        SnapshotId(number),
-        Some(Arc::new(Verified::assume_for_tests(registry.clone()))),
-        Freshness::Fresh,
-        caller,
-        None,
-        &fixture::at(fixture::NOW),
-    ))
-}
 
 /// How the rig confirms records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -432,43 +387,12 @@ fn housekeeping(server: &ServerDoc, line: &str) -> Option<Vec<Vec<u8>>> {
         Message::Notification(_) | Message::Response(_) => return None,
         Message::Request(request) => request,
     };
-    let mut surface = server.surface.clone().unwrap_or_default();
-    if server.pin == PinMode::Off {
-        let tools = [("echo", true), ("forbidden", true)];
-        let live = fixture::server(server.key.as_str(), "names", &tools, &[], &[], &[]);
-        surface.tools = live.surface.unwrap_or_default().tools;
+    if request.method == "subscriptions/listen" && !watches(request) {
+        return Some(Vec::new());
     }
-    let list = |member: &str, items: &[Pinned]| {
-        let items: Vec<&str> = items.iter().map(|item| item.definition.get()).collect();
-        format!(
-            r#"{{"resultType":"complete","{member}":[{}]}}"#,
-            items.join(",")
-        )
-    };
-    let result = match request.method.as_ref() {
-        "initialize" => about(&surface, r#""protocolVersion":"2025-11-25""#),
-        "server/discover" => about(
-            &surface,
-            r#""resultType":"complete","supportedVersions":["2026-07-28"]"#,
-        ),
-        "tools/list" => list("tools", &surface.tools),
-        "prompts/list" => list("prompts", &surface.prompts),
-        "resources/list" => list("resources", &surface.resources),
-        "resources/templates/list" => list("resourceTemplates", &surface.templates),
-        "subscriptions/listen" if !watches(request) => return Some(Vec::new()),
-        _ => return None,
-    };
-    Some(vec![
-        result_line(request.id.raw(), &result)[..]
-            .trim_ascii_end()
-            .to_vec(),
-    ])
-}
-
-fn about(_surface: &Surface, version: &str) -> String {
-    format!(
-        r#"{{{version},"capabilities":{{"tools":{{}},"prompts":{{}},"resources":{{"subscribe":true}},"completions":{{}},"logging":{{}}}},"serverInfo":{{"name":"up"}},"_meta":{{"io.modelcontextprotocol/serverInfo":{{"name":"up"}}}}}}"#
-    )
+    let result = own(server, &request.method)?;
+    let line = result_line(request.id.raw(), &result);
+    Some(vec![line.trim_ascii_end().to_vec()])
 }
 
 /// Whether a listen is for resources or tasks: those are the machine's, the others the link's.

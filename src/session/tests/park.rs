@@ -8,17 +8,6 @@ const FORM: &str = r#"«alpha {"jsonrpc":"2.0","id":"q","method":"elicitation/cr
 const DONE: &str = r#"«alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}"#;
 const ACCEPT: &str = r#"{"action":"accept","content":{}}"#;
 
-/// Two servers whose entries allow every question.
-fn asking() -> Registry {
-    let mut registry = registry();
-    for key in ["alpha", "beta"] {
-        let mut server = (*registry.servers[&fixture::key(key)]).clone();
-        (server.elicitation, server.sampling, server.roots) = (true, true, true);
-        registry.put(server);
-    }
-    registry
-}
-
 fn rig() -> Rig {
     Rig::new(Some(snapshot_of(1, &asking(), Some(ann(&["eng"])))))
 }
@@ -197,14 +186,7 @@ fn somebody_else_and_somebody_without_the_right_get_nothing() {
     let answer = format!(r#""1":{ACCEPT}"#);
     // another person: what waited ends, and is not theirs
     let (mut rig, handle) = parked();
-    let other = Caller::Person {
-        issuer: "https://idp".to_owned(),
-        subject: "bob".to_owned(),
-        display: "Bob".to_owned(),
-        roles: vec![crate::ids::RoleName::parse("eng").unwrap()],
-        expires: u64::MAX,
-    };
-    rig.handle(Input::Snapshot(snapshot_of(2, &asking(), Some(other))));
+    rig.handle(Input::Snapshot(snapshot_of(2, &asking(), Some(bob()))));
     let ended = rig.play("");
     insta::assert_snapshot!(ended, @r#"
 ! outcome 1.1 Cancelled

@@ -335,9 +335,7 @@ fn another_person_gets_their_own_lists_and_calls_keep_who_made_them() {
 fn a_stateful_server_is_never_stopped_for_being_idle() {
     for (stateful, stops) in [(false, true), (true, false)] {
         let mut registry = registry();
-        let mut alpha = (*registry.servers[&fixture::key("alpha")]).clone();
-        alpha.stateful = stateful;
-        registry.put(alpha);
+        registry.edit("alpha", |alpha| alpha.stateful = stateful);
         let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
         rig.play(
             r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}

@@ -8,9 +8,7 @@ const ASK: &str = r#"«alpha {"jsonrpc":"2.0","id":"r1","method":"roots/list"}"#
 /// `alpha` may know the client's roots; `beta` may not.
 fn rig(capabilities: &str) -> Rig {
     let mut registry = registry();
-    let mut alpha = (*registry.servers[&fixture::key("alpha")]).clone();
-    alpha.roots = true;
-    registry.put(alpha);
+    registry.edit("alpha", |alpha| alpha.roots = true);
     let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
     rig.machine.set_project("file:///srv/ann/a%20b");
     rig.play(&format!(
@@ -80,9 +78,7 @@ fn a_client_without_roots_has_its_project_as_one() {
     );
     // nor has one of the stateless era any
     let mut registry = registry();
-    let mut alpha = (*registry.servers[&fixture::key("alpha")]).clone();
-    alpha.roots = true;
-    registry.put(alpha);
+    registry.edit("alpha", |alpha| alpha.roots = true);
     let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
     let call =
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}"#;

@@ -8,12 +8,7 @@ const ALL: &str = r#"{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{
 
 /// A session whose client can be asked everything, in the middle of a call of this server.
 fn called(stateless: bool, key: &str) -> Rig {
-    let mut registry = registry();
-    for key in ["alpha", "beta"] {
-        let mut server = (*registry.servers[&fixture::key(key)]).clone();
-        (server.elicitation, server.sampling, server.roots) = (true, true, true);
-        registry.put(server);
-    }
+    let registry = asking();
     let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
     if !stateless {
         rig.play(&format!(

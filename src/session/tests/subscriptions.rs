@@ -329,9 +329,7 @@ fn what_is_watched_moves_to_the_link_that_a_new_entry_gives_its_server() {
         «alpha {"jsonrpc":"2.0","id":6,"result":{}}"#,
     );
     let mut moved = registry();
-    let mut alpha = (*moved.servers[&fixture::key("alpha")]).clone();
-    alpha.id = "acme.alpha2".parse().unwrap();
-    moved.put(alpha);
+    moved.edit("alpha", |alpha| alpha.id = "acme.alpha2".parse().unwrap());
     rig.handle(Input::Snapshot(snapshot_of(2, &moved, Some(ann(&["eng"])))));
     let transcript = rig.play("");
     assert!(transcript.contains("! close alpha"), "{transcript}");

@@ -197,10 +197,10 @@ fn a_tool_that_needs_a_task_of_the_handshake_era_is_refused_with_the_reason() {
     let definition = r#"{"description":"d","name":"echo","inputSchema":{"type":"object"},"execution":{"taskSupport":"required"}}"#;
     for (key, refused) in [("alpha", true), ("beta", false)] {
         let mut registry = registry();
-        let mut server = (*registry.servers[&fixture::key(key)]).clone();
         let raw = serde_json::value::RawValue::from_string(definition.to_owned()).unwrap();
-        server.surface.as_mut().unwrap().tools[0].definition = raw;
-        registry.put(server);
+        registry.edit(key, |server| {
+            server.surface.as_mut().unwrap().tools[0].definition = raw
+        });
         let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
         let transcript = rig.play(&format!(
             r#"> {{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{key}_echo","task":{{}},$META}}}}"#
@@ -220,9 +220,7 @@ fn a_tool_that_needs_a_task_of_the_handshake_era_is_refused_with_the_reason() {
 /// A task of beta's that waits for input, as a client reads it and as it is told of it.
 fn asking(declared: &str, allowed: bool) -> (String, String) {
     let mut registry = registry();
-    let mut beta = (*registry.servers[&fixture::key("beta")]).clone();
-    beta.elicitation = allowed;
-    registry.put(beta);
+    registry.edit("beta", |beta| beta.elicitation = allowed);
     let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
     let meta = able("$ABLE").replace(
         r#"clientCapabilities":{"#,
@@ -268,9 +266,7 @@ fn what_a_task_asks_is_labelled_and_only_asked_of_who_declared_it() {
 #[test]
 fn what_a_task_asks_goes_by_who_listens_to_it_not_by_the_last_request() {
     let mut registry = registry();
-    let mut beta = (*registry.servers[&fixture::key("beta")]).clone();
-    beta.elicitation = true;
-    registry.put(beta);
+    registry.edit("beta", |beta| beta.elicitation = true);
     let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
     let plain = able("$ABLE");
     let asked = plain.replace(

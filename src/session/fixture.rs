@@ -76,7 +76,8 @@ pub(super) fn bob() -> Caller {
         subject, display, ..
     } = &mut caller
     {
-        ("bob".clone_into(subject), "Bob".clone_into(display));
+        "bob".clone_into(subject);
+        "Bob".clone_into(display);
     }
     caller
 }

@@ -256,7 +256,7 @@ fn a_call_that_cannot_be_recorded_is_refused_and_with_fail_mode_open_it_goes_on(
     "#);
     let mut open = registry();
     open.edit("alpha", |alpha| {
-        alpha.audit.fail_mode = crate::registry::doc::FailMode::Open
+        alpha.audit.fail_mode = crate::registry::doc::FailMode::Open;
     });
     rig.handle(Input::Snapshot(snapshot_of(2, &open, Some(ann(&["eng"])))));
     let open = rig.play(
@@ -517,7 +517,7 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
 fn a_server_that_is_not_the_approved_one_gets_no_call() {
     let mut strict = registry();
     strict.edit("alpha", |alpha| {
-        alpha.pin = crate::registry::doc::PinMode::Strict
+        alpha.pin = crate::registry::doc::PinMode::Strict;
     });
     let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"])))));
     let transcript = rig.play(
@@ -912,7 +912,7 @@ fn offering(capabilities: &str) -> Arc<Snapshot> {
     for key in ["alpha", "beta"] {
         let raw = serde_json::value::RawValue::from_string(capabilities.to_owned()).unwrap();
         registry.edit(key, |server| {
-            server.surface.as_mut().unwrap().capabilities = Some(raw)
+            server.surface.as_mut().unwrap().capabilities = Some(raw);
         });
     }
     snapshot_of(1, &registry, Some(ann(&["eng"])))

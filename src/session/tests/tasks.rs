@@ -199,7 +199,7 @@ fn a_tool_that_needs_a_task_of_the_handshake_era_is_refused_with_the_reason() {
         let mut registry = registry();
         let raw = serde_json::value::RawValue::from_string(definition.to_owned()).unwrap();
         registry.edit(key, |server| {
-            server.surface.as_mut().unwrap().tools[0].definition = raw
+            server.surface.as_mut().unwrap().tools[0].definition = raw;
         });
         let mut rig = Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"])))));
         let transcript = rig.play(&format!(

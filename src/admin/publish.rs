@@ -11,24 +11,28 @@
 //! while this writes sees the old registry or the new one. Before anything is written, the client
 //! workflow is run over what would be there: what machines would refuse is not published.
 
+mod content;
+mod rehearse;
+mod repository;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+pub(super) use self::content::SPEC_VERSION;
+use self::content::{entries, snapshot_content, targets_content, timestamp_content};
+pub use self::rehearse::{published, rehearsed};
+use self::repository::{Held, Repository, Writes};
 use super::TargetSet;
 use super::keys::KeyRing;
-use crate::clock::{Entropy, Now};
-use crate::ids::{Digest, KeyId, OrgId};
+use crate::clock::Now;
+use crate::ids::{Digest, KeyId};
 use crate::limits;
 use crate::registry::doc::RegistryVersion;
-use crate::registry::metadata::{Content, Envelope, Expiry, Root, Snapshot, Targets, Timestamp};
-use crate::registry::{self, Answer, Ended, Loaded, RegistryError, Role, Trust, Update};
-
-/// The version of the TUF specification that the metadata follows.
-pub(super) const SPEC_VERSION: &str = "1.0.34";
+use crate::registry::metadata::{Content as _, Envelope, Expiry, Root, Targets};
+use crate::registry::{self, RegistryError, Role};
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -292,126 +296,6 @@ pub fn publish(
     })
 }
 
-/// Reads the registry that a directory publishes, as a client that knows only the first root.
-///
-/// # Errors
-/// When it does not continue from that root, or machines would refuse it.
-pub fn published(
-    repository: &Path,
-    roots: &[Vec<u8>],
-    org: &OrgId,
-    now: &Now,
-) -> Result<Loaded, PublishError> {
-    let mut read = |path: &str| match fs::read(repository.join(path)) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => {
-            let path = repository.join(path);
-            Err(PublishError::Io { path, source })
-        }
-    };
-    walk(roots, org, now, &mut read).map_err(|error| match error {
-        PublishError::Refused(source) => PublishError::Previous {
-            path: repository.to_owned(),
-            source,
-        },
-        other => other,
-    })
-}
-
-/// Signs the documents with keys that nobody keeps and reads them as a machine would, in memory:
-/// what decides afterwards is verified, and nothing is published.
-///
-/// # Errors
-/// [`PublishError::Refused`] with what machines would refuse.
-pub fn rehearsed(
-    set: &TargetSet,
-    now: &Now,
-    entropy: &mut dyn Entropy,
-) -> Result<Loaded, PublishError> {
-    registry::check_documents(&set.files, &set.org).map_err(PublishError::Refused)?;
-    let now_s = now.unix_s();
-    let (ring, key) = KeyRing::of_the_moment(entropy);
-    let signers = || [Role::Root, Role::Targets, Role::Snapshot, Role::Timestamp];
-    let roles = signers().map(|role| (role, (vec![key.clone()], 1)));
-    let root = super::keys::root(1, &ring, &roles.into(), now_s + limits::ROOT_LIFE_S);
-    let entries = entries(set);
-    let targets = ring.sign(&targets_content(1, &entries, now_s), [&key]);
-    let snapshot = ring.sign(&snapshot_content(1, (1, &targets), now_s), [&key]);
-    let timestamp = ring.sign(&timestamp_content(1, (1, &snapshot), now_s), [&key]);
-    let mut files = BTreeMap::from([
-        ("metadata/1.targets.json".to_owned(), targets),
-        ("metadata/1.snapshot.json".to_owned(), snapshot),
-        ("metadata/timestamp.json".to_owned(), timestamp),
-    ]);
-    for (name, bytes) in &set.files {
-        files.insert(
-            format!("targets/{}.{name}", Digest::of(bytes)),
-            bytes.clone(),
-        );
-    }
-    walk(&[root], &set.org, now, &mut |path| {
-        Ok(files.get(path).cloned())
-    })
-}
-
-/// Gives the bytes of a file of a repository; `None` where there is none.
-type Reader<'a> = dyn FnMut(&str) -> Result<Option<Vec<u8>>, PublishError> + 'a;
-
-/// Runs a client that knows only the first root over files.
-fn walk(
-    roots: &[Vec<u8>],
-    org: &OrgId,
-    now: &Now,
-    read: &mut Reader<'_>,
-) -> Result<Loaded, PublishError> {
-    let trust = Trust {
-        root: roots.first().map(Vec::as_slice).unwrap_or_default(),
-        org,
-        min_root_version: 0,
-        min_timestamp_version: 0,
-    };
-    let refused = PublishError::Refused;
-    let mut update = Update::new(&[], &trust, now).map_err(refused)?;
-    while let Some(want) = update.want() {
-        let answer = match read(&want.path)? {
-            Some(bytes) => Answer::Body { bytes, etag: None },
-            None => Answer::NotFound,
-        };
-        update.give(answer).map_err(refused)?;
-    }
-    match update.finish().map_err(refused)? {
-        Ended::Updated(state) => registry::load(&state, &trust, now).map_err(refused),
-        Ended::Unchanged(_) => Err(refused(RegistryError::Damaged {
-            cause: registry::Cause("there is no metadata".to_owned()),
-        })),
-    }
-}
-
-fn entries(set: &TargetSet) -> BTreeMap<&str, (u64, Digest)> {
-    let files = set.files.iter();
-    files
-        .map(|(name, bytes)| (name.as_str(), (bytes.len() as u64, Digest::of(bytes))))
-        .collect()
-}
-
-fn targets_content(version: u64, entries: &BTreeMap<&str, (u64, Digest)>, now_s: u64) -> Value {
-    let list: serde_json::Map<String, Value> = entries
-        .iter()
-        .map(|(name, (length, digest))| {
-            let entry = json!({ "length": length, "hashes": { "sha256": digest } });
-            ((*name).to_owned(), entry)
-        })
-        .collect();
-    json!({
-        "_type": "targets",
-        "spec_version": SPEC_VERSION,
-        "version": version,
-        "expires": Expiry(now_s + limits::TARGETS_LIFE_S).text(),
-        "targets": list,
-    })
-}
-
 /// Signs the timestamp again, and the snapshot once half of its life is over: the daily work of
 /// the online keys. Says nothing new about the documents.
 ///
@@ -514,34 +398,6 @@ fn due(root: &Root, targets: Option<&Targets>, now_s: u64) -> Vec<String> {
     warnings
 }
 
-fn snapshot_content(version: u64, (targets, bytes): (u64, &[u8]), now_s: u64) -> Value {
-    json!({
-        "_type": "snapshot",
-        "spec_version": SPEC_VERSION,
-        "version": version,
-        "expires": Expiry(now_s + limits::SNAPSHOT_LIFE_S).text(),
-        "meta": { "targets.json": file_entry(targets, bytes) },
-    })
-}
-
-fn timestamp_content(version: u64, (snapshot, bytes): (u64, &[u8]), now_s: u64) -> Value {
-    json!({
-        "_type": "timestamp",
-        "spec_version": SPEC_VERSION,
-        "version": version,
-        "expires": Expiry(now_s + limits::TIMESTAMP_LIFE_S).text(),
-        "meta": { "snapshot.json": file_entry(snapshot, bytes) },
-    })
-}
-
-fn file_entry(version: u64, bytes: &[u8]) -> Value {
-    json!({
-        "version": version,
-        "length": bytes.len(),
-        "hashes": { "sha256": Digest::of(bytes) },
-    })
-}
-
 fn enough(keys: &KeyRing, root: &Root, role: Role) -> Result<Vec<KeyId>, PublishError> {
     let (ids, need) = root.keys_of(role);
     let have = keys.count(ids.keys());
@@ -564,231 +420,4 @@ fn root_version(bytes: &[u8]) -> Result<u64, PublishError> {
     Envelope::parse("root", bytes, Role::Root)
         .map(|envelope| envelope.version())
         .map_err(PublishError::Root)
-}
-
-/// A role's metadata as it was published before.
-struct Held<T> {
-    content: T,
-    bytes: Vec<u8>,
-    /// The newest root confirms its signatures, too.
-    confirmed: bool,
-}
-
-impl<T: Content> Held<T> {
-    fn version(&self) -> u64 {
-        self.content.version()
-    }
-
-    /// Whether it need not be signed again: confirmed, and less than half of its life is over.
-    fn stands(&self, life_s: u64, now_s: u64) -> bool {
-        self.confirmed && self.content.expires().0 > now_s + life_s / 2
-    }
-}
-
-struct Previous {
-    timestamp: Held<Timestamp>,
-    snapshot: Held<Snapshot>,
-    targets: Held<Targets>,
-}
-
-/// Files to write, by path below the repository; the timestamp apart, since it comes last.
-#[derive(Default)]
-struct Writes {
-    files: BTreeMap<String, Vec<u8>>,
-    timestamp: Option<Vec<u8>>,
-}
-
-impl Writes {
-    fn add(&mut self, path: String, bytes: Vec<u8>) {
-        self.files.insert(path, bytes);
-    }
-}
-
-/// The directory of one repository, locked against other publishers.
-struct Repository<'p> {
-    dir: &'p Path,
-    _lock: File,
-}
-
-impl<'p> Repository<'p> {
-    fn open(dir: &'p Path) -> Result<Self, PublishError> {
-        let io = |source| PublishError::Io {
-            path: dir.to_owned(),
-            source,
-        };
-        fs::create_dir_all(dir.join("metadata")).map_err(io)?;
-        fs::create_dir_all(dir.join("targets")).map_err(io)?;
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        let lock = options.open(dir.join(".lock")).map_err(io)?;
-        lock.lock().map_err(io)?;
-        Ok(Self { dir, _lock: lock })
-    }
-
-    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, PublishError> {
-        let path = self.dir.join(path);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(PublishError::Io { path, source }),
-        }
-    }
-
-    /// Every root the repository holds, from the lowest version on.
-    fn roots(&self) -> Result<Vec<Vec<u8>>, PublishError> {
-        let path = self.dir.join("metadata");
-        let io = |source| PublishError::Io {
-            path: path.clone(),
-            source,
-        };
-        let mut versions = Vec::new();
-        for entry in fs::read_dir(&path).map_err(io)? {
-            let name = entry.map_err(io)?.file_name();
-            let name = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(".root.json"));
-            versions.extend(name.and_then(|version| version.parse::<u64>().ok()));
-        }
-        versions.sort_unstable();
-        let mut roots = Vec::new();
-        for version in versions {
-            roots.extend(self.read(&format!("metadata/{version}.root.json"))?);
-        }
-        Ok(roots)
-    }
-
-    /// What was published before; signed under the newest root or one before it.
-    fn previous(&self, roots: &[Vec<u8>], newest: &Root) -> Result<Option<Previous>, PublishError> {
-        let Some(timestamp) = self.read("metadata/timestamp.json")? else {
-            return Ok(None);
-        };
-        let wrong = |source| PublishError::Previous {
-            path: self.dir.to_owned(),
-            source,
-        };
-        let missing = |file: &str| {
-            wrong(RegistryError::Damaged {
-                cause: registry::Cause(format!("{file} is missing")),
-            })
-        };
-        let timestamp: Held<Timestamp> =
-            held("timestamp.json", timestamp, roots, newest).map_err(wrong)?;
-        let listed = timestamp.content.snapshot();
-        let file = format!("{}.snapshot.json", listed.version);
-        let bytes = self
-            .read(&format!("metadata/{file}"))?
-            .ok_or_else(|| missing(&file))?;
-        listed.check(&file, &bytes).map_err(wrong)?;
-        let snapshot: Held<Snapshot> = held(&file, bytes, roots, newest).map_err(wrong)?;
-        let listed = snapshot.content.meta.get("targets.json");
-        let listed = listed.ok_or_else(|| missing("targets.json"))?;
-        let file = format!("{}.targets.json", listed.version);
-        let bytes = self
-            .read(&format!("metadata/{file}"))?
-            .ok_or_else(|| missing(&file))?;
-        listed.check(&file, &bytes).map_err(wrong)?;
-        let targets = held(&file, bytes, roots, newest).map_err(wrong)?;
-        Ok(Some(Previous {
-            timestamp,
-            snapshot,
-            targets,
-        }))
-    }
-
-    /// The version after the published one that has no file yet: a publication that died may have
-    /// left one, and somebody may have cached it.
-    fn next_version(&self, role: Role, published: Option<u64>) -> u64 {
-        let mut version = published.unwrap_or(0) + 1;
-        while self
-            .dir
-            .join(format!("metadata/{version}.{role}.json"))
-            .exists()
-        {
-            version += 1;
-        }
-        version
-    }
-
-    /// Runs a client that knows only the first root over the repository as it would be.
-    fn rehearse(
-        &self,
-        writes: &Writes,
-        roots: &[Vec<u8>],
-        org: &OrgId,
-        now: &Now,
-    ) -> Result<RegistryVersion, PublishError> {
-        let loaded = walk(roots, org, now, &mut |path| {
-            let written = match path {
-                "metadata/timestamp.json" => writes.timestamp.as_ref(),
-                path => writes.files.get(path),
-            };
-            match written {
-                Some(bytes) => Ok(Some(bytes.clone())),
-                None => self.read(path),
-            }
-        })?;
-        Ok(loaded.registry.version)
-    }
-
-    /// Writes what is not there yet; the timestamp last.
-    fn write(&self, writes: &Writes) -> Result<(), PublishError> {
-        for (path, bytes) in &writes.files {
-            if self.read(path)?.as_ref() != Some(bytes) {
-                self.replace(path, bytes)?;
-            }
-        }
-        // a crash before this line leaves files that nothing names
-        if let Some(timestamp) = &writes.timestamp {
-            self.replace("metadata/timestamp.json", timestamp)?;
-        }
-        Ok(())
-    }
-
-    fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), PublishError> {
-        let target = self.dir.join(path);
-        let temporary = self.dir.join(".new");
-        let replaced = File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &target)?;
-            match target.parent() {
-                Some(dir) if cfg!(unix) => File::open(dir)?.sync_all(),
-                Some(_) | None => Ok(()),
-            }
-        });
-        replaced.map_err(|source| PublishError::Io {
-            path: target,
-            source,
-        })
-    }
-}
-
-fn held<T: Content>(
-    file: &str,
-    bytes: Vec<u8>,
-    roots: &[Vec<u8>],
-    newest: &Root,
-) -> Result<Held<T>, RegistryError> {
-    let envelope = Envelope::parse(file, &bytes, T::ROLE)?;
-    let error = match newest.verify(&envelope) {
-        Ok(content) => {
-            return Ok(Held {
-                content,
-                bytes,
-                confirmed: true,
-            });
-        }
-        Err(error) => error,
-    };
-    for end in (1..roots.len()).rev() {
-        let older = registry::newest_root(roots.get(..end).unwrap_or_default())?;
-        if let Ok(content) = older.verify(&envelope) {
-            return Ok(Held {
-                content,
-                bytes,
-                confirmed: false,
-            });
-        }
-    }
-    Err(error)
 }

@@ -9,7 +9,7 @@ use crate::wire::msg::Body;
 /// What reaches a link.
 #[derive(Debug, Clone, Copy)]
 pub enum LinkInput<'a> {
-    /// A response to a request of the link's own, i.e. one whose id it [`owns`](Link::owns).
+    /// A response to a request of the link's own, i.e. one whose id it [`owns`](super::Link::owns).
     Answer {
         /// The id.
         id: u64,
@@ -47,7 +47,7 @@ pub enum LinkInput<'a> {
     Roots(&'a str),
     /// Time passed.
     Wake,
-    /// The server takes back a listen of the link's own, which it [`listens`](Link::listens) to.
+    /// The server takes back a listen of the link's own, which it [`listens`](super::Link::listens) to.
     Withdrawn(u64),
 }
 
@@ -103,7 +103,7 @@ pub enum LinkOutput {
     /// Start the transport.
     Open,
     /// The live surface was read and agrees with the pin (or the pin mode allows the difference):
-    /// send the calls that wait, whatever [`Link::state`] says by then. Comes again after every
+    /// send the calls that wait, whatever [`Link::state`](super::Link::state) says by then. Comes again after every
     /// comparison.
     Ready(Era),
     /// Write this line, newline included.

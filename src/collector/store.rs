@@ -16,7 +16,10 @@
 //! write it can make records look like another person's, which is why the records name their
 //! caller as well and every answer says whether the two agree.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod incoming;
+mod installation;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,16 +28,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
+pub use self::incoming::Answer;
+use self::incoming::{Chained, chain, refused};
+pub(super) use self::installation::agent_key;
+pub use self::installation::{
+    Binding, InstallationDoc, Who, installation_docs, stream_dir, streams,
+};
+use self::installation::{INSTALLATIONS, unusual};
 use super::files;
 use super::ledger::Place;
 use super::stream::Stream;
+use crate::audit;
 use crate::audit::decode::Said;
 use crate::audit::frame::Blob;
-use crate::audit::{self, ChainError};
 use crate::batch::protocol::{Lane, Refused, Rewind, Standing, Stored};
-use crate::batch::{self, Batch, BatchError, Header, Installation, Kind};
+use crate::batch::{Batch, Header, Installation};
 use crate::clock::{Now, Utc};
-use crate::ids::{AgentName, Digest, KeyId, OrgId, StreamId};
+use crate::ids::{KeyId, OrgId, StreamId};
 use crate::registry::doc::Registry;
 
 /// The format written here, and the newest read.
@@ -45,8 +55,6 @@ const UNKNOWN_BYTES: (u64, u64) = (64 << 20, 1 << 30);
 const UNKNOWN_INSTALLATIONS: usize = 10_000;
 /// Streams kept open; any beyond are opened again when needed.
 const OPEN_STREAMS: usize = 2048;
-/// The directory of the installations.
-const INSTALLATIONS: &str = "installations";
 
 /// A data directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -112,193 +120,6 @@ struct About {
     format: u32,
     min_reader: u32,
     org: OrgId,
-}
-
-/// `installation.json`: an installation key, and whom it is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstallationDoc {
-    /// The format of this document.
-    pub format: u32,
-    /// The lowest reader that may use it.
-    pub min_reader: u32,
-    /// The public key, base64.
-    pub installation: String,
-    /// The device, as it named itself when it enrolled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine_id: Option<String>,
-    /// When it was first heard of, in microseconds since the Unix epoch.
-    pub first_seen_us: u64,
-    /// Whom it is bound to, oldest first.
-    #[serde(default)]
-    pub bindings: Vec<Binding>,
-}
-
-/// One proof that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
-    /// Who.
-    pub who: Who,
-    /// When, in microseconds since the Unix epoch.
-    pub enrolled_us: u64,
-}
-
-/// Who uses an installation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
-pub enum Who {
-    /// An agent, by the key that proved it.
-    Agent {
-        /// Its name.
-        name: AgentName,
-        /// The key's id.
-        key: KeyId,
-    },
-    /// A person, by an ID token.
-    Person {
-        /// `iss`.
-        issuer: String,
-        /// `sub`.
-        subject: String,
-        /// A name to show.
-        display: String,
-    },
-}
-
-impl std::fmt::Display for Who {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Agent { name, .. } => write!(f, "agent {name}"),
-            Self::Person { display, .. } => write!(f, "{display}"),
-        }
-    }
-}
-
-impl Who {
-    /// Whether it is the same person or agent, whatever name is shown.
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Person {
-                    issuer, subject, ..
-                },
-                Self::Person {
-                    issuer: other_issuer,
-                    subject: other_subject,
-                    ..
-                },
-            ) => issuer == other_issuer && subject == other_subject,
-            (Self::Agent { .. } | Self::Person { .. }, _) => self == other,
-        }
-    }
-}
-
-/// What the security team hears of a new binding of a person: nobody takes another's name or
-/// installation in silence. A new laptop and a shared machine look the same.
-fn unusual(
-    known: &BTreeMap<KeyId, InstallationDoc>,
-    id: &KeyId,
-    doc: &InstallationDoc,
-    who: &Who,
-) -> Vec<(&'static str, String)> {
-    let mut out = Vec::new();
-    if let Who::Agent { .. } = who {
-        return out;
-    }
-    let others = known.iter().filter(|(other, doc)| {
-        *other != id && doc.bindings.iter().any(|binding| binding.who.is(who))
-    });
-    let others = others.count();
-    if others > 0 {
-        out.push((
-            "further-installation",
-            format!("{who} enrolled another installation, beside {others}"),
-        ));
-    }
-    let before = doc.bindings.iter().filter(|binding| !binding.who.is(who));
-    let before: Vec<String> = before.map(|binding| binding.who.to_string()).collect();
-    if !before.is_empty() {
-        let before = before.join(", ");
-        out.push((
-            "further-person",
-            format!("{who} enrolled an installation of {before}"),
-        ));
-    }
-    out
-}
-
-impl InstallationDoc {
-    /// One that nobody has enrolled.
-    fn unknown(installation: String, first_seen_us: u64) -> Self {
-        Self {
-            format: FORMAT,
-            min_reader: FORMAT,
-            installation,
-            machine_id: None,
-            first_seen_us,
-            bindings: Vec::new(),
-        }
-    }
-
-    /// Says how far the key is trusted under this registry.
-    #[must_use]
-    pub fn standing(&self, registry: &Registry, now: &Now) -> Standing {
-        if self.bindings.is_empty() {
-            return Standing::Unknown;
-        }
-        let live = self.bindings.iter().any(|binding| match &binding.who {
-            Who::Agent { name, key } => agent_key(registry, name, now)
-                .is_some_and(|public| Installation(public).id() == *key),
-            Who::Person { issuer, .. } => {
-                registry.org.issuers.iter().any(|doc| doc.issuer == *issuer)
-            }
-        });
-        if live {
-            Standing::Enrolled
-        } else {
-            Standing::Revoked
-        }
-    }
-}
-
-/// The public key of an agent that the registry names, has not revoked and has not let expire.
-pub(super) fn agent_key(registry: &Registry, name: &AgentName, now: &Now) -> Option<[u8; 32]> {
-    let doc = registry.policy.agents.get(name)?;
-    let ended = doc.not_after.is_some_and(|at| at <= now.unix_s());
-    if ended || registry.revocations.agents.contains(name) {
-        return None;
-    }
-    let bytes = BASE64.decode(doc.public_key.as_bytes()).ok()?;
-    bytes.try_into().ok()
-}
-
-/// What a batch is answered with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// 429 or 503 with Retry-After.
-    Later {
-        /// The status.
-        status: u16,
-        /// In seconds.
-        retry_s: u64,
-        /// Why.
-        refused: Refused,
-    },
-    /// Another status.
-    Refused(u16, Refused),
-    /// 409.
-    Rewind(Rewind),
-    /// 200.
-    Stored(Stored),
-}
-
-fn refused(status: u16, error: impl std::fmt::Display) -> Answer {
-    Answer::Refused(
-        status,
-        Refused {
-            error: error.to_string(),
-            seq: None,
-        },
-    )
 }
 
 /// A stream that somebody may have open; nothing before the first use and after an error.
@@ -412,21 +233,9 @@ impl Store {
         registry: &Registry,
         now: &Now,
     ) -> Result<Answer, StoreError> {
-        let batch = match batch::open(bytes) {
+        let batch = match incoming::open(bytes) {
             Ok(batch) => batch,
-            Err(error) => {
-                let status = match error {
-                    BatchError::Signature(_) => 401,
-                    BatchError::TooLarge { .. } => 413,
-                    BatchError::BodyDigest
-                    | BatchError::Compression { .. }
-                    | BatchError::Field(_)
-                    | BatchError::Magic
-                    | BatchError::Newer(_)
-                    | BatchError::Size { .. } => 400,
-                };
-                return Ok(refused(status, error));
-            }
+            Err(answer) => return Ok(answer),
         };
         let header = &batch.header;
         if header.org != self.org {
@@ -736,73 +545,6 @@ impl Store {
     }
 }
 
-/// The frames of a batch, their chain checked.
-struct Chained {
-    frames: Vec<u8>,
-    hashes: Vec<(u64, Digest)>,
-}
-
-impl Chained {
-    fn hash_at(&self, seq: u64) -> Option<Digest> {
-        self.hashes
-            .iter()
-            .find(|(at, _)| *at == seq)
-            .map(|(_, hash)| *hash)
-    }
-}
-
-/// Checks the chain inside a batch; a quarantined one has none.
-fn chain(batch: &Batch<'_>) -> Result<Option<Chained>, Box<Answer>> {
-    let header = &batch.header;
-    let frames = batch
-        .frames()
-        .map_err(|error| Box::new(refused(400, error)))?;
-    if header.kind == Kind::Quarantine {
-        return Ok(None);
-    }
-    let unreadable = |seq, error: &dyn std::fmt::Display| {
-        Box::new(Answer::Refused(
-            422,
-            Refused {
-                error: error.to_string(),
-                seq: Some(seq),
-            },
-        ))
-    };
-    let tail = audit::verify_chain(header.prev_hash, &frames).map_err(|error| match error {
-        ChainError::Empty => Box::new(refused(400, error)),
-        ChainError::Frame(_) => {
-            let good = audit::frames(&frames).map_while(Result::ok).count();
-            let good = u64::try_from(good).unwrap_or(u64::MAX);
-            unreadable(header.first_seq.saturating_add(good), &error)
-        }
-        ChainError::Hash { seq, .. } => unreadable(seq, &error),
-        ChainError::Seq { expected, .. } => unreadable(expected, &error),
-    })?;
-    if (tail.first_seq, tail.last_seq, tail.last_hash)
-        != (header.first_seq, header.last_seq, header.last_hash)
-    {
-        return Err(Box::new(refused(
-            400,
-            "the header names other records than the batch holds",
-        )));
-    }
-    let hashes = audit::frames(&frames)
-        .map_while(Result::ok)
-        .map(|frame| (frame.seq, frame.hash))
-        .collect();
-    Ok(Some(Chained { frames, hashes }))
-}
-
-/// The directory of a stream.
-#[must_use]
-pub fn stream_dir(root: &Path, id: &KeyId, stream: StreamId) -> PathBuf {
-    root.join(INSTALLATIONS)
-        .join(id.as_str())
-        .join("streams")
-        .join(stream.to_string())
-}
-
 /// Reads what a data directory says of itself; anything else is not one.
 fn about(root: &Path) -> Result<About, StoreError> {
     let kind = std::fs::metadata(root).map_err(|source| match source.kind() {
@@ -829,74 +571,6 @@ fn about(root: &Path) -> Result<About, StoreError> {
         });
     }
     Ok(about)
-}
-
-/// The installations in a data directory. Whatever reads the record begins here, so that a path
-/// where none is never looks like a record in which nothing happened.
-///
-/// # Errors
-/// [`StoreError`] when it is no data directory, or one of them cannot be read.
-pub fn installation_docs(root: &Path) -> Result<Vec<(KeyId, InstallationDoc)>, StoreError> {
-    about(root)?;
-    let dir = root.join(INSTALLATIONS);
-    if !dir.exists() {
-        return Err(StoreError::Lost(dir));
-    }
-    let mut docs = Vec::new();
-    for name in names(&dir)? {
-        let Ok(id) = KeyId::parse(&name) else {
-            continue;
-        };
-        let path = dir.join(&name).join("installation.json");
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // a crash right after the directory was made: it is met again
-                if names(&dir.join(&name).join("streams"))?.is_empty() {
-                    continue;
-                }
-                // losing it costs an enrolment, not the records
-                docs.push((id, InstallationDoc::unknown(String::new(), 0)));
-                continue;
-            }
-            Err(source) => return Err(StoreError::Io { path, source }),
-        };
-        let doc: InstallationDoc =
-            serde_json::from_slice(&text).map_err(|_json| StoreError::Damaged(path.clone()))?;
-        if doc.min_reader > FORMAT {
-            return Err(StoreError::Newer {
-                path,
-                needs: doc.min_reader,
-            });
-        }
-        docs.push((id, doc));
-    }
-    Ok(docs)
-}
-
-/// The streams of an installation, oldest first.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub fn streams(root: &Path, id: &KeyId) -> Result<Vec<(StreamId, PathBuf)>, StoreError> {
-    let dir = root.join(INSTALLATIONS).join(id.as_str()).join("streams");
-    let found = names(&dir)?
-        .iter()
-        .filter_map(|name| Some((StreamId::parse(name).ok()?, dir.join(name))))
-        .collect();
-    Ok(found)
-}
-
-fn names(dir: &Path) -> Result<BTreeSet<String>, StoreError> {
-    let listing = match std::fs::read_dir(dir) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => return Err(StoreError::io(dir)(error)),
-    };
-    listing
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<io::Result<_>>()
-        .map_err(StoreError::io(dir))
 }
 
 fn tree_bytes(dir: &Path) -> io::Result<u64> {

@@ -45,7 +45,7 @@ fn offline_npx(dir: &Path) -> String {
 }
 
 fn rules(ended: &Ended) -> Vec<String> {
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let report = ended.json();
     let problems = report["problems"].as_array().unwrap();
     let errors = problems
         .iter()
@@ -193,7 +193,7 @@ fn check_reports_as_text_and_as_json_and_ends_accordingly() {
         "{text:?}"
     );
     let json = admin(at, ["check", "sources", "--json"]).refused(1, "2 errors");
-    let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    let report = json.json();
     assert_eq!(
         (&report["errors"], &report["warnings"]),
         (&2.into(), &1.into())

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Ended, Grant, Org, Server, program, run, wait_for};
+use crate::support::{Grant, Org, Server, program, run, skipped, wait_for};
 
 /// The manual and the errors of a machine without settings: `tests/cmd`.
 #[test]
@@ -50,10 +50,6 @@ fn organisation() -> Org {
     org
 }
 
-fn json(ended: &Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap()
-}
-
 #[test]
 fn a_machine_finds_its_registry_and_its_tools() {
     let org = organisation();
@@ -61,14 +57,14 @@ fn a_machine_finds_its_registry_and_its_tools() {
         .mcpshim("ci", ["status", "--json"])
         .refused(5, "no usable registry");
     assert!(
-        json(&before)["status"]["trouble"][0]
+        before.json()["status"]["trouble"][0]
             .as_str()
             .unwrap()
             .contains("registry refresh")
     );
 
     let fetched = org.mcpshim("ci", ["registry", "refresh", "--json"]).ok();
-    assert_eq!(json(&fetched)["updated"], true);
+    assert_eq!(fetched.json()["updated"], true);
     let again = org.mcpshim("ci", ["registry", "refresh"]).ok();
     assert!(
         again.stdout.contains("still at version 1"),
@@ -76,7 +72,7 @@ fn a_machine_finds_its_registry_and_its_tools() {
         again.stdout
     );
 
-    let status = json(&org.mcpshim("ci", ["status", "--json"]).ok());
+    let status = org.mcpshim("ci", ["status", "--json"]).ok().json();
     assert_eq!(status["status"]["caller"], "agent ci");
     assert_eq!(status["status"]["roles"], json!(["tester"]));
     assert_eq!(status["status"]["freshness"], "fresh");
@@ -84,7 +80,7 @@ fn a_machine_finds_its_registry_and_its_tools() {
     assert_eq!(status["status"]["servers"][0]["of_tools"], 3);
     assert_eq!(status["managed"], false);
 
-    let tools = json(&org.mcpshim("ci", ["tools", "--json"]).ok());
+    let tools = org.mcpshim("ci", ["tools", "--json"]).ok().json();
     assert_eq!(tools.as_array().unwrap().len(), 1);
     assert_eq!(tools[0]["tool"], "up/echo");
     assert_eq!(tools[0]["exposed"], "up_echo");
@@ -125,7 +121,7 @@ fn a_refusal_is_explained() {
     let hidden = org
         .mcpshim("ci", ["explain", "up/nothing", "--json"])
         .refused(3, "is denied");
-    assert_eq!(json(&hidden)["verdict"]["code"], "hidden");
+    assert_eq!(hidden.json()["verdict"]["code"], "hidden");
     org.mcpshim("ci", ["explain", "nothing"])
         .refused(1, "no tool named nothing");
     org.mcpshim("ci", ["explain", "--resource", "x://y"])
@@ -239,7 +235,7 @@ fn a_person_is_who_the_identity_provider_says() {
         std::fs::set_permissions(&file, mode).unwrap();
     };
     sign_in(&token(&["admins"]));
-    let tools = json(&run(org.laptop().args(["tools", "--json"])).ok());
+    let tools = run(org.laptop().args(["tools", "--json"])).ok().json();
     assert_eq!(tools.as_array().unwrap().len(), 3);
     sign_in(&token(&["others"]));
     let status = run(org.laptop().arg("status")).ok();
@@ -278,11 +274,14 @@ fn settings_say_where_they_come_from() {
     );
     let one = org.mcpshim("ci", ["config", "org"]).ok();
     assert_eq!(one.stdout, "it.example\n");
-    let all = json(&org.mcpshim("ci", ["config", "--json"]).ok());
+    let all = org.mcpshim("ci", ["config", "--json"]).ok().json();
     let keys = mcpshim::config::KEYS.len();
     assert_eq!(all["settings"].as_array().unwrap().len(), keys);
     assert_eq!(all["warnings"].as_array().unwrap().len(), 2);
-    let level = json(&org.mcpshim("ci", ["config", "log_level", "--json"]).ok());
+    let level = org
+        .mcpshim("ci", ["config", "log_level", "--json"])
+        .ok()
+        .json();
     assert_eq!(level["security"], false);
     assert!(
         level["setting"]["problem"]
@@ -313,7 +312,7 @@ fn a_reader_that_leaves_early_is_not_an_error() {
 fn a_managed_machine_listens_to_its_managers_only() {
     let org = organisation();
     if !rustix::process::geteuid().is_root() {
-        return crate::hostile::skipped("managed settings can be tried by root only");
+        return skipped("managed settings can be tried by root only");
     }
     let etc = org.path().join("etc");
     let managed = etc.join("mcpshim/managed.toml");
@@ -352,7 +351,7 @@ fn a_managed_machine_listens_to_its_managers_only() {
             .arg(program("mcpshim"));
         run(command.args(words))
     };
-    let config = json(&inside(&["config", "--json"]).ok());
+    let config = inside(&["config", "--json"]).ok().json();
     assert_eq!(config["managed"], true);
     let said = config["warnings"].to_string();
     for ignored in [
@@ -390,7 +389,7 @@ fn a_managed_machine_listens_to_its_managers_only() {
 fn status_shows_the_sessions_that_run_and_only_those() {
     let org = Org::with(Server::counting("up", []));
     org.mcpshim("ci", ["registry", "refresh"]).ok();
-    let sessions = || json(&org.mcpshim("ci", ["status", "--json"]).ok())["sessions"].clone();
+    let sessions = || org.mcpshim("ci", ["status", "--json"]).ok().json()["sessions"].clone();
     let mut probe = org.serve("ci");
     probe.discover();
     assert_eq!(sessions(), json!([]), "a probe is no session");

@@ -98,7 +98,7 @@ fn every_client_gets_its_entry_once_and_gives_every_byte_back() {
     assert_eq!(again, installed);
 
     let seen = home.client(["verify", "--json"]).ok();
-    let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
+    let seen = seen.json();
     assert_eq!(seen.as_array().unwrap().len(), 4);
     for one in seen.as_array().unwrap() {
         assert_eq!(one["fault"], Value::Null, "{one}");

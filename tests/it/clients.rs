@@ -17,9 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::hostile::skipped;
-use crate::kill::read_spool;
-use crate::support::{Ended, Grant, Org, Running, Server, Shim, program, run, wait_for};
+use crate::kill::calls;
+use crate::support::{Ended, Grant, Org, Running, Server, Shim, program, run, skipped, wait_for};
 
 /// Longest conversation: a client that hangs must not hang the tests.
 const CONVERSATION: Duration = Duration::from_secs(100);
@@ -358,7 +357,7 @@ fn a_run_of_claude_code(negotiation: Option<&str>, spoken: &str) {
                 let (text, failed) = result(body);
                 assert!(text.contains("to the old") && !failed, "{text}");
                 let status = org.mcpshim("ci", ["status", "--json"]).ok();
-                let status: Value = serde_json::from_str(&status.stdout).unwrap();
+                let status = status.json();
                 let client = &status["sessions"][0]["client"];
                 assert_eq!(client["protocol"], spoken, "{status}");
                 call("mcp__mcpshim__upm_echo", json!({"text": "to the new"}))
@@ -398,7 +397,7 @@ fn a_run_of_claude_code(negotiation: Option<&str>, spoken: &str) {
     assert_eq!(executed, "granted meanwhile\n", "executed once");
     // the record joins the client's own transcript by the id of each use
     ended(&org);
-    let record = read_spool(&org.state().join("spool"));
+    let record = calls(&org.state().join("spool"));
     let calls: BTreeSet<&str> = record.intents.keys().map(String::as_str).collect();
     assert_eq!(calls.len(), 3, "{record:?}");
     assert!(
@@ -516,7 +515,7 @@ fn the_inspector_lists_and_calls_through_mcpshim() {
         run(command.arg(program("mcpshim")).arg("serve").args(words))
     };
     let listed = inspect(&["--method", "tools/list"]).ok();
-    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let listed = listed.json();
     let tools = listed["tools"].as_array().unwrap();
     let names: BTreeSet<&str> = tools.iter().map(|t| t["name"].as_str().unwrap()).collect();
     let expected = ["dr_echo", "mcpshim_status", "up_echo", "upm_echo"];
@@ -567,7 +566,7 @@ fn what_was_answered_before_the_signals_is_in_the_record() {
         answered.extend(interrupted(&org, round, signals));
         ended(&org);
     }
-    let record = read_spool(&org.state().join("spool"));
+    let record = calls(&org.state().join("spool"));
     let executed = fs::read_to_string(&log).unwrap();
     assert!(answered.len() >= 80, "only {} calls", answered.len());
     for id in &answered {

@@ -22,7 +22,9 @@ use mcpshim::spool::{Backlog, RealDisk, Slice, Spool};
 use mcpshim::vault;
 use serde_json::{Value, json};
 
-use super::support::{Ended, Grant, Org, Running, Server as Upstream, program, run, wait_for};
+use super::support::{
+    Ended, Grant, Org, Running, Server as Upstream, files, program, run, wait_for,
+};
 
 /// Text that only the audit key may show again.
 const CANARY: &str = "canary-7d1f-arguments";
@@ -351,20 +353,6 @@ fn events(records: &[Value]) -> BTreeSet<String> {
     let unique: BTreeSet<String> = events.iter().cloned().collect();
     assert_eq!(unique.len(), events.len(), "a record is there twice");
     unique
-}
-
-/// Every file below a directory.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 fn journal(data: &Path) -> PathBuf {
@@ -810,13 +798,13 @@ fn records_go_from_the_spool_to_the_reader_and_only_the_key_opens_them() {
     site.points_at(&server.url);
     let spool = site.record(9);
     let status = site.org.mcpshim("ci", ["audit", "status", "--json"]).ok();
-    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let status = status.json();
     assert!(status["waiting"].as_u64().unwrap() > 15, "{status}");
     assert_eq!(status["live_streams"], 1);
     site.org.mcpshim("ci", ["audit", "check"]).ok();
     site.flush().ok();
     let status = site.org.mcpshim("ci", ["audit", "status", "--json"]).ok();
-    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let status = status.json();
     assert_eq!(status["waiting"], 0);
     assert_eq!(status["trouble"], Value::Null);
     drop(spool);
@@ -1047,7 +1035,7 @@ fn collector_that_is_away_keeps_nothing_from_working_and_says_so() {
         .refused(75, "still wait");
     assert!(ended.stderr.contains("cannot be reached"), "{ended:?}");
     let status = site.org.mcpshim("ci", ["audit", "status", "--json"]).ok();
-    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let status = status.json();
     assert!(status["waiting"].as_u64().unwrap() > 0);
     assert!(status["trouble"].as_str().unwrap().contains("reached"));
 }

@@ -13,8 +13,7 @@ use mcpshim::audit::{decode, frames};
 use mcpshim::ids::StreamId;
 use serde_json::{Value, json};
 
-use crate::hostile::skipped;
-use crate::support::{Answer, Ended, Grant, Org, Running, Server, Shim, program, run, wait_for};
+use crate::support::{Answer, Grant, Org, Running, Server, Shim, program, run, skipped, wait_for};
 
 /// An organisation with one server that needs a credential, and one that needs none.
 fn organisation(settings: &str) -> Org {
@@ -86,10 +85,6 @@ fn ok(output: &Output) -> Value {
 fn reason_of(answer: &Answer) -> &str {
     assert!(answer.is_tool_error(), "{answer:?}");
     answer.text()
-}
-
-fn json(ended: &Ended) -> Value {
-    serde_json::from_str(&ended.stdout).unwrap()
 }
 
 // ---- keychains
@@ -244,7 +239,7 @@ fn a_credential_lies_in_a_real_keychain_and_reaches_its_server() {
         .give(&mut org.laptop_as("ci"))
         .args(["credential", "list", "--json"]))
     .ok();
-    let row = &json(&list)[0];
+    let row = &list.json()[0];
     assert_eq!((&row["set"], &row["serial"]), (&json!(true), &json!(1)));
     assert!(row["last_used"].is_string(), "{row}");
     assert!(!list.stdout.contains("ghp_keychain"));
@@ -415,7 +410,7 @@ fn two_who_make_the_first_key_at_once_share_it() {
         .give(&mut org.laptop_as("ci"))
         .args(["credential", "list", "--json"]))
     .ok();
-    assert_eq!(json(&list)[0]["serial"], 4);
+    assert_eq!(list.json()[0]["serial"], 4);
 }
 
 // ---- without a keychain, where the registry allows it
@@ -427,7 +422,7 @@ fn a_key_file_stands_in_where_the_registry_allows_it() {
     let told = ok(&set(&mut org.laptop_as("ci"), "needy", b"ghp_in_a_file"));
     assert_eq!(told["store"], "key-file");
     let status = org.mcpshim("ci", ["status", "--json"]).ok();
-    assert_eq!(json(&status)["secret_store"], "key-file");
+    assert_eq!(status.json()["secret_store"], "key-file");
     let key = org.state().join("vault/vault.key");
     assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let mut shim = org.serve("ci");
@@ -517,8 +512,8 @@ fn the_commands_never_show_a_value() {
     let tested = org
         .mcpshim("ci", ["credential", "test", "needy", "--json"])
         .ok();
-    assert_eq!(json(&tested)["answered"], true);
-    assert_eq!(json(&tested)["tools"], 3);
+    assert_eq!(tested.json()["answered"], true);
+    assert_eq!(tested.json()["tools"], 3);
     let list = org.mcpshim("ci", ["credential", "list"]).ok();
     for text in [&list.stdout, &list.stderr, &tested.stdout, &tested.stderr] {
         assert!(!text.contains(value), "{text}");
@@ -526,9 +521,9 @@ fn the_commands_never_show_a_value() {
     let removed = org
         .mcpshim("ci", ["credential", "remove", "needy", "--json"])
         .ok();
-    assert_eq!(json(&removed)["credential"], "needy-token");
+    assert_eq!(removed.json()["credential"], "needy-token");
     let list = org.mcpshim("ci", ["credential", "list", "--json"]).ok();
-    assert_eq!(json(&list)[0]["set"], false);
+    assert_eq!(list.json()[0]["set"], false);
     // what was removed leaves its number: the next value is another
     let again = ok(&set(&mut org.laptop_as("ci"), "needy", b"ghp_another_one"));
     assert_eq!(again["serial"], 2);
@@ -666,7 +661,7 @@ fn a_writer_that_is_killed_loses_nothing() {
         drop(child.kill());
         child.wait().unwrap();
         let list = org.mcpshim("ci", ["credential", "list", "--json"]).ok();
-        let serial = json(&list)[0]["serial"].as_u64().unwrap();
+        let serial = list.json()[0]["serial"].as_u64().unwrap();
         assert!(
             serial == highest || serial == highest + 1,
             "{highest} → {serial}"

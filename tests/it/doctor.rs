@@ -15,8 +15,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use crate::credentials::{Bus, set};
-use crate::hostile::skipped;
-use crate::support::{Ended, Org, Server, run, wait_for};
+use crate::support::{Ended, Org, Server, run, shifted, skipped, wait_for};
 
 /// A working machine that can be put back after each fault.
 struct Bed {
@@ -95,11 +94,6 @@ fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Runs a command where the clock is off; nothing where that cannot be done.
-fn shifted(command: &mut Command, by: &str) -> bool {
-    crate::hostile::shifted(command, by)
-}
-
 fn counting() -> Server {
     Server::counting("up", [])
 }
@@ -117,7 +111,7 @@ fn a_machine_that_works_has_no_finding() {
         .then_some(())
         .expect("the proxy is told");
     let ended = run(bed.doctor().arg("--json")).ok();
-    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let json = ended.json();
     assert_eq!(json["healthy"], true, "{json:#}");
     assert_eq!(json["findings"], json!([]), "{json:#}");
     run(bed.doctor().arg("nosuch")).refused(2, "the servers are up");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Grant, Org, Server, Shim, run, wait_for};
+use crate::support::{Answer, Grant, Org, Server, Shim, run, shifted, skipped, wait_for};
 
 /// The session still lists and calls.
 #[track_caller]
@@ -441,35 +441,6 @@ fn files_that_do_not_match_their_digest_are_refused() {
 }
 
 // ---- from the clock --------------------------------------------------------------------------
-
-/// Debian's libfaketime; `scripts/test` installs it.
-pub(crate) fn shifted(command: &mut Command, by: &str) -> bool {
-    let library = Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1");
-    if !library.exists() {
-        skipped("libfaketime is not installed (apt-get install faketime)");
-        return false;
-    }
-    command
-        .env("LD_PRELOAD", library)
-        .env("FAKETIME", by)
-        .env("DONT_FAKE_MONOTONIC", "1");
-    true
-}
-
-/// Said where nobody can miss it: `scripts/test` prints what could not be run.
-#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
-pub(crate) fn skipped(why: &str) {
-    use std::io::Write as _;
-    eprintln!("SKIPPED: {why}");
-    if let Some(path) = std::env::var_os("MCPSHIM_SKIPPED") {
-        let mut file = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap();
-        writeln!(file, "SKIPPED: {why}").unwrap();
-    }
-}
 
 #[test]
 fn a_clock_that_is_off_by_a_day_changes_nothing() {

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::remote::{asked_rightly, ends, org, others_are_well, text};
-use crate::support::web::{Line, Seen, Web, handshake, stateless, tools};
-use crate::support::{Grant, Org, Server, Shim, wait_for};
+use crate::support::web::{
+    Line, Seen, Web, asked_rightly, handshake, org, others_are_well, stateless, take_back, text,
+    tools,
+};
+use crate::support::{Grant, Org, Server, Shim, ends, wait_for};
 
 // ---- HTTP+SSE
 
@@ -229,13 +231,7 @@ fn a_call_to_a_server_of_http_sse_is_taken_back_by_a_message() {
     let org = org(&old.web, "");
     let mut shim = org.serve("ci");
     shim.initialize();
-    let params = json!({"name": "web_slow", "arguments": {}, "_meta": {"progressToken": 1}});
-    let id = shim.post("tools/call", params);
-    while shim.next(Duration::from_secs(30)).unwrap()["method"] != "notifications/progress" {}
-    shim.send(
-        &json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
-        "params": {"requestId": id}}),
-    );
+    take_back(&mut shim);
     let told = wait_for("the server to be told", || {
         old.web.asked("notifications/cancelled").pop()
     });

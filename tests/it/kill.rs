@@ -7,15 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mcpshim::audit::decode::{Said, decode};
-use mcpshim::audit::{frames, verify_chain};
+use mcpshim::audit::decode::Said;
 use mcpshim::clock::{Clock as _, SystemClock};
-use mcpshim::spool::Backlog;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::hostile::skipped;
-use crate::support::{Collector, Grant, Org, Server, Shim, wait_for};
+use crate::support::{Collector, Grant, Org, Server, Shim, read_spool, skipped, wait_for};
 
 /// Calls that are kept in flight.
 const IN_FLIGHT: usize = 4;
@@ -29,39 +26,23 @@ pub(crate) struct Record {
     pub(crate) outcomes: BTreeMap<String, usize>,
 }
 
-/// Reads every stream as the shipper would: repaired, chained, in order.
-pub(crate) fn read_spool(dir: &Path) -> Record {
+/// Counts the calls of a spool.
+pub(crate) fn calls(dir: &Path) -> Record {
     let mut record = Record::default();
-    let mut backlog = Backlog::open(dir.to_owned());
-    backlog.adopt(&SystemClock::new().now()).unwrap();
-    for stream in backlog.streams().unwrap() {
-        // one that was killed before its first record has nothing to end
-        let over = stream.ended || stream.last_seq == 0;
-        assert!(over && !stream.live, "{stream:?}");
-        let mut calls = BTreeMap::new();
-        let mut next = 1;
-        while let Some(slice) = backlog.read(stream.id, next, 512, 1 << 20).unwrap() {
-            let tail = verify_chain(slice.prev_hash, &slice.frames).unwrap();
-            assert_eq!(tail.last_seq, slice.last_seq);
-            for frame in frames(&slice.frames) {
-                match decode(&frame.unwrap()).unwrap().said {
-                    Said::Intent(call) => {
-                        let id = call.ids.tool_use_id.unwrap().to_owned();
-                        *record.intents.entry(id.clone()).or_default() += 1;
-                        assert_eq!(calls.insert(call.call, id), None, "one intent a call");
-                    }
-                    Said::Outcome { call, .. } => {
-                        let id = calls.get(&call).expect("its intent came before");
-                        *record.outcomes.entry(id.clone()).or_default() += 1;
-                    }
-                    Said::Damage(damage) => panic!("{damage:?}"),
-                    _ => {}
-                }
-            }
-            next = slice.last_seq + 1;
+    let mut calls = BTreeMap::new();
+    read_spool(dir, |stream, said| match said {
+        Said::Intent(call) => {
+            let id = call.ids.tool_use_id.unwrap().to_owned();
+            *record.intents.entry(id.clone()).or_default() += 1;
+            let before = calls.insert((stream, call.call), id);
+            assert_eq!(before, None, "one intent a call");
         }
-        assert_eq!(next, stream.last_seq + 1, "the whole stream was read");
-    }
+        Said::Outcome { call, .. } => {
+            let id = calls.get(&(stream, call)).expect("its intent came before");
+            *record.outcomes.entry(id.clone()).or_default() += 1;
+        }
+        _ => {}
+    });
     record
 }
 
@@ -284,7 +265,7 @@ fn the_spool_accounts_for_every_call_after_kills() {
     let (org, log) = Campaign::organisation();
     let rounds = number("MCPSHIM_KILLS").unwrap_or(100) / 4;
     let campaign = Campaign::run(org, &log, rounds, KILLED);
-    campaign.account(&read_spool(&campaign.org.state().join("spool")));
+    campaign.account(&calls(&campaign.org.state().join("spool")));
 }
 
 #[test]
@@ -292,7 +273,7 @@ fn the_spool_accounts_for_every_call_after_a_client_ended_its_server() {
     let (org, log) = Campaign::organisation();
     let rounds = number("MCPSHIM_KILLS").unwrap_or(100) / 8;
     let campaign = Campaign::run(org, &log, rounds, AS_CLIENTS_DO);
-    campaign.account(&read_spool(&campaign.org.state().join("spool")));
+    campaign.account(&calls(&campaign.org.state().join("spool")));
 }
 
 #[test]

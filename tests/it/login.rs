@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::hostile::skipped;
-use super::support::{Collector, Ended, Grant, Issuer, Org, Running, Server, Shim, run, wait_for};
+use super::support::{
+    Collector, Ended, Grant, Issuer, Org, Running, Server, Shim, files, run, skipped, wait_for,
+};
 
 /// A second provider would cost each test what one costs: this is the whole of it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -292,7 +293,7 @@ fn browse(address: &str, name: &str, flags: &[&str]) -> Value {
         .args([address, name])
         .args(flags);
     let ended = run(&mut command).ok();
-    serde_json::from_str(&ended.stdout).unwrap()
+    ended.json()
 }
 
 /// The address the provider sends the browser back to, not opened.
@@ -346,19 +347,6 @@ fn person_signs_in_through_the_providers_pages_and_may_call() {
             .any(|w| w == refresh.as_bytes());
         assert!(!found, "{}", file.display());
     }
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            out.extend(files(&path));
-        } else {
-            out.push(path);
-        }
-    }
-    out
 }
 
 #[test]
@@ -644,7 +632,7 @@ fn signing_in_at_another_provider_ends_the_first_sign_in() {
     sign_in(&two);
     assert!(!one.takes(&first), "revoked");
     let out = run(org.laptop().args(["logout", "--json"])).ok();
-    let told: Value = serde_json::from_str(&out.stdout).unwrap();
+    let told = out.json();
     assert_eq!(
         told["revoked"],
         json!([two.issuer]),
@@ -670,7 +658,7 @@ fn logout_revokes_and_wipes_and_wipes_even_when_the_provider_is_away() {
     assert!(out.stderr.contains("not revoked"), "{out:?}");
     assert!(!site.claims().exists());
     let out = run(site.org.laptop().args(["logout", "--json"])).ok();
-    let told: Value = serde_json::from_str(&out.stdout).unwrap();
+    let told = out.json();
     assert_eq!(told["was_signed_in"], json!(false));
 }
 
@@ -792,7 +780,7 @@ fn ten_processes_renew_once_and_nobody_is_signed_out() {
             let renew = || {
                 let mut command = site.org.laptop();
                 let out = run(command.args(["login", "--renew", "--json"])).ok();
-                serde_json::from_str(&out.stdout).unwrap()
+                out.json()
             };
             let threads: Vec<_> = (0..10).map(|_| scope.spawn(renew)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).collect()

@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::hostile::skipped;
-use crate::support::{Ended, Grant, Org, Server, Shim, program, run, wait_for};
+use crate::support::{Ended, Grant, Org, Server, Shim, program, run, skipped, wait_for};
 
 /// A machine under management.
 struct Machine {
@@ -162,7 +161,7 @@ fn traced(machine: &Machine, dir: &Path, given: &[(String, String)]) -> Seen {
         .command(&strace("config"))
         .args(["config", "--json"]))
     .ok();
-    let mut settings: Value = serde_json::from_str(&config.stdout).unwrap();
+    let mut settings = config.json();
     // says what was not read
     settings["warnings"].take();
     let mut seen = Seen {

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Grant, Org, Recording, Running, Server, Tap, program, run, wait_for};
+use crate::support::{
+    Grant, Org, Recording, Running, Server, Tap, program, run, skipped, wait_for,
+};
 
 /// Where `scripts/peers` installed them.
 pub(crate) fn installed(path: &str) -> PathBuf {
@@ -500,7 +502,7 @@ fn nginx(dir: &Path, upstream: u16) -> (Running, u16) {
 #[test]
 fn a_server_behind_nginx_with_tls_by_a_private_authority() {
     if !Path::new("/usr/sbin/nginx").exists() {
-        return crate::hostile::skipped("nginx is not installed (apt-get install nginx-light)");
+        return skipped("nginx is not installed (apt-get install nginx-light)");
     }
     let org = Org::new();
     let dir = org.path().join("nginx");

@@ -5,68 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mcpshim::audit::decode::{Said, decode};
-use mcpshim::audit::frames;
-use mcpshim::clock::{Clock as _, SystemClock};
-use mcpshim::spool::Backlog;
 use serde_json::{Value, json};
 
-use crate::support::web::{Line, Web, handshake, stateless, tools};
-use crate::support::{Answer, Grant, Org, Recording, Server, Shim, wait_for};
-
-/// An organisation with one remote server `web`, and the stdio server `other` beside it.
-pub(crate) fn org(web: &Web, more: &str) -> Org {
-    let org = Org::new();
-    org.server(&Server::http("web", &web.url).with(more));
-    org.server(&Server::counting("other", []));
-    org.agent("ci");
-    let all = [("web", Grant::ALL), ("other", Grant::ALL)];
-    org.role("tester", &["ci"], &all);
-    org.publish();
-    org
-}
-
-#[track_caller]
-pub(crate) fn text(answer: &Answer) -> String {
-    answer.text().to_owned()
-}
-
-/// Whatever the server answered: what it was asked is the protocol's.
-#[track_caller]
-pub(crate) fn asked_rightly(org: &Org, web: &Web) {
-    let recording = Recording::named(org, "asked");
-    recording.asked("web", web);
-    recording.validate(&[]);
-}
-
-/// The other server answers as if nothing were wrong.
-#[track_caller]
-pub(crate) fn others_are_well(shim: &mut Shim) {
-    // never the same call twice: that is bounded
-    static TIMES: AtomicUsize = AtomicUsize::new(0);
-    let times = TIMES.fetch_add(1, Ordering::SeqCst);
-    let answer = shim.call("other_echo", json!({"text": times.to_string()}));
-    assert!(!answer.is_tool_error(), "{answer:?}");
-}
-
-/// How the calls of the organisation's one session ended, in their order, as the record says.
-pub(crate) fn ends(org: &Org) -> Vec<String> {
-    let mut backlog = Backlog::open(org.state().join("spool"));
-    backlog.adopt(&SystemClock::new().now()).unwrap();
-    let mut ends = Vec::new();
-    for stream in backlog.streams().unwrap() {
-        let mut next = 1;
-        while let Some(slice) = backlog.read(stream.id, next, 512, 1 << 20).unwrap() {
-            for frame in frames(&slice.frames) {
-                if let Said::Outcome { end, .. } = decode(&frame.unwrap()).unwrap().said {
-                    ends.push(format!("{end:?}"));
-                }
-            }
-            next = slice.last_seq + 1;
-        }
-    }
-    ends
-}
+use crate::support::web::{
+    Line, Web, asked_rightly, handshake, org, others_are_well, stateless, take_back, text, tools,
+};
+use crate::support::{Grant, Org, Server, ends, files, wait_for};
 
 #[test]
 fn a_server_of_the_stateless_era_gets_its_headers() {
@@ -308,16 +252,6 @@ fn a_call_taken_back_is_told_in_the_way_of_its_era() {
     assert_eq!(told.body["params"]["requestId"], call.body["id"]);
     shim.close();
     asked_rightly(&org, &web);
-}
-
-fn take_back(shim: &mut Shim) {
-    let params = json!({"name": "web_slow", "arguments": {}, "_meta": {"progressToken": 1}});
-    let id = shim.post("tools/call", params);
-    while shim.next(Duration::from_secs(30)).unwrap()["method"] != "notifications/progress" {}
-    shim.send(
-        &json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
-        "params": {"requestId": id}}),
-    );
 }
 
 #[test]
@@ -805,20 +739,9 @@ fn a_bearer_credential_goes_to_its_server_and_to_nobody_else() {
     shim.close();
     assert!(elsewhere.seen().is_empty(), "the redirect was not followed");
     // nothing that was written holds it
-    for entry in walk(org.path()) {
+    for entry in files(org.path()) {
         let bytes = std::fs::read(&entry).unwrap_or_default();
         let found = bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes());
         assert!(!found, "{}", entry.display());
     }
-}
-
-fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    paths
-        .flat_map(|path| match path.is_dir() {
-            true => walk(&path),
-            false => vec![path],
-        })
-        .collect()
 }

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::support::{Ended, Grant, Org, Server, program, run};
 
 fn git(dir: &Path, words: &[&str]) -> String {
@@ -59,7 +57,7 @@ fn a_pull_request_is_told_who_gains_and_who_loses() {
     org.role("tester", &["ci"], &[("up", Grant::tools(&["count"]))]);
     // the files as they are, before anything is committed
     let told = diff(&org, ["base", "--json"]).ok();
-    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let told = told.json();
     assert_eq!(told["counts"]["gained"], 1, "{told}");
     assert_eq!(told["counts"]["lost"], 1, "{told}");
     assert_eq!(told["roles"][0]["gains"][0]["name"], "count", "{told}");
@@ -158,7 +156,7 @@ fn cases_say_with_file_and_line_what_is_no_longer_true() {
     assert!(failed.stdout.contains(line), "{failed:?}");
     org.role("tester", &["ci"], &[("up", Grant::tools(&["echo"]))]);
     let passed = org.admin(["test", "--json"], [org.sources()]).ok();
-    let passed: Value = serde_json::from_str(&passed.stdout).unwrap();
+    let passed = passed.json();
     assert_eq!(
         (&passed["passed"], &passed["failed"]),
         (&2.into(), &0.into())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Grant, Org, Server, Shim, wait_for};
+use crate::support::{Grant, Org, Server, Shim, files, wait_for};
 
 /// An organisation with one counting upstream called `up`, whose log is given back.
 fn organisation(flags: &[&str]) -> (Org, PathBuf) {
@@ -59,21 +59,6 @@ fn running(org: &Org, words: &str) -> usize {
             })
         })
         .count()
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).unwrap().flatten() {
-            match entry.path() {
-                path if path.is_dir() => dirs.push(path),
-                path => found.push(path),
-            }
-        }
-    }
-    found.sort();
-    found
 }
 
 #[test]
@@ -456,7 +441,7 @@ fn a_server_is_restarted_from_another_terminal() {
     let said = org
         .mcpshim("ci", ["restart", "--all", "--gently", "--json"])
         .ok();
-    let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let said = said.json();
     assert_eq!(said["restarted"], 1);
     assert_eq!(shim.call("up_echo", json!({"text": "new"})).text(), "new");
     wait_for("the old one to go", || {

@@ -11,8 +11,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::hostile::skipped;
-use crate::support::{Ended, Grant, Org, Server, Shim, program, run, wait_for};
+use crate::support::{Ended, Grant, Org, Server, Shim, program, run, skipped, wait_for};
 
 /// A laptop whose policy is in its registry, and the organisation it belongs to.
 struct Windows {

@@ -11,13 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mcpshim::audit::decode::{Said, decode};
-use mcpshim::audit::frames;
-use mcpshim::clock::{Clock as _, SystemClock};
-use mcpshim::spool::Backlog;
+use mcpshim::audit::decode::Said;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Grant, Org, Running, Server, Shim, program, run, wait_for};
+use crate::support::{
+    Answer, Grant, Org, Running, Server, Shim, program, read_spool, run, wait_for,
+};
 
 /// A good server's call may take this long beside a bad one: two orders more than it does on a
 /// machine that is not busy with other tests.
@@ -222,26 +221,14 @@ fn memory_kib(pid: u32, figure: &str) -> u64 {
 fn record(org: &Org) -> Vec<String> {
     let dir = org.state().join("spool");
     let mut lines = Vec::new();
-    let mut backlog = Backlog::open(dir.clone());
-    backlog.adopt(&SystemClock::new().now()).unwrap();
-    for stream in backlog.streams().unwrap() {
-        let mut next = 1;
-        while let Some(slice) = backlog.read(stream.id, next, 512, 1 << 20).unwrap() {
-            for frame in frames(&slice.frames) {
-                match decode(&frame.unwrap()).unwrap().said {
-                    Said::Counted { code, count } => lines.push(format!("counted {code}: {count}")),
-                    Said::Denial { code, .. } => lines.push(format!("denial {code}")),
-                    Said::Link { code, detail, .. } => lines.push(format!("link {code}: {detail}")),
-                    Said::Loss { code, count } => panic!("lost {count}: {code}"),
-                    Said::Damage(damage) => panic!("{damage:?}"),
-                    Said::Outcome { end, .. } => lines.push(format!("outcome {end:?}")),
-                    _ => {}
-                }
-            }
-            next = slice.last_seq + 1;
-        }
-    }
-    drop(backlog);
+    read_spool(&dir, |_, said| match said {
+        Said::Counted { code, count } => lines.push(format!("counted {code}: {count}")),
+        Said::Denial { code, .. } => lines.push(format!("denial {code}")),
+        Said::Link { code, detail, .. } => lines.push(format!("link {code}: {detail}")),
+        Said::Loss { code, count } => panic!("lost {count}: {code}"),
+        Said::Outcome { end, .. } => lines.push(format!("outcome {end:?}")),
+        _ => {}
+    });
     std::fs::remove_dir_all(dir).unwrap();
     lines
 }
@@ -544,7 +531,7 @@ fn repeated_failures_open_the_circuit_and_a_good_start_closes_it() {
     assert!(start.elapsed() < Duration::from_secs(5));
     let seen = wait_for("the status to tell", || {
         let status = org.mcpshim("ci", ["status", "--json"]).ok();
-        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let status = status.json();
         let servers = status["sessions"][0]["servers"].as_array()?.clone();
         let bad = servers.into_iter().find(|server| server["key"] == "bad0")?;
         (bad["failures"].as_u64()? > 1).then_some(bad)

@@ -7,10 +7,14 @@
 mod org;
 mod process;
 mod recorded;
+mod spooled;
 mod tap;
 pub(crate) mod web;
 
-pub(crate) use org::{Collector, Grant, Issuer, Org, Server};
-pub(crate) use process::{Answer, Ended, Running, Shim, laptop, program, run, run_with, wait_for};
+pub(crate) use org::{Collector, Grant, Issuer, Org, Server, files};
+pub(crate) use process::{
+    Answer, Ended, Running, Shim, laptop, program, run, run_with, shifted, skipped, wait_for,
+};
 pub(crate) use recorded::Recording;
+pub(crate) use spooled::{ends, read_spool};
 pub(crate) use tap::Tap;

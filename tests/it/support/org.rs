@@ -546,3 +546,16 @@ impl Collector {
         run(command.args(words).arg("--data").arg(&self.data))
     }
 }
+
+/// Every file below a directory, in order.
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        match entry.unwrap().path() {
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}

@@ -52,6 +52,36 @@ pub(crate) fn program(name: &str) -> &'static Path {
     }
 }
 
+/// Said where nobody can miss it: `scripts/test` prints what could not be run.
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+pub(crate) fn skipped(why: &str) {
+    use std::io::Write as _;
+    eprintln!("SKIPPED: {why}");
+    if let Some(path) = std::env::var_os("MCPSHIM_SKIPPED") {
+        let mut file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        writeln!(file, "SKIPPED: {why}").unwrap();
+    }
+}
+
+/// Runs a command where the clock is off, by Debian's libfaketime; `scripts/test` installs it. False
+/// where that cannot be done.
+pub(crate) fn shifted(command: &mut Command, by: &str) -> bool {
+    let library = Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1");
+    if !library.exists() {
+        skipped("libfaketime is not installed (apt-get install faketime)");
+        return false;
+    }
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME", by)
+        .env("DONT_FAKE_MONOTONIC", "1");
+    true
+}
+
 /// How a program that was run to its end ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
@@ -77,6 +107,12 @@ impl Ended {
             "no {complaint:?} in {self:#?}"
         );
         self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
     /// Standard output as one JSON object a line.

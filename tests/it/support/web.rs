@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use super::{Answer, Grant, Org, Recording, Server, Shim};
 
 /// One request, as it came.
 #[derive(Debug, Clone)]
@@ -266,4 +268,50 @@ pub(crate) fn handshake(
         (_, rpc) if rpc.starts_with("notifications/") => Some(line.respond("202 Accepted", "", "")),
         _ => None,
     }
+}
+
+/// An organisation with one remote server `web`, and the stdio server `other` beside it.
+pub(crate) fn org(web: &Web, more: &str) -> Org {
+    let org = Org::new();
+    org.server(&Server::http("web", &web.url).with(more));
+    org.server(&Server::counting("other", []));
+    org.agent("ci");
+    let all = [("web", Grant::ALL), ("other", Grant::ALL)];
+    org.role("tester", &["ci"], &all);
+    org.publish();
+    org
+}
+
+#[track_caller]
+pub(crate) fn text(answer: &Answer) -> String {
+    answer.text().to_owned()
+}
+
+/// Whatever the server answered: what it was asked is the protocol's.
+#[track_caller]
+pub(crate) fn asked_rightly(org: &Org, web: &Web) {
+    let recording = Recording::named(org, "asked");
+    recording.asked("web", web);
+    recording.validate(&[]);
+}
+
+/// The other server answers as if nothing were wrong.
+#[track_caller]
+pub(crate) fn others_are_well(shim: &mut Shim) {
+    // never the same call twice: that is bounded
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    let times = TIMES.fetch_add(1, Ordering::SeqCst);
+    let answer = shim.call("other_echo", json!({"text": times.to_string()}));
+    assert!(!answer.is_tool_error(), "{answer:?}");
+}
+
+/// Calls the tool `slow` of `web`, and takes the call back once it goes on.
+pub(crate) fn take_back(shim: &mut Shim) {
+    let params = json!({"name": "web_slow", "arguments": {}, "_meta": {"progressToken": 1}});
+    let id = shim.post("tools/call", params);
+    while shim.next(Duration::from_secs(30)).unwrap()["method"] != "notifications/progress" {}
+    shim.send(
+        &json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": {"requestId": id}}),
+    );
 }

@@ -55,7 +55,13 @@ pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let served = runtime.block_on(driver::serve(config));
+    // on a task: where tasks wake what the runtime blocks on, as each answer over HTTP would, it asks
+    // the system for more in between
+    let served = runtime.block_on(async { tokio::spawn(driver::serve(config)).await });
+    let served = served.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Err(std::io::Error::other(error)),
+    });
     // a thread that still reads a terminal, or fetches, is not waited for
     runtime.shutdown_background();
     served.map_err(|error| Failure::from_error(Exit::Failed, &error))

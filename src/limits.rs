@@ -93,6 +93,9 @@ pub const ENDPOINT_BYTES: usize = 2_048;
 pub const PASSED_OVER_BYTES: usize = 32 << 20;
 /// Times in a row that a broken answer may fail to be resumed.
 pub const RESUME_TRIES: u32 = 5;
+/// Room that is made at once for a body whose length is said, in bytes. Of a lie, only what is
+/// written costs memory.
+pub const BODY_BELIEVED_BYTES: usize = 2 << 20;
 /// How long the end of an answer is waited for once everything in it has come, in milliseconds:
 /// its connection can be used again then.
 pub const ANSWER_END_MS: u64 = 1_000;

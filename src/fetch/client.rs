@@ -8,9 +8,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::Instant;
 
-use super::{FetchError, proxy, trust};
+use super::dial::CONNECT;
+use super::{Dialer, FetchError, proxy, trust};
 use crate::config::Network;
 use crate::registry::Cause;
+
+/// What servers are told of us.
+pub const USER_AGENT: &str = concat!("mcpshim/", env!("CARGO_PKG_VERSION"));
 
 /// Makes an HTTP client: TLS by ring, the system's trust store and beside it the configured CAs
 /// and `ca_pem`.
@@ -26,32 +30,50 @@ use crate::registry::Cause;
     reason = "this is the place that clients are made in"
 )]
 pub fn client(network: &Network, ca_pem: Option<&str>) -> Result<reqwest::Client, FetchError> {
-    let both = [network.ca_pem.as_deref(), ca_pem];
-    let pem: Vec<&str> = both.into_iter().flatten().collect();
-    let pem = (!pem.is_empty()).then(|| pem.join("\n"));
-    let tls = match pem.as_deref() {
-        Some(pem) => tls(private_ca(pem)?)?,
-        None => system_tls()?,
-    };
+    let tls = believed(network, ca_pem)?;
     let builder = reqwest::Client::builder().no_proxy();
-    let builder = match proxy::chosen(network).map_err(|why| failed(&why))? {
-        Some(proxy) => builder.proxy(proxy),
+    let builder = match proxy::chosen(network) {
+        Some(chosen) => builder.proxy(chosen.proxy().map_err(|why| failed(&why))?),
         None => builder,
     };
     builder
         .tls_backend_preconfigured(tls)
-        .user_agent(concat!("mcpshim/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         // none at most: else each request is cloned, in case
         .retry(reqwest::retry::never().max_retries_per_request(0))
-        .connect_timeout(Duration::from_secs(10))
-        // calls to a remote server run side by side
+        .connect_timeout(CONNECT)
         .pool_max_idle_per_host(16)
         // shorter than the minute after which common proxies close a connection
         .pool_idle_timeout(Duration::from_secs(50))
         .build()
         .map_err(|e| failed(&super::chain(&e)))
+}
+
+/// Makes what opens connections to one server, as [`client`] would: the same trust, the same proxy,
+/// the same patience.
+///
+/// # Errors
+/// As those of [`client`].
+pub fn dialer(network: &Network, ca_pem: Option<&str>) -> Result<Dialer, FetchError> {
+    let tls = believed(network, ca_pem)?;
+    let proxy = match proxy::chosen(network) {
+        Some(chosen) => Some(chosen.matcher().map_err(|why| failed(&why))?),
+        None => None,
+    };
+    Ok(Dialer::new(tls, proxy))
+}
+
+/// Whom TLS believes: the system, and these.
+fn believed(network: &Network, ca_pem: Option<&str>) -> Result<ClientConfig, FetchError> {
+    let both = [network.ca_pem.as_deref(), ca_pem];
+    let pem: Vec<&str> = both.into_iter().flatten().collect();
+    let pem = (!pem.is_empty()).then(|| pem.join("\n"));
+    match pem.as_deref() {
+        Some(pem) => tls(private_ca(pem)?),
+        None => system_tls(),
+    }
 }
 
 fn failed(why: &str) -> FetchError {

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod client;
+mod dial;
 mod poll;
 mod proxy;
 mod source;
@@ -20,7 +21,8 @@ use crate::limits;
 use crate::registry::doc::RegistryVersion;
 use crate::registry::{self, Cause, Ended, Loaded, RegistryError, Trust, Update};
 
-pub use self::client::client;
+pub use self::client::{USER_AGENT, client, dialer};
+pub use self::dial::{DialError, Dialer, Sender};
 pub use self::poll::Poller;
 pub use self::store::{Locked, Store};
 

@@ -1,13 +1,46 @@
 //! Which proxy a client goes through. Never one from the environment.
 
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{NoProxy, Proxy};
 
 use crate::config::{self, Network};
 
+/// A proxy that the settings choose.
+pub(super) struct Chosen {
+    /// `http://host:port`.
+    address: String,
+    /// What is reached without it.
+    except: String,
+}
+
+impl Chosen {
+    /// For a client.
+    pub(super) fn proxy(&self) -> Result<Proxy, String> {
+        let proxy = Proxy::all(&self.address).map_err(|error| super::chain(&error))?;
+        Ok(proxy.no_proxy(NoProxy::from_string(&self.except)))
+    }
+
+    /// For a [`super::Dialer`]: the same rules, by the part of the client that applies them.
+    pub(super) fn matcher(&self) -> Result<Matcher, String> {
+        let all = || Matcher::builder().all(self.address.as_str());
+        // it takes an address that is none for no proxy
+        let anywhere = Uri::from_static("https://anywhere.invalid");
+        let chosen = all().build().intercept(&anywhere);
+        if chosen.is_none_or(|proxy| proxy.uri().scheme_str() != Some("http")) {
+            return Err(format!(
+                "the proxy {:?} is not http://host:port",
+                self.address
+            ));
+        }
+        Ok(all().no(self.except.as_str()).build())
+    }
+}
+
 /// The proxy that the settings choose; none is none.
-pub(super) fn chosen(network: &Network) -> Result<Option<Proxy>, String> {
+pub(super) fn chosen(network: &Network) -> Option<Chosen> {
     let (address, mut except) = match &network.proxy {
-        config::Proxy::Direct => return Ok(None),
+        config::Proxy::Direct => return None,
         config::Proxy::Fixed(address) => (address.clone(), network.except()),
         config::Proxy::System => match system() {
             Some(System { address, except }) => {
@@ -15,13 +48,12 @@ pub(super) fn chosen(network: &Network) -> Result<Option<Proxy>, String> {
                 all.extend(except.iter().flat_map(|name| [",", name]));
                 (address, all)
             }
-            None => return Ok(None),
+            None => return None,
         },
     };
     // a name that ends in a dot is the same name
     except.push_str(",localhost.");
-    let proxy = Proxy::all(&address).map_err(|error| super::chain(&error))?;
-    Ok(Some(proxy.no_proxy(NoProxy::from_string(&except))))
+    Some(Chosen { address, except })
 }
 
 /// What the system's settings say.
@@ -157,6 +189,31 @@ fn windows_except(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_that_is_none_is_not_passed_by() {
+        let network = |address: &str| Network {
+            proxy: config::Proxy::Fixed(address.to_owned()),
+            no_proxy: "b.example".to_owned(),
+            ..Network::default()
+        };
+        for bad in ["", "p p", "socks5://p:1", "https://p:1"] {
+            assert!(chosen(&network(bad)).unwrap().matcher().is_err(), "{bad}");
+        }
+        let matcher = chosen(&network("http://p:1")).unwrap().matcher().unwrap();
+        let through = |to| matcher.intercept(&Uri::from_static(to)).is_some();
+        assert!(through("https://a.example") && through("https://10.0.0.1:8443/x"));
+        for near in [
+            "https://b.example",
+            "https://c.b.example:8443",
+            "https://localhost",
+            "https://localhost.",
+            "https://127.0.0.9",
+            "https://[::1]:1",
+        ] {
+            assert!(!through(near), "{near}");
+        }
+    }
 
     #[test]
     fn what_windows_says_is_read() {

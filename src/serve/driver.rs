@@ -534,6 +534,9 @@ impl Driver {
                     };
                     self.machine.handle(input, &self.now, &mut self.entropy);
                 }
+                if let Some(over) = self.pipes.get_mut(&link).and_then(Pipe::next_over) {
+                    self.on_link(link, over);
+                }
             }
             PipeEvent::Started => {
                 if let Some(known) = self.known.remove(&link) {
@@ -810,9 +813,9 @@ impl Driver {
         older: bool,
     ) -> Result<Pipe, String> {
         let network = self.config.as_ref().map(|config| &config.network);
-        let client = fetch::client(network.unwrap_or(&Network::default()), ca_pem)
+        let dialer = fetch::dialer(network.unwrap_or(&Network::default()), ca_pem)
             .map_err(|error| format!("cannot be reached: {error}"))?;
-        let remote = Remote::open(client, server, secret, older);
+        let remote = Remote::open(dialer, server, secret, older);
         remote
             .map(Pipe::from)
             .map_err(|error: SpawnError| error.to_string())

@@ -97,6 +97,14 @@ impl Pipe {
         }
     }
 
+    /// That an answer is over whose lines were the last to be taken: the next event, if it is that.
+    pub fn next_over(&mut self) -> Option<PipeEvent> {
+        match self {
+            Self::Child(..) => None,
+            Self::Remote(remote) => remote.next_over(),
+        }
+    }
+
     /// It ended: what is left of a line that did not.
     pub fn finish(&mut self) -> Option<LineFault> {
         match self {

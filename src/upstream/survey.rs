@@ -8,6 +8,7 @@ use super::{
     Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError, unanswered,
 };
 use crate::clock::{Clock as _, SystemClock};
+use crate::fetch::Dialer;
 use crate::ids::LinkId;
 use crate::registry::doc::{ServerDoc, Surface, Transport};
 use crate::secret::Secret;
@@ -36,8 +37,8 @@ pub enum SurveyError {
 pub struct Means<'a> {
     /// What a child may inherit.
     pub environment: &'a Environment,
-    /// Reaches servers behind an address; must not follow redirects.
-    pub client: Option<reqwest::Client>,
+    /// Reaches servers behind an address.
+    pub dialer: Option<Dialer>,
     /// The server's credential.
     pub secret: Option<&'a Secret>,
 }
@@ -69,9 +70,9 @@ pub fn survey(
 
 impl Means<'_> {
     fn open(&self, server: &ServerDoc) -> Result<Pipe, SpawnError> {
-        match (&server.transport, &self.client) {
-            (Transport::Http { .. }, Some(client)) => {
-                Remote::open(client.clone(), server, self.secret, false).map(Pipe::from)
+        match (&server.transport, &self.dialer) {
+            (Transport::Http { .. }, Some(dialer)) => {
+                Remote::open(dialer.clone(), server, self.secret, false).map(Pipe::from)
             }
             (Transport::Http { .. }, None) => Err(SpawnError::Transport),
             (Transport::Stdio { .. }, _) => {

@@ -557,17 +557,17 @@ fn survey(
     use mcpshim::registry::doc::Transport;
     use mcpshim::upstream::{self, Environment, Means};
 
-    let client = match &server.transport {
+    let dialer = match &server.transport {
         Transport::Stdio { .. } => None,
         Transport::Http { ca_pem, .. } => {
-            let client = mcpshim::fetch::client(&config.network, ca_pem.as_deref());
-            Some(client.map_err(|error| format!("cannot be reached: {error}"))?)
+            let dialer = mcpshim::fetch::dialer(&config.network, ca_pem.as_deref());
+            Some(dialer.map_err(|error| format!("cannot be reached: {error}"))?)
         }
     };
     let environment = Environment::of(mcpshim::config::children(Some(config)));
     let means = Means {
         environment: &environment,
-        client,
+        dialer,
         secret: Some(secret),
     };
     let surface = upstream::survey(server, &means, Duration::from_secs(timeout_s));

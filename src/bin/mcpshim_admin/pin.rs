@@ -111,7 +111,7 @@ fn survey(
     secret: Option<&Secret>,
     deadline: Duration,
 ) -> Result<Surface, String> {
-    let client = match &server.transport {
+    let dialer = match &server.transport {
         Transport::Stdio { .. } => None,
         Transport::Http { ca_pem, .. } => {
             if let (Some(credential), None) = (&server.credential, secret) {
@@ -121,13 +121,13 @@ fn survey(
                     credential.id, server.key
                 ));
             }
-            let client = mcpshim::fetch::client(&Network::default(), ca_pem.as_deref());
-            Some(client.map_err(|error| format!("cannot be reached: {error}"))?)
+            let dialer = mcpshim::fetch::dialer(&Network::default(), ca_pem.as_deref());
+            Some(dialer.map_err(|error| format!("cannot be reached: {error}"))?)
         }
     };
     let means = Means {
         environment,
-        client,
+        dialer,
         secret,
     };
     mcpshim::upstream::survey(server, &means, deadline).map_err(|error| error.to_string())

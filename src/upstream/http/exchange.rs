@@ -5,14 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    RETRY_AFTER,
+use http_body_util::Full;
+use hyper::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, USER_AGENT,
 };
-use reqwest::{Method, Request, Response, StatusCode, Url};
+use hyper::{Method, Request, StatusCode, Uri};
 use tokio::sync::mpsc;
+use url::{Position, Url};
 
 use super::phrase;
+use super::pool::{Pool, Reply, SendError};
+use crate::fetch;
 use crate::ids::{CredentialId, ServerKey};
 use crate::limits;
 use crate::session::{Loss, Reach};
@@ -25,12 +29,19 @@ const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 const EITHER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const AGENT: HeaderValue = HeaderValue::from_static(fetch::USER_AGENT);
+/// Headers of a usual request: the map need not grow.
+const HEADERS: usize = 12;
 
 /// What every exchange of one server shares.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) client: reqwest::Client,
+    pub(super) pool: Pool,
     pub(super) url: Url,
+    /// What of it stands in a request: path and query.
+    pub(super) target: Uri,
+    /// What of it stands in a header: host and port.
+    pub(super) host: HeaderValue,
     pub(super) credential: Option<(HeaderName, HeaderValue)>,
     pub(super) server: ServerKey,
     pub(super) credential_id: Option<CredentialId>,
@@ -58,7 +69,7 @@ pub(super) struct Post {
     /// Of the handshake era.
     pub(super) resumable: bool,
     /// Where it goes in HTTP+SSE; its answer comes by the stream of events then.
-    pub(super) endpoint: Option<Url>,
+    pub(super) endpoint: Option<Uri>,
     pub(super) stamp: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -73,7 +84,7 @@ pub(super) struct Note {
 #[derive(Debug)]
 pub(super) enum What {
     /// Where messages go in HTTP+SSE.
-    Endpoint(Url),
+    Endpoint(Uri),
     /// An event that belongs to no request was too long, and was passed over: its size.
     Fault(usize),
     /// The answer begins, with this session.
@@ -194,18 +205,30 @@ impl Shared {
     fn request(
         &self,
         method: Method,
-        endpoint: Option<&Url>,
+        endpoint: Option<&Uri>,
         stamp: &HeaderMap,
         accept: HeaderValue,
-    ) -> Request {
-        let mut request = Request::new(method, endpoint.unwrap_or(&self.url).clone());
-        let headers = request.headers_mut();
-        headers.extend(stamp.clone());
+        body: Option<Bytes>,
+    ) -> Request<Full<Bytes>> {
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        headers.insert(HOST, self.host.clone());
+        for (name, value) in stamp {
+            headers.append(name, value.clone());
+        }
         headers.insert(ACCEPT, accept);
+        headers.insert(USER_AGENT, AGENT);
+        let body = body.map_or_else(Full::default, |body| {
+            headers.insert(CONTENT_TYPE, JSON);
+            Full::new(body)
+        });
         // last, so that nothing a server chose can stand in its place
         if let Some((name, value)) = &self.credential {
-            headers.insert(name.clone(), value.clone());
+            headers.insert(name, value.clone());
         }
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = endpoint.unwrap_or(&self.target).clone();
+        *request.headers_mut() = headers;
         request
     }
 
@@ -216,8 +239,8 @@ impl Shared {
         }
     }
 
-    fn failed(&self, error: &reqwest::Error) -> Loss {
-        let reach = match error.is_connect() || error.is_builder() {
+    fn failed(&self, error: &SendError) -> Loss {
+        let reach = match error.is_unsent() {
             true => Reach::NotSent,
             false => Reach::Unknown,
         };
@@ -255,10 +278,9 @@ pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
 
 async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
     let endpoint = post.endpoint.as_ref();
-    let mut request = shared.request(Method::POST, endpoint, &post.stamp, EITHER);
-    request.headers_mut().insert(CONTENT_TYPE, JSON);
-    *request.body_mut() = Some(post.body.clone().into());
-    let response = match shared.client.execute(request).await {
+    let sent = Some(post.body.clone());
+    let request = shared.request(Method::POST, endpoint, &post.stamp, EITHER, sent);
+    let response = match shared.pool.send(request).await {
         Ok(response) => response,
         Err(error) => return Over::Lost(shared.failed(&error)),
     };
@@ -266,8 +288,8 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
         return refused(shared, post, response, tell).await;
     }
     let session = response.headers().get(SESSION).cloned();
-    let coming = content_type(&response);
-    if session.is_some() || coming != "application/json" {
+    let coming = Coming::of(&response);
+    if session.is_some() || coming != Coming::Json {
         tell.tell(What::Head(session)).await;
     }
     if post.endpoint.is_some() {
@@ -288,33 +310,57 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
     if is_coded(&response) {
         return lost("answered in a coding that nobody asked for".to_owned());
     }
-    match coming.as_str() {
-        "application/json" => match body(shared, response, limits::LINE_BYTES).await {
-            Ok(mut text) => {
-                flatten(&mut text);
-                let text = Bytes::from(text);
+    match coming {
+        Coming::Json => match body(shared, response, limits::LINE_BYTES).await {
+            Ok(text) => {
                 let weight = tell.weight(text.len());
                 Over::Body(text, weight)
             }
             Err(loss) => Over::Lost(loss),
         },
-        "text/event-stream" => events(shared, post, id, response, tell).await,
-        "" if response.status() != StatusCode::OK => lost(format!(
-            "took the request and gave no answer to it ({})",
-            response.status()
-        )),
-        other => lost(phrase::not_mcp(other)),
+        Coming::Events => events(shared, post, id, response, tell).await,
+        Coming::Other(other) if other.is_empty() && response.status() != StatusCode::OK => {
+            lost(format!(
+                "took the request and gave no answer to it ({})",
+                response.status()
+            ))
+        }
+        Coming::Other(other) => lost(phrase::not_mcp(&other)),
+    }
+}
+
+/// What a body is said to be.
+#[derive(Debug, PartialEq, Eq)]
+enum Coming {
+    Events,
+    Json,
+    /// Its type, without parameters; nothing where none is said.
+    Other(String),
+}
+
+impl Coming {
+    fn of(response: &Reply<'_>) -> Self {
+        let value = response.headers().get(CONTENT_TYPE);
+        let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let essence = text.split(';').next().unwrap_or("").trim();
+        if essence.eq_ignore_ascii_case("application/json") {
+            Self::Json
+        } else if essence.eq_ignore_ascii_case("text/event-stream") {
+            Self::Events
+        } else {
+            Self::Other(essence.to_ascii_lowercase())
+        }
     }
 }
 
 /// Whether a body is compressed: none was asked for, and a small one could unpack to anything.
-fn is_coded(response: &Response) -> bool {
+fn is_coded(response: &Reply<'_>) -> bool {
     let coding = response.headers().get(CONTENT_ENCODING);
     coding.is_some_and(|coding| coding != "identity")
 }
 
 /// Reads what nobody needs, so that the connection can be used again.
-async fn drain(mut response: Response) {
+async fn drain(mut response: Reply<'_>) {
     let patience = Duration::from_millis(limits::ANSWER_END_MS);
     let rest = async {
         let mut left = limits::REFUSAL_BYTES;
@@ -329,15 +375,8 @@ async fn drain(mut response: Response) {
     drop(tokio::time::timeout(patience, rest).await);
 }
 
-fn content_type(response: &Response) -> String {
-    let value = response.headers().get(CONTENT_TYPE);
-    let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = text.split(';').next().unwrap_or("");
-    essence.trim().to_ascii_lowercase()
-}
-
-/// Reads a body up to a bound.
-async fn body(shared: &Shared, mut response: Response, bound: usize) -> Result<Vec<u8>, Loss> {
+/// Reads a body up to a bound, as one line.
+async fn body(shared: &Shared, mut response: Reply<'_>, bound: usize) -> Result<Bytes, Loss> {
     let lost = |reason: String, broken| Loss {
         reach: Reach::Unknown,
         reason,
@@ -345,14 +384,19 @@ async fn body(shared: &Shared, mut response: Response, bound: usize) -> Result<V
         broken,
     };
     let mut holding = shared.holding();
+    let length = response.length().and_then(|len| usize::try_from(len).ok());
     let mut text = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(None) => return Ok(text),
+            Ok(None) => break,
             Ok(Some(chunk)) => {
                 if text.len() + chunk.len() > bound {
                     let why = format!("gave an answer of more than {bound} bytes; ask for less");
                     return Err(lost(why, false));
+                }
+                if text.is_empty() {
+                    let believed = bound.min(limits::BODY_BELIEVED_BYTES);
+                    text.reserve_exact(length.unwrap_or(0).min(believed));
                 }
                 text.extend_from_slice(&chunk);
                 if !holding.set(text.len()) {
@@ -362,6 +406,8 @@ async fn body(shared: &Shared, mut response: Response, bound: usize) -> Result<V
             Err(error) => return Err(lost(phrase::cut_off(&error), true)),
         }
     }
+    flatten(&mut text);
+    Ok(Bytes::from(text))
 }
 
 /// The messages of a JSON body: one, or those of an array, which 2025-03-26 lets a server send;
@@ -406,7 +452,7 @@ async fn events(
     shared: &Shared,
     post: &Post,
     id: u64,
-    mut response: Response,
+    mut response: Reply<'_>,
     tell: &Tell,
 ) -> Over {
     let mut place = Place::default();
@@ -459,16 +505,16 @@ async fn pause(place: &Place, times: u64) {
 }
 
 /// Opens a stream of events by GET: of an answer that broke off, or of news.
-async fn resume(
-    shared: &Shared,
+async fn resume<'a>(
+    shared: &'a Shared,
     stamp: &HeaderMap,
     last_id: Option<HeaderValue>,
-) -> Result<Response, Over> {
-    let mut request = shared.request(Method::GET, None, stamp, EVENTS);
+) -> Result<Reply<'a>, Over> {
+    let mut request = shared.request(Method::GET, None, stamp, EVENTS, None);
     if let Some(last) = last_id {
         request.headers_mut().insert(LAST_EVENT, last);
     }
-    let response = shared.client.execute(request).await;
+    let response = shared.pool.send(request).await;
     let response = response.map_err(|error| Over::Lost(shared.failed(&error)))?;
     let status = response.status();
     if status == StatusCode::NOT_FOUND && stamp.contains_key(SESSION) {
@@ -478,9 +524,10 @@ async fn resume(
         _ if status.is_success() && is_coded(&response) => {
             "answered in a coding that nobody asked for".to_owned()
         }
-        _ if status.is_success() => match content_type(&response).as_str() {
-            "text/event-stream" => return Ok(response),
-            other => phrase::not_mcp(other),
+        _ if status.is_success() => match Coming::of(&response) {
+            Coming::Events => return Ok(response),
+            Coming::Json => phrase::not_mcp("application/json"),
+            Coming::Other(other) => phrase::not_mcp(&other),
         },
         _ if status.is_redirection() => phrase::redirect(status, target(shared, &response)),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -497,7 +544,7 @@ async fn resume(
 }
 
 /// Where a redirect leads.
-fn target(shared: &Shared, response: &Response) -> Option<Url> {
+fn target(shared: &Shared, response: &Reply<'_>) -> Option<Url> {
     let to = response.headers().get(LOCATION)?;
     shared.url.join(to.to_str().ok()?).ok()
 }
@@ -516,7 +563,7 @@ enum Stream {
 /// Reads one stream to its end, or to the answer and a little further.
 async fn read(
     shared: &Shared,
-    mut response: Response,
+    mut response: Reply<'_>,
     of: Stream,
     place: &mut Place,
     tell: &Tell,
@@ -588,9 +635,9 @@ async fn read(
                     tell.line(line).await;
                 }
                 Piece::Endpoint(data) if !named => match endpoint(shared, &data) {
-                    Ok(url) => {
+                    Ok(endpoint) => {
                         named = true;
-                        tell.tell(What::Endpoint(url)).await;
+                        tell.tell(What::Endpoint(endpoint)).await;
                     }
                     Err(reason) => return lost(reason),
                 },
@@ -618,19 +665,24 @@ fn too_long(bytes: usize) -> String {
 
 /// Where messages go, as an `endpoint` event says: at the same origin, or the credential and what
 /// is asked would go to somebody whom nobody approved.
-fn endpoint(shared: &Shared, data: &[u8]) -> Result<Url, String> {
+fn endpoint(shared: &Shared, data: &[u8]) -> Result<Uri, String> {
     let text = std::str::from_utf8(data).ok().map(str::trim);
     let text = text.filter(|text| !text.is_empty() && text.len() <= limits::ENDPOINT_BYTES);
     let url = text.and_then(|text| shared.url.join(text).ok());
-    let Some(mut url) = url else {
+    let Some(url) = url else {
         return Err(phrase::endpoint(None));
     };
     let named = !url.username().is_empty() || url.password().is_some();
     if named || url.origin() != shared.url.origin() {
         return Err(phrase::endpoint(Some(&url)));
     }
-    url.set_fragment(None);
-    Ok(url)
+    requested(&url).ok_or_else(|| phrase::endpoint(None))
+}
+
+/// What of an address stands in a request; `None` for what HTTP cannot ask for.
+pub(super) fn requested(url: &Url) -> Option<Uri> {
+    let target = &url[Position::BeforePath..Position::AfterQuery];
+    target.parse().ok()
 }
 
 /// Everything that comes from a server of HTTP+SSE (MCP 2024-11-05, transports), until it ends.
@@ -691,16 +743,16 @@ async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
 
 /// Says that a session is over.
 pub(super) async fn farewell(shared: Arc<Shared>, stamp: HeaderMap) {
-    let request = shared.request(Method::DELETE, None, &stamp, EITHER);
+    let request = shared.request(Method::DELETE, None, &stamp, EITHER, None);
     let patience = Duration::from_millis(limits::FAREWELL_MS);
-    if let Ok(Err(error)) = tokio::time::timeout(patience, shared.client.execute(request)).await {
+    if let Ok(Err(error)) = tokio::time::timeout(patience, shared.pool.send(request)).await {
         let why = phrase::network(&error, &shared.url);
         tracing::debug!(server = %shared.server, why, "A session's end was not said.");
     }
 }
 
 /// What a status other than success means.
-async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) -> Over {
+async fn refused(shared: &Shared, post: &Post, response: Reply<'_>, tell: &Tell) -> Over {
     let status = response.status();
     let in_session = post.stamp.contains_key(SESSION) || post.endpoint.is_some();
     if status == StatusCode::NOT_FOUND && in_session {
@@ -746,15 +798,11 @@ async fn refused(shared: &Shared, post: &Post, response: Response, tell: &Tell) 
         }
         _ => {}
     }
-    let json = content_type(&response) == "application/json";
-    let text = match json {
-        true => body(shared, response, limits::REFUSAL_BYTES).await.ok(),
-        false => None,
+    let text = match Coming::of(&response) {
+        Coming::Json => body(shared, response, limits::REFUSAL_BYTES).await.ok(),
+        Coming::Events | Coming::Other(_) => None,
     };
-    let error = text.and_then(|mut text| {
-        flatten(&mut text);
-        refusal(text.trim_ascii(), id)
-    });
+    let error = text.and_then(|text| refusal(text.trim_ascii(), id));
     if in_session && status == StatusCode::BAD_REQUEST && error.as_deref().is_some_and(no_session) {
         return Over::SessionGone;
     }
@@ -814,7 +862,7 @@ fn no_session(error: &str) -> bool {
 }
 
 /// RFC 9110, 10.2.3, in seconds; a date is taken for the shortest pause.
-fn retry_after(response: &Response) -> Option<u64> {
+fn retry_after(response: &Reply<'_>) -> Option<u64> {
     let (shortest, longest) = limits::RETRY_AFTER_MS;
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     let pause_ms = value

@@ -18,6 +18,7 @@
 
 mod exchange;
 mod phrase;
+mod pool;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -26,17 +27,20 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use hyper::Uri;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use url::{Position, Url};
 
 pub use self::exchange::unanswered;
 use self::exchange::{Note, Over, Post, Purpose, Shared, What, messages};
+use self::pool::Pool;
 use super::{Heard, PipeEvent, SpawnError};
+use crate::fetch::Dialer;
 use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
@@ -91,7 +95,7 @@ struct Older {
     /// It was so the last time, and need not be so any more.
     guess: bool,
     /// Where messages go.
-    endpoint: Option<Url>,
+    endpoint: Option<Uri>,
     /// The `initialize` that was refused before, and how.
     refused: Option<(u64, Loss)>,
 }
@@ -137,14 +141,13 @@ impl Drop for Task {
 
 impl Remote {
     /// Makes the link to a server; nothing is sent yet, but to one of HTTP+SSE (its entry says
-    /// so, or it was `known_older` the last time), whose stream is asked for. `client` must not
-    /// follow redirects.
+    /// so, or it was `known_older` the last time), whose stream is asked for.
     ///
     /// # Errors
     /// [`SpawnError`] when the entry is not one of an HTTP server, its address must not be used
     /// or the credential cannot be a header.
     pub fn open(
-        client: reqwest::Client,
+        dialer: Dialer,
         server: &ServerDoc,
         secret: Option<&Secret>,
         known_older: bool,
@@ -156,6 +159,12 @@ impl Remote {
             return Err(SpawnError::Transport);
         };
         let url = address(url)?;
+        let unfit = || SpawnError::Address("is not one of HTTP");
+        let target = exchange::requested(&url).ok_or_else(unfit)?;
+        let host = &url[Position::BeforeHost..Position::AfterPort];
+        let host = HeaderValue::from_str(host).ok().ok_or_else(unfit)?;
+        let origin = &url[..Position::BeforePath];
+        let origin = format!("{origin}/").parse().ok().ok_or_else(unfit)?;
         let credential = match (&server.credential, secret) {
             (Some(doc), Some(secret)) => Some(injected(&doc.inject, secret)?),
             (Some(_), None) => return Err(SpawnError::Credential("is not there")),
@@ -164,8 +173,10 @@ impl Remote {
         let (sender, notes) = mpsc::channel(LINES);
         let mut remote = Self {
             shared: Arc::new(Shared {
-                client,
+                pool: Pool::new(dialer, origin),
                 url,
+                target,
+                host,
                 credential,
                 server: server.key.clone(),
                 credential_id: server.credential.as_ref().map(|doc| doc.id.clone()),
@@ -448,6 +459,14 @@ impl Remote {
         Some(Heard { place, line })
     }
 
+    /// [`PipeEvent::Over`], where it is the next event: a turn of the loop less.
+    pub fn next_over(&mut self) -> Option<PipeEvent> {
+        let is_over = |event: &mut PipeEvent| matches!(event, PipeEvent::Over { .. });
+        self.lines
+            .is_empty()
+            .then(|| self.events.pop_front_if(is_over))?
+    }
+
     fn take(&mut self, Note { serial, what }: Note) {
         // one that was dropped may have left a note
         let Some(open) = self.open.get(&serial) else {
@@ -460,9 +479,9 @@ impl Remote {
             (_, None) => Place::News,
         };
         match what {
-            What::Endpoint(url) => {
+            What::Endpoint(endpoint) => {
                 if let Some(older) = &mut self.older {
-                    older.endpoint = Some(url);
+                    older.endpoint = Some(endpoint);
                     for line in self.held.take().into_iter().flatten() {
                         self.push(line);
                     }

@@ -5,9 +5,12 @@
 use std::error::Error;
 use std::io;
 
-use reqwest::{StatusCode, Url};
+use hyper::StatusCode;
 use rustls::{CertificateError, Error as TlsError};
+use url::Url;
 
+use super::pool::{SendError, innermost};
+use crate::fetch::DialError;
 use crate::ids::{CredentialId, ServerKey};
 use crate::limits;
 use crate::pin::printable;
@@ -22,21 +25,18 @@ fn place(url: &Url) -> String {
 }
 
 /// The server was not reached, or the way to it broke.
-pub(super) fn network(error: &reqwest::Error, url: &Url) -> String {
+pub(super) fn network(error: &SendError, url: &Url) -> String {
     let place = place(url);
-    let timed_out = error.is_timeout();
     if let Some(tls) = find::<TlsError>(error) {
         return format!("cannot be trusted: {}", certificate(tls, &place));
     }
-    if error.is_dns() {
-        return format!("cannot be reached: the name {place} is not known; is the network up?");
-    }
-    if error.is_connect() {
-        let kind = find::<io::Error>(error).map(io::Error::kind);
-        return match kind {
-            _ if timed_out => {
-                format!("cannot be reached: {place} does not take connections in time")
-            }
+    match error {
+        SendError::Dial(DialError::Late) => late(&place),
+        SendError::Dial(DialError::Name(_)) => {
+            format!("cannot be reached: the name {place} is not known; is the network up?")
+        }
+        SendError::Dial(DialError::Way(_)) => match find::<io::Error>(error).map(io::Error::kind) {
+            Some(io::ErrorKind::TimedOut) => late(&place),
             Some(io::ErrorKind::ConnectionRefused) => {
                 format!("cannot be reached: nothing listens at {place}")
             }
@@ -44,13 +44,18 @@ pub(super) fn network(error: &reqwest::Error, url: &Url) -> String {
                 format!("cannot be reached: no network leads to {place}")
             }
             _ => format!("cannot be reached at {place}: {}", last(error)),
-        };
+        },
+        SendError::Sent(error) => cut_off(error),
+        SendError::Unsent(_) => format!("closed the connection at once that {place} took"),
     }
-    cut_off(error)
+}
+
+fn late(place: &str) -> String {
+    format!("cannot be reached: {place} does not take connections in time")
 }
 
 /// The connection broke after something was sent.
-pub(super) fn cut_off(error: &reqwest::Error) -> String {
+pub(super) fn cut_off(error: &hyper::Error) -> String {
     let closed = || "closed the connection before its answer was complete".to_owned();
     match find::<io::Error>(error).map(io::Error::kind) {
         Some(
@@ -115,13 +120,9 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
-/// The innermost cause.
-fn last(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    printable(&innermost.to_string())
+/// What the innermost cause says.
+fn last(error: &(dyn Error + 'static)) -> String {
+    printable(&innermost(error).to_string())
 }
 
 /// What a status means to the person whose call got it.

@@ -167,11 +167,11 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
     if server.credential.is_some() && secret.is_none() {
         return Vec::new();
     }
-    let client = match &server.transport {
+    let dialer = match &server.transport {
         Transport::Stdio { .. } => None,
         Transport::Http { ca_pem, .. } => {
-            match fetch::client(&context.config.network, ca_pem.as_deref()) {
-                Ok(client) => Some(client),
+            match fetch::dialer(&context.config.network, ca_pem.as_deref()) {
+                Ok(dialer) => Some(dialer),
                 Err(error) => return vec![failed(key, &error.to_string())],
             }
         }
@@ -179,7 +179,7 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
     let environment = Environment::of(config::children(Some(&context.config)));
     let means = Means {
         environment: &environment,
-        client,
+        dialer,
         secret: secret.as_ref(),
     };
     let ask = format!("ask {} ({})", server.owner, server.oncall);

@@ -1,0 +1,242 @@
+//! The connections to one server: those that wait for a next request, and what comes on them.
+//!
+//! A request is written once (`docs/decisions/0012-a-call-is-never-sent-twice.md`). A connection
+//! that waited may turn out to be closed; one that hands the request back, none of it written, is
+//! put away for another.
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::HeaderMap;
+use hyper::{Request, Response, StatusCode, Uri};
+use tokio::time::Instant;
+
+use crate::fetch::{DialError, Dialer, Sender};
+
+/// Connections that wait at most: calls run side by side.
+const IDLE: usize = 16;
+/// How long one waits: shorter than the minute after which common proxies close a connection.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection broke after it took the request.
+    #[error("the connection broke")]
+    Sent(#[source] hyper::Error),
+    /// A new connection broke before any of the request was written.
+    #[error("the connection broke at once")]
+    Unsent(#[source] hyper::Error),
+}
+
+impl SendError {
+    /// Whether it is certain that the server got nothing.
+    pub(super) fn is_unsent(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Unsent(_) => true,
+            Self::Sent(_) => false,
+        }
+    }
+}
+
+/// Connections to one server. They are closed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Pool {
+    dialer: Dialer,
+    /// Scheme, host and port.
+    server: Uri,
+    idle: Arc<Mutex<Idle>>,
+}
+
+/// Connections that wait, the one that has waited longest first.
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<(Instant, Sender)>,
+    /// Somebody closes those that have waited too long.
+    swept: bool,
+}
+
+/// What comes of a request. The connection can be used again when it is dropped, if the HTTP
+/// library finds its body's end near.
+#[derive(Debug)]
+pub(super) struct Reply<'a> {
+    pool: &'a Pool,
+    /// Until the body is over.
+    sender: Option<Sender>,
+    response: Response<Incoming>,
+}
+
+impl Pool {
+    pub(super) fn new(dialer: Dialer, server: Uri) -> Self {
+        Self {
+            dialer,
+            server,
+            idle: Arc::default(),
+        }
+    }
+
+    /// Sends a request; gives the head of its answer. Dropping the future closes the connection.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Reply<'_>, SendError> {
+        loop {
+            let waiting = self.waiting().await;
+            let reused = waiting.is_some();
+            let mut sender = match waiting {
+                Some(sender) => sender,
+                None => self.dialer.dial(&self.server).await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let mut reply = Reply {
+                        pool: self,
+                        sender: Some(sender),
+                        response,
+                    };
+                    if reply.response.body().is_end_stream() {
+                        reply.release();
+                    }
+                    return Ok(reply);
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    Some(_unsent) => return Err(SendError::Unsent(error.into_error())),
+                    None => return Err(SendError::Sent(error.into_error())),
+                },
+            }
+        }
+    }
+
+    /// A connection that waits for a request.
+    async fn waiting(&self) -> Option<Sender> {
+        {
+            let mut idle = lock(&self.idle);
+            if let Some(sender) = idle.take() {
+                return Some(sender);
+            }
+            if idle.connections.is_empty() {
+                return None;
+            }
+        }
+        // one may have given all of its answer and not know yet that it did
+        tokio::task::yield_now().await;
+        lock(&self.idle).take()
+    }
+
+    fn put(&self, sender: Sender) {
+        let mut idle = lock(&self.idle);
+        idle.connections.push((Instant::now(), sender));
+        if idle.connections.len() > IDLE {
+            idle.connections.remove(0);
+        }
+        if !idle.swept {
+            idle.swept = true;
+            tokio::spawn(sweep(Arc::downgrade(&self.idle)));
+        }
+    }
+}
+
+impl Idle {
+    /// The one that was used last: others may be closed for want of use. One that is still busy
+    /// with an answer that nobody reads stays until it is not, or too old.
+    fn take(&mut self) -> Option<Sender> {
+        self.connections.retain(|(_, sender)| !sender.is_closed());
+        let ready = |(_, sender): &(Instant, Sender)| sender.is_ready();
+        let at = self.connections.iter().rposition(ready)?;
+        Some(self.connections.remove(at).1)
+    }
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes connections that have waited too long, as long as there are any.
+async fn sweep(idle: Weak<Mutex<Idle>>) {
+    loop {
+        let next = {
+            let Some(idle) = idle.upgrade() else {
+                return;
+            };
+            let mut idle = lock(&idle);
+            let now = Instant::now();
+            let young = |(since, _): &(Instant, Sender)| now < *since + PATIENCE;
+            idle.connections.retain(young);
+            match idle.connections.first() {
+                Some((since, _)) => *since + PATIENCE,
+                None => {
+                    idle.swept = false;
+                    return;
+                }
+            }
+        };
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+impl Reply<'_> {
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// How long the body is, where the server says so.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.response.body().size_hint().exact()
+    }
+
+    /// The next piece of the body.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        loop {
+            let body = self.response.body_mut();
+            if body.is_end_stream() {
+                break;
+            }
+            match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+                None => break,
+                Some(frame) => {
+                    // what is no data is a trailer
+                    if let Ok(data) = frame?.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+        self.release();
+        Ok(None)
+    }
+
+    fn release(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.pool.put(sender);
+        }
+    }
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// The innermost cause of an error.
+pub(super) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost
+}

@@ -148,6 +148,13 @@ fn a_copy_is_imported_without_a_network() {
     );
     org.mcpshim("ci", ["registry", "import", "nowhere"])
         .refused(1, "nowhere cannot be read");
+    // nor is a directory without one, or a file, a registry in which nothing is new
+    std::fs::create_dir(org.path().join("empty")).unwrap();
+    for place in ["empty", "usb/metadata/timestamp.json"] {
+        let ended = org.mcpshim("ci", ["registry", "import", place]);
+        let ended = ended.refused(5, "timestamp.json");
+        assert_eq!(ended.stdout, "");
+    }
     // a copy is not trusted for being a copy
     let timestamp = copy.join("metadata/timestamp.json");
     let forged = std::fs::read_to_string(&timestamp)

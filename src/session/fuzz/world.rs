@@ -8,12 +8,11 @@ use crate::policy::fixture::{self, ann};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
 use crate::registry::doc::{Registry, ServerDoc};
-use crate::session::fixture as session;
-use crate::session::fixture::{bob, snapshot_of};
+use crate::session::fixture::{self as common, bob, snapshot_of};
 
 /// Two servers with a granted and a not granted tool each, one without grants, one not pinned.
 fn registry() -> Registry {
-    let mut registry = session::registry();
+    let mut registry = common::registry();
     for key in ["alpha", "beta"] {
         registry.edit(key, |server| {
             (server.elicitation, server.sampling) = (true, true);
@@ -74,6 +73,6 @@ pub(super) fn own(server: &ServerDoc, method: &str) -> Option<String> {
     if method == "server/discover" && !stateless {
         return Some(r#""error":{"code":-32601,"message":"Method not found"}"#.to_owned());
     }
-    let result = session::own(server, method)?;
+    let result = common::own(server, method)?;
     Some(format!("\"result\":{result}"))
 }

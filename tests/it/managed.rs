@@ -491,6 +491,98 @@ fn a_proxy_is_chosen_by_the_settings_only() {
     assert!(server.wait().unwrap().success());
 }
 
+/// A server that speaks TLS as `certificate` has it, and answers each request so; its port.
+fn tls_server(dir: &Path, answer: &'static str) -> u16 {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificate = CertificateDer::from_pem_file(dir.join("leaf.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(dir.join("leaf.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(session, client);
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    // somebody who does not trust us
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            drop(stream.write_all(answer.as_bytes()));
+        }
+    });
+    port
+}
+
+/// Calls to servers go where everything else goes: by the chosen proxy, to whom it trusts.
+#[test]
+fn a_server_is_reached_by_the_chosen_proxy_too() {
+    use mcpshim::config::{self, Network};
+    use mcpshim::fetch::{DialError, dialer};
+
+    let dir = tempfile::tempdir().unwrap();
+    crate::collector::certificate(dir.path(), "DNS:remote.test");
+    let port = tls_server(dir.path(), "HTTP/1.1 204 No Content\r\n\r\n");
+    let ca = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+    let proxy = Proxy::start();
+    let through = |proxy: config::Proxy, no_proxy: &str| Network {
+        proxy,
+        no_proxy: no_proxy.to_owned(),
+        ..Network::default()
+    };
+    let chosen = || config::Proxy::Fixed(proxy.url());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let dial = |network: &Network, ca: Option<&str>, host: &str| {
+        let dialer = dialer(network, ca).unwrap();
+        let to = format!("https://{host}:{port}/").parse().unwrap();
+        runtime.block_on(async {
+            let mut sender = dialer.dial(&to).await?;
+            let request = hyper::Request::get("/").header("host", host);
+            let answer = sender.send_request(request.body(Default::default()).unwrap());
+            Ok::<_, DialError>(answer.await.unwrap().status().as_u16())
+        })
+    };
+    let why = |error: DialError| {
+        let cause = std::error::Error::source(&error).unwrap();
+        cause.to_string()
+    };
+
+    // remote.test is known to the proxy only
+    for network in [
+        through(config::Proxy::Direct, ""),
+        through(config::Proxy::System, ""),
+        through(chosen(), ".test"),
+    ] {
+        let failed = dial(&network, Some(&ca), "remote.test").unwrap_err();
+        assert!(matches!(failed, DialError::Name(_)), "{failed:?}");
+    }
+    let here = dial(&through(chosen(), ""), Some(&ca), "127.0.0.1").unwrap_err();
+    assert!(why(here).contains("not valid for name"));
+    assert_eq!(proxy.asked(), [""; 0]);
+
+    let network = through(chosen(), "");
+    let distrusted = dial(&network, None, "remote.test").unwrap_err();
+    assert!(why(distrusted).contains("UnknownIssuer"));
+    assert_eq!(dial(&network, Some(&ca), "remote.test").unwrap(), 204);
+    let connect = format!("CONNECT remote.test:{port} HTTP/1.1");
+    assert_eq!(proxy.asked(), [&*connect, &*connect]);
+}
+
 /// What settings name may be anything: nothing waits for it.
 #[test]
 fn pipes_and_devices_in_the_place_of_files_hold_nothing_up() {

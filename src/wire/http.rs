@@ -14,6 +14,13 @@ use super::era::META_PROTOCOL;
 use super::msg::{Body, Message, Params};
 use super::raw::{self, Object};
 
+/// The header that repeats the revision a message is written in.
+pub const VERSION: &str = "MCP-Protocol-Version";
+/// The header that repeats a request's method.
+pub const METHOD: &str = "Mcp-Method";
+/// The header that repeats what a request names.
+pub const NAME: &str = "Mcp-Name";
+
 /// `inputSchema` keyword: the argument goes into a header of this name too.
 const ANNOTATION: &str = "x-mcp-header";
 /// Longest header made of an argument, in bytes; servers stop between 8 and 64 KiB.
@@ -257,7 +264,7 @@ pub enum HeaderError {
 pub fn headers(
     message: &Message<'_>,
     mirrored: &Mirrored,
-) -> Result<Vec<(String, String)>, HeaderError> {
+) -> Result<Vec<(Cow<'static, str>, String)>, HeaderError> {
     let Message::Request(request) = message else {
         return Ok(Vec::new());
     };
@@ -267,8 +274,8 @@ pub fn headers(
         return Ok(Vec::new());
     };
     let mut out = vec![
-        ("MCP-Protocol-Version".to_owned(), encoded(&version)),
-        ("Mcp-Method".to_owned(), encoded(&request.method)),
+        (Cow::Borrowed(VERSION), encoded(&version)),
+        (Cow::Borrowed(METHOD), encoded(&request.method)),
     ];
     let object = params.map(|params| &params.object);
     let named = match request.method.as_ref() {
@@ -280,7 +287,7 @@ pub fn headers(
     };
     if let Some(name) = named.and_then(|key| object?.text(key)) {
         let name = bounded("the name", encoded(&name))?;
-        out.push(("Mcp-Name".to_owned(), name));
+        out.push((Cow::Borrowed(NAME), name));
     }
     if request.method == "tools/call"
         && let Some(arguments) = object.and_then(|object| object.get("arguments"))
@@ -288,7 +295,8 @@ pub fn headers(
         for mirror in &mirrored.0 {
             if let Some(value) = mirror.value(arguments)? {
                 let label = mirror.path.join(".");
-                out.push((mirror.header.clone(), bounded(&label, encoded(&value))?));
+                let header = Cow::Owned(mirror.header.clone());
+                out.push((header, bounded(&label, encoded(&value))?));
             }
         }
     }
@@ -415,7 +423,7 @@ mod tests {
     use serde_json::json;
 
     #[track_caller]
-    fn of(line: &str, schema: &Value) -> Result<Vec<(String, String)>, HeaderError> {
+    fn of(line: &str, schema: &Value) -> Result<Vec<(Cow<'static, str>, String)>, HeaderError> {
         let mirrored = Mirrored::of(schema).unwrap();
         headers(&Message::parse(line.as_bytes()).unwrap(), &mirrored)
     }
@@ -426,10 +434,10 @@ mod tests {
         )
     }
 
-    fn pairs(found: &[(String, String)]) -> Vec<(&str, &str)> {
+    fn pairs<'a>(found: &'a [(Cow<'static, str>, String)]) -> Vec<(&'a str, &'a str)> {
         found
             .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .map(|(n, v)| (n.as_ref(), v.as_str()))
             .collect()
     }
 

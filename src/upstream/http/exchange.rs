@@ -70,7 +70,9 @@ pub(super) struct Post {
     pub(super) resumable: bool,
     /// Where it goes in HTTP+SSE; its answer comes by the stream of events then.
     pub(super) endpoint: Option<Uri>,
-    pub(super) stamp: HeaderMap,
+    pub(super) stamp: Arc<HeaderMap>,
+    /// What repeats parts of the body.
+    pub(super) repeated: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
 }
 
@@ -207,6 +209,7 @@ impl Shared {
         method: Method,
         endpoint: Option<&Uri>,
         stamp: &HeaderMap,
+        repeated: &[(HeaderName, HeaderValue)],
         accept: HeaderValue,
         body: Option<Bytes>,
     ) -> Request<Full<Bytes>> {
@@ -214,6 +217,9 @@ impl Shared {
         headers.insert(HOST, self.host.clone());
         for (name, value) in stamp {
             headers.append(name, value.clone());
+        }
+        for (name, value) in repeated {
+            headers.insert(name, value.clone());
         }
         headers.insert(ACCEPT, accept);
         headers.insert(USER_AGENT, AGENT);
@@ -279,7 +285,8 @@ pub(super) async fn post(shared: Arc<Shared>, post: Post, tell: Tell) {
 async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
     let endpoint = post.endpoint.as_ref();
     let sent = Some(post.body.clone());
-    let request = shared.request(Method::POST, endpoint, &post.stamp, EITHER, sent);
+    let (stamp, repeated) = (&post.stamp, &post.repeated);
+    let request = shared.request(Method::POST, endpoint, stamp, repeated, EITHER, sent);
     let response = match shared.pool.send(request).await {
         Ok(response) => response,
         Err(error) => return Over::Lost(shared.failed(&error)),
@@ -510,7 +517,7 @@ async fn resume<'a>(
     stamp: &HeaderMap,
     last_id: Option<HeaderValue>,
 ) -> Result<Reply<'a>, Over> {
-    let mut request = shared.request(Method::GET, None, stamp, EVENTS, None);
+    let mut request = shared.request(Method::GET, None, stamp, &[], EVENTS, None);
     if let Some(last) = last_id {
         request.headers_mut().insert(LAST_EVENT, last);
     }
@@ -713,7 +720,7 @@ pub(super) async fn older(shared: Arc<Shared>, tell: Tell) {
 
 /// The server's news that belong to no request (MCP 2025-03-26 to 2025-11-25), for as long as it
 /// offers them.
-pub(super) async fn stream(shared: Arc<Shared>, stamp: HeaderMap, tell: Tell) {
+pub(super) async fn stream(shared: Arc<Shared>, stamp: Arc<HeaderMap>, tell: Tell) {
     let over = news(&shared, &stamp, &tell).await;
     tell.tell(What::Over(over)).await;
 }
@@ -742,8 +749,8 @@ async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
 }
 
 /// Says that a session is over.
-pub(super) async fn farewell(shared: Arc<Shared>, stamp: HeaderMap) {
-    let request = shared.request(Method::DELETE, None, &stamp, EITHER, None);
+pub(super) async fn farewell(shared: Arc<Shared>, stamp: Arc<HeaderMap>) {
+    let request = shared.request(Method::DELETE, None, &stamp, &[], EITHER, None);
     let patience = Duration::from_millis(limits::FAREWELL_MS);
     if let Ok(Err(error)) = tokio::time::timeout(patience, shared.pool.send(request)).await {
         let why = phrase::network(&error, &shared.url);

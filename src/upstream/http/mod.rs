@@ -45,7 +45,7 @@ use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
 use crate::session::{Loss, Place};
-use crate::wire::http::{AnnotationError, Mirrored, Parcel, headers};
+use crate::wire::http::{self, AnnotationError, Mirrored, Parcel, headers};
 use crate::wire::line::LineFault;
 use crate::wire::msg::Message;
 
@@ -71,7 +71,7 @@ pub struct Remote {
     most: usize,
     next: u64,
     /// What a server of the handshake era gets with every request after `initialize`.
-    stamp: HeaderMap,
+    stamp: Arc<HeaderMap>,
     /// Arguments that go into headers too, as the server's own lists say. No call is sent before
     /// they were compared with the pin.
     mirrored: BTreeMap<String, Result<Mirrored, AnnotationError>>,
@@ -190,7 +190,7 @@ impl Remote {
                 .saturating_mul(2)
                 .saturating_add(OWN),
             next: 0,
-            stamp: HeaderMap::new(),
+            stamp: Arc::default(),
             mirrored: BTreeMap::new(),
             handshake: false,
             held: None,
@@ -319,19 +319,18 @@ impl Remote {
             return self.refuse(kind, parcel.id, &why);
         }
         let stateless = parcel.stateless.is_some();
-        let mut stamp = match (stateless, kind) {
-            (true, _) | (_, Kind::Initialize) => HeaderMap::new(),
-            (false, _) => self.stamp.clone(),
+        let stamp = match (stateless, kind) {
+            (true, _) | (_, Kind::Initialize) => Arc::default(),
+            (false, _) => Arc::clone(&self.stamp),
         };
-        for (name, value) in repeated {
-            let name = HeaderName::try_from(name);
-            if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-                stamp.insert(name, value);
-            }
-        }
+        let repeated = repeated.into_iter().filter_map(|(name, value)| {
+            let value = HeaderValue::try_from(value).ok()?;
+            Some((header(&name)?, value))
+        });
+        let repeated = repeated.collect();
         match kind {
             Kind::Initialize => {
-                self.stamp.clear();
+                self.stamp = Arc::default();
                 self.handshake = true;
                 self.opening = line.clone();
             }
@@ -364,6 +363,7 @@ impl Remote {
             resumable: !stateless,
             endpoint: self.older.as_ref().and_then(|o| o.endpoint.clone()),
             stamp,
+            repeated,
             body: line,
         };
         let bytes = post.body.len();
@@ -495,7 +495,7 @@ impl Remote {
                 if let (Kind::Initialize, Some(session), None) = (kind, session, &self.older)
                     && session.len() <= STAMP_BYTES
                 {
-                    self.stamp.insert("mcp-session-id", session);
+                    Arc::make_mut(&mut self.stamp).insert("mcp-session-id", session);
                 }
                 if let Some(open) = self.open.get_mut(&serial) {
                     open.bytes = 0;
@@ -535,7 +535,7 @@ impl Remote {
                         return self.speak_older(older, VecDeque::from([opening]));
                     }
                     Over::SessionGone => {
-                        self.stamp.clear();
+                        self.stamp = Arc::default();
                         return self.events.push_back(PipeEvent::Forgotten(id));
                     }
                 };
@@ -600,7 +600,7 @@ impl Remote {
         }
         let stream = exchange::stream(
             Arc::clone(&self.shared),
-            self.stamp.clone(),
+            Arc::clone(&self.stamp),
             exchange::Tell::new(self.next, self.sender.clone(), &self.shared),
         );
         self.start(stream, Kind::Stream, None, false, 0);
@@ -621,7 +621,7 @@ impl Remote {
             && answer.result.protocol_version.len() <= STAMP_BYTES
             && let Ok(version) = HeaderValue::try_from(answer.result.protocol_version)
         {
-            self.stamp.insert("mcp-protocol-version", version);
+            Arc::make_mut(&mut self.stamp).insert("mcp-protocol-version", version);
         }
     }
 
@@ -671,6 +671,16 @@ impl Remote {
             Box::pin(farewell) as Farewell
         })
     }
+}
+
+/// The name of a header that repeats a part of a message.
+fn header(name: &str) -> Option<HeaderName> {
+    Some(match name {
+        http::METHOD => HeaderName::from_static("mcp-method"),
+        http::NAME => HeaderName::from_static("mcp-name"),
+        http::VERSION => HeaderName::from_static("mcp-protocol-version"),
+        argument => HeaderName::try_from(argument).ok()?,
+    })
 }
 
 fn line_has_cursor(message: &Message<'_>) -> bool {

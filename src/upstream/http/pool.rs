@@ -54,6 +54,7 @@ pub(super) struct Pool {
     dialer: Dialer,
     /// Scheme, host and port.
     server: Uri,
+    patience: Duration,
     idle: Arc<Mutex<Idle>>,
 }
 
@@ -80,6 +81,7 @@ impl Pool {
         Self {
             dialer,
             server,
+            patience: PATIENCE,
             idle: Arc::default(),
         }
     }
@@ -141,7 +143,7 @@ impl Pool {
         }
         if !idle.swept {
             idle.swept = true;
-            tokio::spawn(sweep(Arc::downgrade(&self.idle)));
+            tokio::spawn(sweep(Arc::downgrade(&self.idle), self.patience));
         }
     }
 }
@@ -162,7 +164,7 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 }
 
 /// Closes connections that have waited too long, as long as there are any.
-async fn sweep(idle: Weak<Mutex<Idle>>) {
+async fn sweep(idle: Weak<Mutex<Idle>>, patience: Duration) {
     loop {
         let next = {
             let Some(idle) = idle.upgrade() else {
@@ -170,10 +172,10 @@ async fn sweep(idle: Weak<Mutex<Idle>>) {
             };
             let mut idle = lock(&idle);
             let now = Instant::now();
-            let young = |(since, _): &(Instant, Sender)| now < *since + PATIENCE;
+            let young = |(since, _): &(Instant, Sender)| now < *since + patience;
             idle.connections.retain(young);
             match idle.connections.first() {
-                Some((since, _)) => *since + PATIENCE,
+                Some((since, _)) => *since + patience,
                 None => {
                     idle.swept = false;
                     return;
@@ -239,4 +241,145 @@ pub(super) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error 
         innermost = source;
     }
     innermost
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::Network;
+    use crate::fetch::dialer;
+
+    const ALL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    const PART: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok";
+
+    /// What a server sees of its connections, by their number.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Closed(usize),
+        Request(usize),
+    }
+
+    /// Reads a request without a body; false at the end.
+    fn read(stream: &mut TcpStream) -> bool {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            match stream.read(&mut byte) {
+                Ok(1) => head.push(byte[0]),
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// A server that answers so, and hangs up after so many answers on one connection.
+    fn serve(answer: &'static str, most: usize) -> (Pool, mpsc::Receiver<Seen>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}/", listener.local_addr().unwrap());
+        let (tell, seen) = mpsc::channel();
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let (mut stream, tell) = (stream.unwrap(), tell.clone());
+                std::thread::spawn(move || {
+                    for _ in 0..most {
+                        if !read(&mut stream) {
+                            break;
+                        }
+                        drop(tell.send(Seen::Request(number)));
+                        stream.write_all(answer.as_bytes()).unwrap();
+                    }
+                    drop(stream);
+                    drop(tell.send(Seen::Closed(number)));
+                });
+            }
+        });
+        let dialer = dialer(&Network::default(), None).unwrap();
+        (Pool::new(dialer, server.parse().unwrap()), seen)
+    }
+
+    fn request() -> Request<Full<Bytes>> {
+        let request = Request::get("/").header("host", "it");
+        request.body(Full::default()).unwrap()
+    }
+
+    async fn fetch(pool: &Pool) -> Vec<u8> {
+        let mut reply = pool.send(request()).await.unwrap();
+        let mut body = Vec::new();
+        while let Some(chunk) = reply.chunk().await.unwrap() {
+            body.extend_from_slice(&chunk);
+        }
+        body
+    }
+
+    /// Waits for what the server sees, while connections are driven.
+    async fn next(seen: &mpsc::Receiver<Seen>) -> Seen {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match seen.try_recv() {
+                Ok(seen) => return seen,
+                Err(_) => assert!(Instant::now() < deadline, "the server sees nothing"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_and_by_one_request_at_a_time() {
+        let (pool, seen) = serve(ALL, usize::MAX);
+        for _ in 0..3 {
+            assert_eq!(fetch(&pool).await, b"ok");
+            assert_eq!(next(&seen).await, Seen::Request(0));
+        }
+        let reply = pool.send(request()).await.unwrap();
+        assert_eq!(next(&seen).await, Seen::Request(0));
+        assert_eq!(fetch(&pool).await, b"ok");
+        assert_eq!(next(&seen).await, Seen::Request(1));
+        drop(reply);
+        drop(pool);
+        let mut closed = [next(&seen).await, next(&seen).await];
+        closed.sort_by_key(|seen| *seen == Seen::Closed(1));
+        assert_eq!(closed, [Seen::Closed(0), Seen::Closed(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_gets_each_request_once() {
+        let (pool, seen) = serve(ALL, 1);
+        for number in 0..3 {
+            assert_eq!(fetch(&pool).await, b"ok");
+            assert_eq!(next(&seen).await, Seen::Request(number));
+            assert_eq!(next(&seen).await, Seen::Closed(number));
+            // the system knows; the connection's task is told, and looks
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(seen.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_to_its_end_takes_its_connection_with_it() {
+        let (pool, seen) = serve(PART, usize::MAX);
+        for number in 0..2 {
+            let mut reply = pool.send(request()).await.unwrap();
+            assert_eq!(reply.chunk().await.unwrap().as_deref(), Some(&b"ok"[..]));
+            assert_eq!(next(&seen).await, Seen::Request(number));
+            drop(reply);
+            assert_eq!(next(&seen).await, Seen::Closed(number));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_too_long_is_closed() {
+        let (mut pool, seen) = serve(ALL, usize::MAX);
+        pool.patience = Duration::from_millis(1);
+        for number in 0..2 {
+            assert_eq!(fetch(&pool).await, b"ok");
+            assert_eq!(next(&seen).await, Seen::Request(number));
+            assert_eq!(next(&seen).await, Seen::Closed(number));
+        }
+    }
 }

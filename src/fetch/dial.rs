@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
 use hyper::header::{HeaderMap, HeaderValue, USER_AGENT};
 use hyper::rt::{Read, Write};
-use hyper::{Uri, client::conn::http1};
+use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tower_service::Service as _;
 
@@ -30,8 +33,50 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// …and so often.
 const ALIVE_TIMES: u32 = 3;
 
-/// One end of a connection; it is closed when this is dropped.
-pub type Sender = http1::SendRequest<Full<Bytes>>;
+/// How long what was written may lie unconfirmed before a connection counts as dead, where the
+/// system can be told: a network that is gone answers nothing, and keep-alive asks nobody while
+/// bytes are on their way.
+#[cfg(target_os = "linux")]
+const UNCONFIRMED: Duration = Duration::from_secs(30);
+
+/// One end of a connection; it is closed when this is dropped, whatever the other end does.
+#[derive(Debug)]
+pub struct Sender {
+    requests: http1::SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
+}
+
+impl Sender {
+    /// Sends a request; gives the head of its answer.
+    ///
+    /// # Errors
+    /// With the request, where none of it was written.
+    pub async fn try_send_request(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        self.requests.try_send_request(request).await
+    }
+
+    /// Whether no request can be sent any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Whether a request would be written at once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.requests.is_ready()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // what drives it would first write what is left, to a server that may not read
+        self.driver.abort();
+    }
+}
 
 /// Why there is no connection: nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +127,8 @@ impl Dialer {
         tcp.set_keepalive(Some(ALIVE));
         tcp.set_keepalive_interval(Some(ALIVE));
         tcp.set_keepalive_retries(Some(ALIVE_TIMES));
+        #[cfg(target_os = "linux")]
+        tcp.set_tcp_user_timeout(Some(UNCONFIRMED));
         Self {
             tcp,
             tls: TlsConnector::from(Arc::new(tls)),
@@ -142,11 +189,12 @@ fn unconnected(error: impl Error + Send + Sync + 'static) -> DialError {
 /// Begins HTTP/1.1. A task of the connection's own drives it until it ends, or nobody sends any
 /// more.
 async fn speak(stream: impl Read + Write + Unpin + Send + 'static) -> Result<Sender, DialError> {
-    let (sender, connection) = http1::handshake(stream).await.map_err(DialError::way)?;
-    tokio::spawn(async move {
+    let (requests, connection) = http1::handshake(stream).await.map_err(DialError::way)?;
+    let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "A connection ended.");
         }
     });
-    Ok(sender)
+    let driver = driver.abort_handle();
+    Ok(Sender { requests, driver })
 }

@@ -28,10 +28,7 @@ impl Chosen {
         let anywhere = Uri::from_static("https://anywhere.invalid");
         let chosen = all().build().intercept(&anywhere);
         if chosen.is_none_or(|proxy| proxy.uri().scheme_str() != Some("http")) {
-            return Err(format!(
-                "the proxy {:?} is not http://host:port",
-                self.address
-            ));
+            return Err("the address of the proxy is not http://host:port".to_owned());
         }
         Ok(all().no(self.except.as_str()).build())
     }

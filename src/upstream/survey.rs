@@ -63,8 +63,9 @@ pub fn survey(
             .await
             .unwrap_or(Err(SurveyError::Time(deadline)))
     });
-    // dropping the runtime drops the child: its guard ends what is left of it
-    drop(runtime);
+    // this drops the child, whose guard ends what is left of it; a name that is still looked up is
+    // not waited for
+    runtime.shutdown_background();
     surface
 }
 

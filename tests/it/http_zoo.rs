@@ -590,6 +590,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("s413", "finds the request too large (413", "Error(413)"),
     ("s418", "refuses the request (418", "Error(418)"),
+    ("s999", "gave no answer of MCP (999", "Unknown"),
     (
         "s504",
         "is not reached by what stands in front of it (504",

@@ -553,7 +553,7 @@ fn a_server_is_reached_by_the_chosen_proxy_too() {
         runtime.block_on(async {
             let mut sender = dialer.dial(&to).await?;
             let request = hyper::Request::get("/").header("host", host);
-            let answer = sender.send_request(request.body(Default::default()).unwrap());
+            let answer = sender.try_send_request(request.body(Default::default()).unwrap());
             Ok::<_, DialError>(answer.await.unwrap().status().as_u16())
         })
     };

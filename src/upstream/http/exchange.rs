@@ -829,7 +829,8 @@ async fn refused(shared: &Shared, post: &Post, response: Reply<'_>, tell: &Tell)
         tell.line(Bytes::from(line)).await;
         return Over::Answered;
     }
-    if status.is_server_error() {
+    // what is no answer of HTTP says nothing of the call either
+    if !status.is_client_error() {
         return Over::Lost(Loss {
             reach: Reach::Unknown,
             reason: phrase::status(status),

@@ -382,4 +382,39 @@ mod tests {
             assert_eq!(next(&seen).await, Seen::Closed(number));
         }
     }
+
+    #[tokio::test]
+    async fn a_server_that_answers_and_reads_no_more_holds_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}/", listener.local_addr().unwrap());
+        let (tell, ended) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(read(&mut stream));
+            let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).unwrap();
+            wait.recv().unwrap();
+            // what is left of the request ends where its connection was closed
+            let mut rest = Vec::new();
+            let read = stream.read_to_end(&mut rest).map_or(rest.len(), |all| all);
+            tell.send(read).unwrap();
+        });
+        let dialer = dialer(&Network::default(), None).unwrap();
+        let pool = Pool::new(dialer, server.parse().unwrap());
+        // more than the buffers of both ends take
+        let body = Bytes::from(vec![b'x'; 64 << 20]);
+        let request = Request::post("/").header("host", "it");
+        let reply = pool.send(request.body(Full::new(body.clone())).unwrap());
+        assert_eq!(reply.await.unwrap().status(), 413);
+        drop(pool);
+        // what drove the connection had the body too
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !body.is_unique() {
+            assert!(Instant::now() < deadline, "the connection is still driven");
+            tokio::task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        assert!(ended.recv_timeout(Duration::from_secs(30)).unwrap() < body.len());
+    }
 }

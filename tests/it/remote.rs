@@ -172,6 +172,37 @@ fn a_session_forgotten_as_in_the_sdks_example_is_opened_anew_too() {
 }
 
 #[test]
+fn a_server_that_finds_nothing_by_get_keeps_its_session() {
+    let web = Web::start(|seen, line| {
+        if seen.method == "GET" {
+            return line.respond("404 Not Found", "", "Cannot GET /mcp");
+        }
+        match handshake(seen, line, &tools(&["hello"]), "s-1") {
+            Some(on) => on,
+            None => line.json(&seen.says("hi")),
+        }
+    });
+    let org = org(&web, "");
+    let before = web.seen().len();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    assert_eq!(text(&shim.call("web_hello", json!({}))), "hi");
+    wait_for("a request for news", || {
+        let seen = web.seen();
+        seen.into_iter().find(|seen| seen.method == "GET")
+    });
+    // what became of it is known before the next answers
+    for _ in 0..3 {
+        assert_eq!(text(&shim.call("web_hello", json!({}))), "hi");
+    }
+    shim.close();
+    let seen = web.seen().split_off(before);
+    let count = |rpc: &str| seen.iter().filter(|seen| seen.rpc() == rpc).count();
+    assert_eq!((count("initialize"), count("tools/call")), (1, 4));
+    assert_eq!(seen.iter().filter(|seen| seen.method == "GET").count(), 1);
+}
+
+#[test]
 fn an_answer_that_breaks_off_is_taken_up_where_it_was_in_the_handshake_era() {
     let call = Arc::new(Mutex::new(Value::Null));
     let kept = Arc::clone(&call);

@@ -728,15 +728,21 @@ pub(super) async fn stream(shared: Arc<Shared>, stamp: Arc<HeaderMap>, tell: Tel
 async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
     let mut place = Place::default();
     let mut times = 0;
+    let mut offered = false;
     loop {
         match resume(shared, stamp, place.last_id.clone()).await {
-            Ok(response) => match read(shared, response, Stream::News, &mut place, tell).await {
-                Ended::Answered => {}
-                Ended::Broken(reason) | Ended::Lost(Loss { reason, .. }) => {
-                    tracing::debug!(server = %shared.server, reason, "A stream of news ended.");
+            Ok(response) => {
+                offered = true;
+                match read(shared, response, Stream::News, &mut place, tell).await {
+                    Ended::Answered => {}
+                    Ended::Broken(reason) | Ended::Lost(Loss { reason, .. }) => {
+                        tracing::debug!(server = %shared.server, reason, "A stream of news ended.");
+                    }
                 }
-            },
+            }
             Err(Over::Lost(loss)) if loss.broken => {}
+            // a router that knows POST only says so too; if the session is gone, a request is told
+            Err(Over::SessionGone) if !offered => return Over::Answered,
             // most often 405: it has none
             Err(over) => return over,
         }

@@ -212,7 +212,7 @@ pub(super) struct Execution {
     /// The resource, for subscriptions.
     pub(super) uri: Option<Box<str>>,
     /// What it counts as, where the same call may be made only so often.
-    same: Option<Same>,
+    pub(super) same: Option<Same>,
     /// How long its line is.
     bytes: usize,
     /// What is kept of it, where its upstream may want it again.
@@ -303,7 +303,7 @@ pub(super) struct Closed {
     pub(super) method: Method,
     pub(super) era: Era,
     pub(super) fail_mode: FailMode,
-    /// What it counted as, if it was not sent and so counts no longer.
+    /// What it counted as, if it did not reach its server and so counts no longer.
     pub(super) unmade: Option<Same>,
 }
 
@@ -596,7 +596,8 @@ impl Calls {
     /// Ends an execution; gives its outcome, to be appended at once.
     pub(super) fn close(&mut self, key: Key, outcome: Outcome, now: &Now) -> Option<Closed> {
         let execution = self.take(key)?;
-        let unmade = execution.same.filter(|_| outcome.end == End::NotSent);
+        let went = matches!(execution.stage, Stage::Sent) && outcome.end == End::NotSent;
+        let unmade = execution.same.filter(|_| went);
         let audit = execution.record.audit;
         Some(Closed {
             unmade,
@@ -670,6 +671,13 @@ impl Calls {
             Origin::Listen => true,
             Origin::Parked | Origin::Standing => false,
         }
+    }
+
+    /// How many calls that count as this one wait for their record.
+    pub(super) fn waiting_as(&self, same: Same) -> usize {
+        let waits =
+            |call: &&Execution| call.same == Some(same) && matches!(call.stage, Stage::Held(_));
+        self.open.values().filter(waits).count()
     }
 
     /// Says what a call counts as among repeated ones.

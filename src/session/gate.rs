@@ -102,7 +102,7 @@ impl Machine {
         }
     }
 
-    /// A call that was not sent does not count among repeated ones.
+    /// A call that did not reach its server does not count among repeated ones.
     pub(super) fn unmake(&mut self, closed: &Closed) {
         if let Some(same) = closed.unmade {
             self.repeats.unmake(same);
@@ -156,6 +156,9 @@ impl Machine {
             return self.take_back_for(key, &Denial::new(DenialCode::Unavailable, text), now);
         }
         if let Some(line) = self.calls.send(key) {
+            if let Some(same) = self.calls.get(key).and_then(|call| call.same) {
+                self.repeats.note(same, now);
+            }
             self.outbox.send_link(key.link, Upstream::Call(line));
         }
     }

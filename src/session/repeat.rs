@@ -76,22 +76,36 @@ impl Default for Repeats {
 }
 
 impl Repeats {
-    /// Whether one more may be made.
+    /// Whether one more may be made while so many wait for their record. Those may all go up at
+    /// once, and then they are within one window.
     ///
     /// # Errors
     /// For how many seconds not.
-    pub(super) fn check(&mut self, same: Same, limit: RepeatLimit, now: &Now) -> Result<(), u64> {
+    pub(super) fn check(
+        &mut self,
+        same: Same,
+        limit: RepeatLimit,
+        waiting: usize,
+        now: &Now,
+    ) -> Result<(), u64> {
         let Some((calls, within_us)) = limit.window() else {
             return Ok(());
         };
-        if usize::from(*self.slot(same)) < calls {
+        if usize::from(*self.slot(same)) + waiting < calls {
             return Ok(());
         }
-        // the one that has to leave the window before another may enter it
-        let recent = self.made.iter().rev();
-        let recent = recent.take_while(|(at_us, _)| at_us.saturating_add(within_us) > now.mono_us);
-        let decides = recent.filter(|(_, made)| *made == same).nth(calls - 1);
-        let over_us = decides.map_or(0, |(at_us, _)| at_us.saturating_add(within_us));
+        let over_us = match calls.checked_sub(waiting + 1) {
+            None => now.mono_us.saturating_add(within_us),
+            // the one that has to leave the window before another may enter it
+            Some(before) => {
+                let recent = self.made.iter().rev();
+                let in_window =
+                    |(at_us, _): &&(u64, Same)| at_us.saturating_add(within_us) > now.mono_us;
+                let recent = recent.take_while(in_window);
+                let decides = recent.filter(|(_, made)| *made == same).nth(before);
+                decides.map_or(0, |(at_us, _)| at_us.saturating_add(within_us))
+            }
+        };
         match over_us.checked_sub(now.mono_us) {
             None | Some(0) => Ok(()),
             Some(left_us) => {
@@ -101,17 +115,14 @@ impl Repeats {
         }
     }
 
-    /// One is made.
-    pub(super) fn note(&mut self, same: Same, limit: RepeatLimit, now: &Now) {
-        if limit.window().is_none() {
-            return;
-        }
+    /// One goes up.
+    pub(super) fn note(&mut self, same: Same, now: &Now) {
         self.made.push_back((now.mono_us, same));
         *self.slot(same) += 1;
         self.forget_old(now);
     }
 
-    /// The latest one was not sent after all.
+    /// The latest one did not reach its server after all.
     pub(super) fn unmake(&mut self, same: Same) {
         let latest = self.made.iter().rposition(|(_, made)| *made == same);
         if latest.and_then(|at| self.made.remove(at)).is_some() {
@@ -174,8 +185,8 @@ mod tests {
 
     fn made(repeats: &mut Repeats, same: u64, ms: u64) -> Result<(), u64> {
         let same = Same(same);
-        repeats.check(same, LIMIT, &at(ms))?;
-        repeats.note(same, LIMIT, &at(ms));
+        repeats.check(same, LIMIT, 0, &at(ms))?;
+        repeats.note(same, &at(ms));
         Ok(())
     }
 
@@ -206,13 +217,25 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nothing_is_remembered() {
+    fn without_a_limit_nothing_is_stopped() {
         let mut repeats = Repeats::default();
         for _ in 0..100 {
-            assert_eq!(repeats.check(Same(1), RepeatLimit::OFF, &at(1)), Ok(()));
-            repeats.note(Same(1), RepeatLimit::OFF, &at(1));
+            assert_eq!(repeats.check(Same(1), RepeatLimit::OFF, 9, &at(1)), Ok(()));
         }
-        assert_eq!(repeats.held(), 0);
+    }
+
+    #[test]
+    fn those_that_wait_for_their_record_count_however_long_they_do() {
+        let mut repeats = Repeats::default();
+        let mut check = |waiting, ms| repeats.check(Same(1), LIMIT, waiting, &at(ms));
+        assert_eq!(check(2, 1000), Ok(()));
+        assert_eq!(check(3, 1000), Err(10));
+        assert_eq!(check(4, 100_000), Err(10));
+        assert_eq!(made(&mut repeats, 1, 100_000), Ok(()));
+        let mut check = |waiting, ms| repeats.check(Same(1), LIMIT, waiting, &at(ms));
+        assert_eq!(check(1, 101_000), Ok(()));
+        assert_eq!(check(2, 101_000), Err(9));
+        assert_eq!(check(2, 110_000), Ok(()));
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl Machine {
         }
         let repeat = self.repeat_of(ask, route);
         if let Some((same, limit)) = repeat
-            && let Err(seconds) = self.repeats.check(same, limit, now)
+            && let waiting = self.calls.waiting_as(same)
+            && let Err(seconds) = self.repeats.check(same, limit, waiting, now)
         {
             self.moved = true;
             let denial = repeated(route, limit, seconds);
@@ -252,9 +253,8 @@ impl Machine {
         match permit.start(&snapshot) {
             Ok(started) => {
                 let key = self.start(ask, route, rename, &started, (link, era, leg), now);
-                if let (Some(key), Some((same, limit))) = (key, repeat) {
+                if let (Some(key), Some((same, _))) = (key, repeat) {
                     self.calls.counts_as(key, same);
-                    self.repeats.note(same, limit, now);
                 }
             }
             Err(denial) => self.refuse_route(ask, route, &denial, now),

@@ -686,6 +686,32 @@ fn a_call_that_was_not_sent_does_not_count_among_repeated_ones() {
     }
 }
 
+/// Found: calls whose records came late were let through in one window after the other, and then
+/// went up together.
+#[test]
+fn the_same_calls_that_wait_for_their_records_do_not_pile_up() {
+    let mut rig = twice_in_ten_seconds();
+    let call = |id: u32| {
+        format!(
+            r#"> {{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"alpha_echo","arguments":{{"a":1}}}}}}"#
+        )
+    };
+    rig.recording = Recording::Withheld;
+    for id in 1..=4 {
+        rig.play(&call(id));
+        rig.play("+11000");
+    }
+    let transcript = rig.play("recorded");
+    assert_eq!(transcript.matches("»alpha").count(), 2, "{transcript}");
+    assert_eq!(rig.machine.report().repeats_stopped, 2);
+    // they count from when they went up
+    rig.recording = Recording::AtOnce;
+    rig.play("+9000");
+    assert!(!rig.play(&call(5)).contains("»alpha"));
+    rig.play("+1000");
+    assert!(rig.play(&call(6)).contains("»alpha"));
+}
+
 #[test]
 fn an_end_of_the_session_settles_every_call() {
     let mut rig = Rig::handshake();

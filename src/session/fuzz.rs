@@ -100,8 +100,8 @@ struct World<'b> {
     last: Ticket,
     contexts: u32,
     open: BTreeSet<(u64, u16)>,
-    /// When the one call that is made again and again went up, in monotonic microseconds.
-    repeated: Vec<u64>,
+    /// When the one call that is made again and again went up, in monotonic microseconds, and as what.
+    repeated: Vec<(u64, LinkId, String)>,
     marks: u64,
     /// The client's own era…
     stateless: bool,

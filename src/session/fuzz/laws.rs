@@ -340,7 +340,7 @@ impl World<'_> {
                     if params.get("inputResponses").is_none()
                         && params.get("requestState").is_none()
                     {
-                        self.repeats();
+                        self.repeats(link, id);
                     }
                     return self.is_in_flight(link, id, 0, params);
                 }
@@ -453,12 +453,13 @@ impl World<'_> {
     }
 
     /// The call that is made again and again went up once more.
-    fn repeats(&mut self) {
+    fn repeats(&mut self, link: LinkId, id: &str) {
         let now_us = self.now.mono_us;
-        self.repeated.push(now_us);
+        self.repeated.push((now_us, link, id.to_owned()));
         let within_us = u64::from(LIMIT.seconds) * 1_000_000;
         let recent = self.repeated.iter().rev();
-        let recent = recent.take_while(|at| **at + within_us > now_us).count();
+        let recent = recent.take_while(|(at_us, ..)| at_us + within_us > now_us);
+        let recent = recent.count();
         assert!(
             recent <= LIMIT.calls as usize,
             "the same call {recent} times"

@@ -415,6 +415,11 @@ impl World<'_> {
             && self.transports[&link].up
         {
             self.book.in_flight.remove(&(link, id.clone()));
+            if matches!(loss.reach, Reach::NotSent) {
+                // it did not reach its server, so it does not count
+                let lost = |(_, on, one): &(u64, LinkId, String)| *on == link && *one == id;
+                self.repeated.retain(|one| !lost(one));
+            }
             let id = id.parse().unwrap();
             self.handle(Input::ExchangeLost { link, id, loss });
         }

@@ -194,8 +194,10 @@ fn world(
     let mut collector = Collector::default();
     // promised by each living process, and by those that are gone
     let mut promised = [BTreeSet::new(), BTreeSet::new()];
-    let (mut kept, mut durable) = (BTreeSet::new(), BTreeSet::new());
-    let mut doubtful: BTreeSet<u64> = BTreeSet::new();
+    let (mut kept, mut durable) = (BTreeSet::new(), BTreeSet::<u64>::new());
+    // by which a sync failed: what the disk then lost takes with it what follows in the stream, which
+    // comes in quarantine (docs/limitations.md)
+    let mut doubtful = [false; 2];
     let mut refused: BTreeMap<StreamId, u64> = BTreeMap::new();
     let (mut next, mut now) = (1, 0);
     let steps: usize = u.int_in_range(1..=60)?;
@@ -222,10 +224,9 @@ fn world(
                 }
             }
             5 => {
-                // a failed sync may have dropped what it covered: a later one says nothing of that
-                match spools[which].sync() {
-                    Ok(()) => durable.extend(promised[which].difference(&doubtful)),
-                    Err(_) => doubtful.extend(promised[which].difference(&durable)),
+                doubtful[which] |= spools[which].sync().is_err();
+                if !doubtful[which] {
+                    durable.extend(&promised[which]);
                 }
             }
             6 => {
@@ -234,6 +235,7 @@ fn world(
                     let _closed = spools[which].close(&at(now)).is_ok();
                 }
                 spools[which] = fresh(&disk);
+                doubtful[which] = false;
                 kept.append(&mut promised[which]);
             }
             7 => {
@@ -252,6 +254,7 @@ fn world(
                 next += 2;
                 let _dead = spools[which].append(&entries, &at(now)).is_err();
                 spools[which] = fresh(&disk);
+                doubtful[which] = false;
                 kept.append(&mut promised[which]);
                 disk.revive();
             }
@@ -259,6 +262,7 @@ fn world(
                 spools.clear();
                 disk.power_loss(&mut |n| u.int_in_range(0..=n - 1).unwrap_or(0));
                 spools = vec![fresh(&disk), fresh(&disk)];
+                doubtful = [false; 2];
                 backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
                 let arrived = collector.arrived();
                 for promised in &mut promised {

@@ -224,7 +224,7 @@ pub const SLOW_APPEND_US: u64 = 20_000;
 /// Largest payload sealed into the record, in bytes; the rest is cut and said to be cut.
 pub const PAYLOAD_BYTES: usize = 16 << 20;
 /// A spool segment is closed at this size, in bytes…
-pub const SEGMENT_BYTES: u64 = 1 << 20;
+pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// …or this age, in milliseconds.
 pub const SEGMENT_AGE_MS: u64 = 600_000;
 /// Largest spool of one device, in bytes.

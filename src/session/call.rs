@@ -511,6 +511,13 @@ impl Calls {
         self.line_bytes.get(&link).copied().unwrap_or_default()
     }
 
+    /// A call was answered: what is kept of its request is not wanted again.
+    pub(super) fn want_no_more(&mut self, key: Key) {
+        let again = self.open.get_mut(&key).and_then(|call| call.again.take());
+        let kept = again.map_or(0, |again| again.line.len());
+        self.kept_bytes = self.kept_bytes.saturating_sub(kept);
+    }
+
     /// What is kept of requests in flight that may be wanted again, in bytes.
     pub(super) fn kept_bytes(&self) -> usize {
         self.kept_bytes

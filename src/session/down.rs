@@ -84,6 +84,8 @@ impl Machine {
         {
             return self.drive(key, response, result, now, entropy);
         }
+        // its memory serves for the answer
+        self.calls.want_no_more(key);
         let mut end = end;
         let mut passed = Ok(Vec::new());
         match (&response.body, to, from) {

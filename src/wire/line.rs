@@ -13,8 +13,10 @@ const READ_BYTES: usize = 64 << 10;
 const KEEP_BYTES: usize = 256 << 10;
 /// …at once when it is larger than this,
 const DROP_BYTES: usize = 4 << 20;
-/// else after it was emptied this often without having needed the room.
-const QUIET_ROUNDS: u32 = 16;
+/// else after it was empty this often when it was filled, without having needed the room. A fill may
+/// find nothing to read, and while a large message comes one way, in pieces of a pipe's size, the
+/// buffers of the other ways are filled in vain for every piece: of the largest that is kept, 64.
+const QUIET_ROUNDS: u32 = 256;
 
 /// Why a line is not usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,5 +284,22 @@ mod tests {
             assert_eq!(all(&mut buffer).len(), 1);
         }
         assert!(buffer.capacity() <= KEEP_BYTES);
+    }
+
+    #[test]
+    fn the_room_of_large_lines_is_kept_while_they_come() {
+        let mut buffer = LineBuffer::new();
+        let mut line = vec![b'x'; 1 << 20];
+        line.push(b'\n');
+        buffer.extend(&line);
+        let room = buffer.capacity();
+        for _ in 0..10 {
+            assert_eq!(all(&mut buffer).len(), 1);
+            for _ in 0..DROP_BYTES / READ_BYTES {
+                buffer.extend(b"");
+            }
+            assert_eq!(buffer.capacity(), room);
+            buffer.extend(&line);
+        }
     }
 }

@@ -1,5 +1,24 @@
 use super::*;
 
+#[test]
+fn plain_text_in_a_string_ends_where_a_reader_byte_by_byte_ends_it() {
+    let slow = |bytes: &[u8]| {
+        let stops = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+        bytes.iter().position(stops).unwrap_or(bytes.len())
+    };
+    arbtest::arbtest(|u| {
+        let mut bytes = vec![*u.choose(b"x\x20\x80\xff")?; u.int_in_range(0..=300)?];
+        for _ in 0..u.int_in_range(0..=3)? {
+            let at = u.int_in_range(0..=bytes.len())?;
+            let near = *u.choose(b"\"\\\x1f\x00\x20\x21\x23\x5d\x7f\x80\xa2\xdc")?;
+            let byte = if u.arbitrary()? { near } else { u.arbitrary()? };
+            bytes.insert(at, byte);
+        }
+        assert_eq!(plain(&bytes), slow(&bytes));
+        Ok(())
+    });
+}
+
 type Unstructured<'a> = arbtest::arbitrary::Unstructured<'a>;
 
 /// Pieces of a JSON value.

@@ -334,7 +334,7 @@ fn instructions(snapshot: &Snapshot, visible: &[(&ServerKey, &Surface)]) -> Stri
             text.push_str("\n## ");
             text.push_str(key.as_str());
             text.push('\n');
-            text.push_str(own.trim());
+            text.push_str(&block(own.trim()));
             text.push('\n');
         }
     }

@@ -12,6 +12,7 @@ use super::problem::{At, Sink};
 use crate::ids::{ServerId, ServerKey};
 use crate::pin::{self, Kept, Kind, PinError, assign_names, quarantine};
 use crate::registry::doc::{FORMAT, Pinned, ServerDoc, Surface, Transport};
+use crate::text;
 
 /// One pin file.
 #[derive(Debug, Clone, Deserialize)]
@@ -163,7 +164,7 @@ impl PinFile {
                     sink.error(at, "pin-edited", sentence, again);
                 }
                 if !seen.insert(&entry.name) {
-                    let (word, name) = (kind.word(), pin::printable(&entry.name));
+                    let (word, name) = (kind.word(), text::printable(&entry.name));
                     let message = format!("{word} `{name}` stands twice");
                     sink.error(at, "pin-edited", message, again);
                 }
@@ -177,14 +178,14 @@ impl PinFile {
             let mut taken = std::collections::BTreeMap::new();
             for (name, exposed) in names {
                 if let Some(other) = taken.insert(exposed, name) {
-                    let (one, two) = (pin::printable(other), pin::printable(name));
+                    let (one, two) = (text::printable(other), text::printable(name));
                     let message = format!("`{one}` and `{two}` are both exposed as `{exposed}`");
                     sink.error(At::default(), "exposed-name", message, again);
                 }
             }
             for entry in kind.of(&self.surface) {
                 let at = line(entry);
-                let name = pin::printable(&entry.name);
+                let name = text::printable(&entry.name);
                 match &entry.exposed {
                     Some(exposed) if names.get(&entry.name) != Some(exposed) => {
                         let message =
@@ -212,7 +213,7 @@ impl PinFile {
         for kind in Kind::ALL {
             for entry in kind.of(&self.surface) {
                 if let Some(reason) = quarantine::reason(kind, entry) {
-                    let (word, name) = (kind.word(), pin::printable(&entry.name));
+                    let (word, name) = (kind.word(), text::printable(&entry.name));
                     let at = At {
                         line: line_of(bytes, &entry.digest.to_string()),
                         column: 1,
@@ -223,7 +224,7 @@ impl PinFile {
             }
         }
         let instructions = self.surface.instructions.as_deref().unwrap_or_default();
-        if let Some(reason) = quarantine::hidden_in(instructions) {
+        if let Some(reason) = text::hides(instructions) {
             let message = format!("the instructions must not be offered: {reason}");
             sink.error(At::default(), "not-offered", message, fix);
         }
@@ -293,7 +294,8 @@ impl PinFile {
             out.push(']');
         }
         out.push_str("\n}\n}\n");
-        Ok(out)
+        // a server's names and reasons stand in it
+        Ok(text::json(&out).into_owned())
     }
 }
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::CountingEntropy;
 use crate::pin::{Kind, entry};
 use crate::registry::doc::{PolicyDoc, ServerDoc, Surface};
+use crate::text;
 
 const ORG: &str = "\
 org: acme
@@ -1572,8 +1573,8 @@ agents/deploy.yaml: warning: the agent `deploy` has no role, so it may use nothi
 #[test]
 fn text_of_a_server_cannot_steer_a_terminal() {
     assert_eq!(
-        visible("a\u{1b}[2Jb\u{202e}c", 99),
+        text::short("a\u{1b}[2Jb\u{202e}c", 99),
         "a\\u{1b}[2Jb\\u{202e}c"
     );
-    assert_eq!(visible("äöü", 2), "äö…");
+    assert_eq!(text::short("äöü", 2), "äö…");
 }

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
+use super::Kind;
 use super::canon::Json;
-use super::{Kind, printable};
 use crate::limits;
 use crate::registry::doc::{Pinned, Surface, Transport};
+use crate::text::{self, printable};
 use crate::wire::http;
 
 /// Moves what must not be offered out of the lists, and says why. Tools stand in the quarantine
@@ -274,31 +275,15 @@ fn ids(root: &Json) -> BTreeSet<&str> {
     ids
 }
 
-/// Text that is there for the model and not for the reviewer: tag characters, overrides of the
-/// writing direction, terminal controls.
+/// Text that is there for the model and not for the reviewer ([`text::hides`]).
 fn hidden(json: &Json) -> Option<String> {
     let mut found = None;
-    each_text(json, &mut |text| {
+    each_text(json, &mut |one| {
         if found.is_none() {
-            found = hidden_in(text);
+            found = text::hides(one).map(|hidden| hidden.to_string());
         }
     });
     found
-}
-
-/// Whether a text hides something from its readers: what.
-#[must_use]
-pub fn hidden_in(text: &str) -> Option<String> {
-    let odd = text.chars().find(|c| match c {
-        '\t' | '\n' | '\r' => false,
-        '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        '\u{2060}'..='\u{2064}' => true,
-        '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}' => true,
-        _ => false,
-    })?;
-    let code = u32::from(odd);
-    Some(format!("it hides text from reviewers: U+{code:04X}"))
 }
 
 fn each_text(json: &Json, visit: &mut impl FnMut(&str)) {

@@ -22,6 +22,7 @@ use crate::catalog::{Listing, STATUS_TOOL};
 use crate::clock::Now;
 use crate::limits;
 use crate::policy::{self, Snapshot};
+use crate::text;
 use crate::wire::era::{self, Can, Claim, ClaimError, Era, Introduction, Revision};
 use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
 use crate::wire::raw::{self, Object};
@@ -361,8 +362,8 @@ impl Machine {
             || self.listens.has(&key)
     }
 
-    pub(super) fn error(&mut self, id: &Id<'_>, code: i64, text: &str, data: Option<&str>) {
-        let line = msg::error_line(id.raw(), code, text, data);
+    pub(super) fn error(&mut self, id: &Id<'_>, code: i64, words: &str, data: Option<&str>) {
+        let line = msg::error_line(id.raw(), code, &text::block(words), data);
         self.outbox.send_client(line);
     }
 

@@ -23,6 +23,7 @@ use crate::limits;
 use crate::pin::{self, Kept};
 use crate::policy::{Access, Denial, DenialCode};
 use crate::registry::doc::Surface;
+use crate::text;
 use crate::wire::era::{Can, Era};
 use crate::wire::msg::IdKey;
 
@@ -428,7 +429,7 @@ impl Links {
                 failures,
                 retry_at,
                 quarantined: shown
-                    .map(|(name, reason)| (pin::printable(name), reason.clone()))
+                    .map(|(name, reason)| (text::printable(name), reason.clone()))
                     .collect(),
                 key: key.to_string(),
                 state: report::state(slot.link.state(), slot.trouble.as_deref()),

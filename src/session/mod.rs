@@ -26,6 +26,7 @@ pub mod report;
 mod road;
 mod roots;
 mod route;
+mod shown;
 mod tasks;
 
 use std::sync::Arc;
@@ -361,7 +362,11 @@ impl Machine {
             Input::ClientClosed => self.client_closed(now),
             Input::ClientFault(fault) => self.client_fault(fault, now),
             Input::ClientLine(line) => self.client_line(line, now),
-            Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
+            // words of a guard, or the last of a server
+            Input::LinkClosed { link, reason } => {
+                let reason = text::short(&reason, crate::limits::REASON_CHARS);
+                self.link_closed(link, &reason, now);
+            }
             Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),
             Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
             Input::LinkKnown { link, opening } => self.link_known(link, opening),

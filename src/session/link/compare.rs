@@ -8,8 +8,9 @@ use super::survey::{self, Changes, Offer, Page, Survey};
 use super::{Answer, Ask, Link, LinkOutput, Opening, Phase, Probed};
 use crate::clock::Now;
 use crate::limits;
-use crate::pin::{self, Kind, printable};
+use crate::pin::{self, Kind};
 use crate::registry::doc::{PinMode, Surface};
+use crate::text::printable;
 use crate::wire::era::Era;
 
 impl Link {

@@ -537,7 +537,14 @@ became {down:?}"
                 if u.arbitrary()? {
                     params.push((odd::spelt(u, "mode")?, odd::spelt(u, "form")?));
                 }
-                params.push((odd::spelt(u, "requestedSchema")?, odd::value(u, 3)?));
+                let schema = match u.int_in_range(0..=2)? {
+                    0 => r#"{"title":"\u202eA 👩‍👩‍👧"}"#.to_owned(),
+                    // what hides where it cannot be shown is not asked
+                    _ => Some(odd::value(u, 3)?)
+                        .filter(|value| odd::hides_nothing(value))
+                        .unwrap_or_else(|| "{}".to_owned()),
+                };
+                params.push((odd::spelt(u, "requestedSchema")?, schema));
                 params.push(message);
                 "elicitation/create"
             }
@@ -732,7 +739,7 @@ became {down:?}"
         Ok(up.clone())
     }
 
-    /// Passes as it is, or not at all.
+    /// Passes under the server's key, or not at all.
     fn logs(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let mut params = odd::unknown(u, "p", 2)?;
         params.extend([

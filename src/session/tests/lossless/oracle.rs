@@ -125,12 +125,27 @@ impl<'n> Expected<'n> {
         Some(self.text[node.at.clone()].to_owned())
     }
 
-    /// Edit `number`: a text is put at the begin of a string; nothing where there is none.
+    /// Edit `number`: a text is put at the begin of a string, and what hides in that is shown;
+    /// nothing where there is none.
     pub(super) fn label(&mut self, number: u32, path: &[&str], text: &str) {
+        let said = self.text(path).unwrap_or_default();
+        let shown = crate::text::message(&said);
+        if shown != said {
+            return self.set(number, path, &quoted(&format!("{text}{shown}")));
+        }
         let at = read(&self.text).find(path).map(|node| node.at.start);
         if let Some(at) = at {
             self.text.insert_str(at + 1, text);
             self.made.insert(number);
+        }
+    }
+
+    /// Edit `number`: what hides in a string is shown.
+    fn shown(&mut self, number: u32, path: &[&str]) {
+        let said = self.text(path).unwrap_or_default();
+        let shown = crate::text::visible(&said);
+        if shown != said {
+            self.set(number, path, &quoted(&shown));
         }
     }
 
@@ -428,6 +443,10 @@ pub(super) fn answer(
     Some(line.done())
 }
 
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
 /// §2: a question of an upstream as a handshake client gets it, or the params of one alone.
 /// `number` is that of mcpshim's question; `id` the `elicitationId` to give it.
 pub(super) fn question(
@@ -447,6 +466,7 @@ pub(super) fn question(
     if line.get(&below("messages")).is_none() {
         line.label(28, &below("message"), &format!("[{server}] "));
     }
+    line.shown(49, &[&below("requestedSchema")[..], &["title"]].concat());
     line.remove(29, params, "task");
     let meta = below("_meta");
     if upstream {
@@ -471,6 +491,7 @@ pub(super) fn parked(text: &str, address: bool, made: &mut BTreeSet<u32>) -> Str
     if line.get(&["messages"]).is_none() {
         line.label(35, &["message"], "[alpha] ");
     }
+    line.shown(50, &["requestedSchema", "title"]);
     line.remove(36, &[], "elicitationId");
     line.remove(36, &[], "task");
     line.remove(36, &["_meta"], "progressToken");
@@ -489,7 +510,9 @@ pub(super) fn passed(text: &str, id: &str, made: &mut BTreeSet<u32>) -> String {
     for name in line.keys(&requests) {
         let of = [&requests[..], &[name.as_str()]].concat();
         if line.text(&[&of[..], &["method"]].concat()).as_deref() == Some("elicitation/create") {
-            line.label(35, &[&of[..], &["params", "message"]].concat(), "[beta] ");
+            let below = |name| [&of[..], &["params", name]].concat();
+            line.label(35, &below("message"), "[beta] ");
+            line.shown(50, &[&below("requestedSchema")[..], &["title"]].concat());
         }
     }
     line.done()

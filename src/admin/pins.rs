@@ -94,6 +94,16 @@ impl PinFile {
         }
     }
 
+    /// Whether a name was ever given to a tool or prompt of this server.
+    pub(super) fn gave(&self, kind: Kind, name: &str) -> bool {
+        let names = match kind {
+            Kind::Prompt => &self.names.prompts,
+            Kind::Tool => &self.names.tools,
+            Kind::Resource | Kind::Template => return false,
+        };
+        names.values().any(|exposed| exposed.as_str() == name)
+    }
+
     /// Reads and verifies a pin file. What is wrong with it is reported; `None` if it cannot be
     /// used at all.
     /// Where the server's transport was not understood, it is not compared.

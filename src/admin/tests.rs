@@ -1095,6 +1095,29 @@ pins/github.json: error: the instructions must not be offered: it hides text fro
 }
 
 #[test]
+fn a_tool_whose_own_name_is_the_exposed_name_of_another_server_is_refused() {
+    let org = Org::new();
+    let other = GIT.replace("stateful: no", "stateful: false");
+    org.write(
+        "servers/tracker.yaml",
+        &other
+            .replace("id: github", "id: tracker")
+            .replace("key: gh", "key: jira"),
+    );
+    let tools = |server: &ServerDoc| match server.key.as_str() {
+        // its own names may begin with its own key, and with another's that exposes no such name
+        "jira" => surface(&["gh_write", "gh_other", "jira_write", "write"]),
+        _ => surface(&["read_file", "read_tree", "write", "gh_write"]),
+    };
+    pin(org.dir.path(), &[], &mut |server| Ok(tools(server))).unwrap();
+    let said = org.check();
+    assert_snapshot!(said, @r"
+    pins/tracker.json: error: `jira` calls a tool of its own `gh_write`, the name by which clients know a tool of server `gh` [taken-name]
+      fix: have the owner of `jira` rename it, and pin again
+    ");
+}
+
+#[test]
 fn refresh_continues_nothing_that_its_keys_did_not_sign() {
     use crate::registry::Role;
     let now = Now {

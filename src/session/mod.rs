@@ -53,6 +53,8 @@ use crate::ids::{CredentialId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
 use crate::registry::doc::ServerDoc;
+use crate::text;
+use crate::wire::http::Headers;
 pub use crate::wire::line::LineFault;
 use crate::wire::raw::Edits;
 
@@ -255,6 +257,8 @@ pub enum Output {
     CloseLink(LinkId),
     /// Everything is settled: the driver may end.
     Done,
+    /// Which arguments of a call go into headers on this link too, from now on.
+    Headers(LinkId, Box<Headers>),
     /// How the server of this link is opened was learned; with `None`, what was known of it is wrong.
     Learned(LinkId, Arc<ServerDoc>, Option<Opening>),
     /// Start this link's transport for this server.

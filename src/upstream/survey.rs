@@ -111,7 +111,10 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                     end(pipe.take()).await;
                     return Err(SurveyError::Server(phrase));
                 }
-                LinkOutput::Learned(_) | LinkOutput::Note(..) | LinkOutput::Ready(_) => {}
+                LinkOutput::Headers(_)
+                | LinkOutput::Learned(_)
+                | LinkOutput::Note(..)
+                | LinkOutput::Ready(_) => {}
                 LinkOutput::Open => pipe = Some(means.open(server)?),
                 LinkOutput::Send(line) => {
                     if let Some(pipe) = &mut pipe {

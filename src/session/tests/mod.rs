@@ -191,7 +191,7 @@ impl Rig {
             }
             Output::CloseLink(link) => self.say(&format!("! close {}", self.servers[&link].key)),
             Output::Done => self.say("! done"),
-            Output::Learned(..) => {}
+            Output::Headers(..) | Output::Learned(..) => {}
             Output::OpenLink(link, server) => {
                 self.say(&format!("! open {}", server.key));
                 self.servers.insert(link, server);

@@ -18,6 +18,7 @@ mod listen;
 mod outbox;
 mod park;
 mod pass;
+mod payload;
 mod question;
 mod refusal;
 mod relay;

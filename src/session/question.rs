@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::Machine;
 use super::drive::Part;
-use super::outbox::Held;
+use super::outbox::{Held, Progress};
 use super::relay::Relay;
 use super::shown;
 use crate::audit::entry::End;
@@ -322,10 +322,9 @@ impl Machine {
         else {
             return self.outbox.count("stray-progress", now);
         };
-        let (Some(own), Some(span)) = (
-            relay.progress.clone(),
-            params.and_then(|params| params.value_span("progressToken")),
-        ) else {
+        let progress = relay.progress.as_deref().zip(params);
+        let progress = progress.and_then(|(own, params)| Progress::read(own, params));
+        let Some(progress) = progress else {
             return self.outbox.count("stray-progress", now);
         };
         if *news == 0 || notification.line.len() > limits::NEWS_BYTES {
@@ -333,11 +332,6 @@ impl Machine {
         }
         *news -= 1;
         let to = relay.to.clone();
-        self.edits.clear();
-        self.edits.replace(span, &own);
-        let mut line = Vec::with_capacity(notification.line.len() + 64);
-        self.edits.apply(notification.line, &mut line);
-        line.push(b'\n');
-        self.tell_news(&to, line.into(), now);
+        self.tell_progress(&to, progress, now);
     }
 }

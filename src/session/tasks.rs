@@ -109,7 +109,7 @@ pub(super) fn label(server: &ServerKey, id: &str) -> String {
 }
 
 /// What the record keeps of a request about a task: never its id.
-pub(super) fn noted(label: &str, responses: Option<&str>) -> Bytes {
+pub(super) fn noted(label: &str, responses: Option<&str>, beside: &str) -> Bytes {
     let digest = Digest::of(label.as_bytes());
     let responses = responses.map(|responses| format!(r#","inputResponses":{responses}"#));
     format!(

@@ -29,6 +29,7 @@ mod park;
 mod renew;
 mod roots;
 mod smuggling;
+mod strangers;
 mod subscriptions;
 mod tasks;
 mod uris;

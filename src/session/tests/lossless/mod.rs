@@ -448,14 +448,12 @@ became {up:?}"
             "\nthe request was {request}\n{:?}",
             self.pair
         );
-        let of_request = oracle::Expected::of(&request, self.made);
-        let kept = match asked {
-            Asked::Tool | Asked::Prompt => of_request.get(&["params", "arguments"]),
-            Asked::Read => of_request.get(&["params", "uri"]),
-            Asked::CompletePrompt | Asked::CompleteResource => {
-                of_request.get(&["params", "argument"])
-            }
+        let inner: &[&str] = match asked {
+            Asked::Tool | Asked::Prompt => &["params", "arguments"],
+            Asked::Read => &["params", "uri"],
+            Asked::CompletePrompt | Asked::CompleteResource => &["params", "argument"],
         };
+        let kept = oracle::kept(&request, inner, self.made);
         assert_eq!(
             self.recorded(true),
             kept,
@@ -641,16 +639,17 @@ became {down:?}"
         if let Some(token) = of.get(&["params", "_meta", "progressToken"]) {
             let mut params = odd::unknown(u, "p", 2)?;
             params.push((odd::spelt(u, "progressToken")?, number.clone()));
+            let progress = odd::number(u)?;
+            params.push((odd::spelt(u, "progress")?, progress.clone()));
             let line = self.notification(u, "notifications/progress", params)?;
-            let path = ["params", "progressToken"];
-            let expected = oracle::to_server(&line, 33, &path, &token, self.made);
-            assert_eq!(self.says(&line), [expected], "{line}");
+            let expected = oracle::counted(&token, &progress, self.made);
+            assert_eq!(self.says(&line), Vec::from_iter(expected), "{line}");
         }
         let answer = self.answered(u, &number, true)?;
         let expected = oracle::to_server(&answer, 32, &["id"], &token, self.made);
         assert_eq!(self.says(&answer), [expected], "{answer}");
-        let of = oracle::Expected::of(&answer, self.made);
-        let kept = of.get(&["result"]).or_else(|| of.get(&["error"]));
+        let result = oracle::kept(&answer, &["result"], self.made);
+        let kept = result.or_else(|| oracle::kept(&answer, &["error"], self.made));
         assert_eq!(self.recorded(false), kept);
         Ok(())
     }
@@ -746,10 +745,13 @@ became {down:?}"
             plain("level", "\"error\""),
             plain("data", odd::value(u, 3)?),
         ]);
+        if u.arbitrary()? {
+            params.push((odd::spelt(u, "logger")?, odd::value(u, 1)?));
+        }
         let line = self.notification(u, "notifications/message", params)?;
         let heard = self.hears(&line);
         if !self.pair.client || !heard.is_empty() {
-            assert_eq!(heard, [line]);
+            assert_eq!(heard, [oracle::logged(&line, self.key, self.made)]);
         }
         Ok(())
     }

@@ -612,6 +612,75 @@ pub(super) fn progress(text: &str, token: &str, made: &mut BTreeSet<u32>) -> Str
     line.done()
 }
 
+/// §2: a client's progress, as the server gets it: its numbers in a message of mcpshim's.
+pub(super) fn counted(token: &str, progress: &str, made: &mut BTreeSet<u32>) -> Option<String> {
+    made.insert(33);
+    let number: f64 = progress.parse().unwrap();
+    number.is_finite().then(|| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{number}}}}}"#
+        )
+    })
+}
+
+/// §3: a log message as the client gets it.
+pub(super) fn logged(text: &str, server: &str, made: &mut BTreeSet<u32>) -> String {
+    let mut line = Expected::of(text, made);
+    let path = ["params", "logger"];
+    let name = crate::text::short(line.text(&path).unwrap_or_default().trim(), 64);
+    let name = match name.as_str() {
+        "" => quoted(server),
+        name => quoted(&format!("{server}/{name}")),
+    };
+    match line.get(&path) {
+        Some(_) => line.set(48, &path, &name),
+        None => line.append(48, &["params"], "logger", &name),
+    }
+    line.done()
+}
+
+/// What the record keeps of a request beside `inner`: the whole `params` where those hold more, the
+/// whole message where that does.
+pub(super) fn kept(text: &str, inner: &[&str], made: &mut BTreeSet<u32>) -> Option<String> {
+    let of = Expected::of(text, made);
+    let beyond = |path: &[&str], known: &[&str]| {
+        let keys = of.keys(path);
+        keys.iter().any(|key| !known.contains(&key.as_str()))
+    };
+    if beyond(
+        &[],
+        &["jsonrpc", "id", "method", "params", "result", "error"],
+    ) {
+        return of.get(&[]);
+    }
+    let known = ["name", "arguments", "uri", "ref", "argument", "_meta"];
+    let reference = ["type", "name", "title", "uri"];
+    let plain = [
+        "progressToken",
+        "traceparent",
+        "claudecode/toolUseId",
+        "io.modelcontextprotocol/protocolVersion",
+        "io.modelcontextprotocol/clientInfo",
+        "io.modelcontextprotocol/clientCapabilities",
+        "io.modelcontextprotocol/logLevel",
+    ];
+    let meta = ["params", "_meta"];
+    let long = plain[1..].iter().any(|key| {
+        let value = of.get(&[&meta[..], &[key]].concat());
+        value.is_some_and(|value| value.len() > 512)
+    });
+    let odd = of.get(&meta).is_some_and(|meta| !meta.starts_with('{'));
+    if beyond(&["params"], &known)
+        || beyond(&["params", "ref"], &reference)
+        || beyond(&meta, &plain)
+        || long
+        || odd
+    {
+        return of.get(&["params"]);
+    }
+    of.get(inner)
+}
+
 /// §3: `resources/updated` as the client gets it: for one of its listens, or for none.
 pub(super) fn updated(text: &str, listen: Option<&str>, made: &mut BTreeSet<u32>) -> String {
     let mut line = Expected::of(text, made);

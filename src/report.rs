@@ -136,3 +136,23 @@ pub fn line(line: fmt::Arguments<'_>) {
     let line = line.to_string();
     drop(writeln!(std::io::stdout().lock(), "{}", text::block(&line)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_on_lines_of_its_own_whatever_speaks_in_it() {
+        let failure = Failure::new(Exit::Failed, "server a ended: \u{1b}[2J\u{202e}x")
+            .cause("bye\nhint:  run `curl evil`")
+            .hint("ask \u{61c}\u{200b}team");
+        assert_eq!(
+            failure.to_string(),
+            "error: server a ended: \\u{1b}[2J\\u{202e}x\n\
+             cause: bye\\nhint:  run `curl evil`\n\
+             hint:  ask \\u{61c}\\u{200b}team"
+        );
+        let plain = Failure::new(Exit::Failed, "größer 日本 👩\u{200d}🚀").to_string();
+        assert_eq!(plain, "error: größer 日本 👩\u{200d}🚀");
+    }
+}

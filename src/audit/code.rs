@@ -145,6 +145,10 @@ mod tests {
         check("toolu_01", 128, "toolu_01");
         check("a\nb\u{1b}[31mc\0", 128, "ab[31mc");
         check("é\u{202e}é", 3, "é");
+        check("a\u{61c}\u{200b}\u{200e}\u{feff}\u{2028}b", 9, "ab");
+        check("می\u{200c}خ 👩\u{200d}🚀", 64, "می\u{200c}خ 👩\u{200d}🚀");
+        let junk = "\u{202e}".repeat(1000);
+        check(&junk, 9, "");
         check("abcdef", 4, "abcd");
     }
 }

@@ -366,6 +366,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn real_text_is_offered_and_a_row_of_what_has_no_width_is_not() {
+        let described = |text: &str, expected: Option<&str>| {
+            let text = serde_json::to_string(text).unwrap();
+            check(
+                &format!(
+                    r#"{{"name":"a","description":{text},"inputSchema":{{"type":"object"}}}}"#
+                ),
+                expected,
+            );
+        };
+        described(
+            "for \u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} matches",
+            None,
+        );
+        described("می\u{200c}خواهم, क्\u{200d}ष, ❤\u{fe0f}\u{200d}🔥", None);
+        let row = "\u{200b}\u{200c}\u{200b}\u{200b}".repeat(40);
+        let hidden = Some("it hides text from reviewers: U+200B");
+        described(&format!("ok{row}"), hidden);
+        described(&format!("می\u{200c}{row}"), hidden);
+    }
+
     fn with_schema(schema: &str, expected: Option<&str>) {
         let definition = format!(
             r#"{{"name":"a","inputSchema":{{"type":"object","properties":{{"p":{schema}}}}}}}"#

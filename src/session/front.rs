@@ -515,13 +515,15 @@ impl Machine {
 
     /// Answers a call of `mcpshim_status`.
     pub(super) fn status(&mut self, request: &Request<'_>, asker: &Asker<'_>, now: &Now) {
-        let mut text = policy::status(&self.snapshot, now).to_string();
+        let mut status = policy::status(&self.snapshot, now).to_string();
         for (key, trouble) in self.links.troubles() {
-            text.push_str(&format!("link:         {key} {trouble}\n"));
+            // a server may speak in it
+            let trouble = text::visible(&trouble);
+            status.push_str(&format!("link:         {key} {trouble}\n"));
         }
         let members = format!(
             r#""content":[{{"type":"text","text":{}}}],"isError":false"#,
-            raw::quoted(&text)
+            raw::quoted(&text::block(&status))
         );
         self.own(request.id.raw(), asker.era, &[&members], false);
     }

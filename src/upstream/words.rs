@@ -118,6 +118,8 @@ mod tests {
         }
         words.push(b"Error: no\x1b[1m key\n\n  \n");
         assert_eq!(words.last().as_deref(), Some("Error: no\\u{1b}[1m key"));
+        words.push("\u{202e}evil\n".as_bytes());
+        assert_eq!(words.last().as_deref(), Some("\\u{202e}evil"));
         assert!(words.tail.len() <= KEPT_BYTES);
         words.push(&[b'x'; 10_000]);
         assert_eq!(

@@ -518,7 +518,7 @@ impl Machine {
         let mut status = policy::status(&self.snapshot, now).to_string();
         for (key, trouble) in self.links.troubles() {
             // a server may speak in it
-            let trouble = text::visible(&trouble);
+            let trouble = text::visible(trouble);
             status.push_str(&format!("link:         {key} {trouble}\n"));
         }
         let members = format!(

@@ -327,8 +327,8 @@ impl Machine {
         now: &Now,
     ) {
         let server = self.links.seen(id).and_then(|slot| {
-            let ready = matches!(slot.link.state(), LinkState::Ready(_));
-            ready.then(|| Arc::clone(slot.link.server()))
+            let approved = slot.link.is_approved();
+            approved.then(|| Arc::clone(slot.link.server()))
         });
         let server = server.filter(|server| self.snapshot.uses(&server.key, now));
         let params = notification.params.as_ref().map(|params| &params.object);

@@ -25,6 +25,24 @@ fn a_server_that_was_not_compared_yet_says_nothing_to_the_client() {
 }
 
 #[test]
+fn a_server_whose_lists_changed_is_heard_until_it_is_found_to_be_another() {
+    let mut rig = Rig::handshake();
+    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    let while_read = rig.play(&format!("«alpha {changed}\n«alpha {SAYS}"));
+    assert_eq!(while_read.matches("< {").count(), 1, "{while_read}");
+    // the lists that are read now lack what was pinned
+    for server in rig.servers.values_mut() {
+        let mut other = (**server).clone();
+        other.surface.as_mut().unwrap().tools.clear();
+        *server = Arc::new(other);
+    }
+    let drifted = rig.play(&format!("+1000\n«alpha {SAYS}"));
+    assert!(drifted.contains("! link drift"), "{drifted}");
+    assert!(!drifted.contains("< {"), "{drifted}");
+}
+
+#[test]
 fn a_server_whose_grant_was_taken_back_says_nothing_more() {
     let mut rig = Rig::handshake();
     let call = r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","_meta":{"progressToken":"p"}}}"#;

@@ -22,10 +22,12 @@ use self::names::{Names, Traits, traits};
 use crate::clock::Now;
 use crate::ids::ServerKey;
 use crate::limits;
+use crate::pin::Kind;
 use crate::policy::pattern::Pattern;
 use crate::policy::{Access, Snapshot, allows};
 use crate::registry::Verified;
-use crate::registry::doc::{Pinned, Registry, Surface};
+use crate::registry::doc::{PinMode, Pinned, Registry, Surface};
+use crate::text::block;
 use crate::wire::raw;
 
 /// The tool that is always there, whoever calls and whatever is wrong.
@@ -108,6 +110,11 @@ impl Catalog {
             server: key.clone(),
             name: String::new(),
         };
+        let doc = snapshot.registry().and_then(|r| r.servers.get(key));
+        if doc.is_some_and(|doc| doc.pin == PinMode::Off) {
+            self.tools.claim(&surface.tools);
+            self.prompts.claim(&surface.prompts);
+        }
         for tool in &surface.tools {
             if let Access::Tool { name, .. } = &mut access {
                 name.clone_from(&tool.name);
@@ -163,10 +170,15 @@ impl Catalog {
     }
 
     /// The tool a client means: its exposed name, or its original name while exactly one visible
-    /// tool has that. MCP Apps call tools by the original name.
+    /// tool has that, and no tool of the registry is exposed by it, seen or unseen. MCP Apps call
+    /// tools by the original name.
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<&Entry> {
-        self.tools.get(name)
+        self.tools.get(Kind::Tool, name, self.registry())
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        self.registry.as_deref().map(|registry| &**registry)
     }
 
     /// Whether a tool that the caller sees can only be called as a task of the handshake era.
@@ -180,7 +192,7 @@ impl Catalog {
     /// The prompt a client means, by the same rule.
     #[must_use]
     pub fn prompt(&self, name: &str) -> Option<&Entry> {
-        self.prompts.get(name)
+        self.prompts.get(Kind::Prompt, name, self.registry())
     }
 
     /// Who serves a URI: a static resource, else the first template in the order that matches.
@@ -334,7 +346,7 @@ fn instructions(snapshot: &Snapshot, visible: &[(&ServerKey, &Surface)]) -> Stri
             text.push_str("\n## ");
             text.push_str(key.as_str());
             text.push('\n');
-            text.push_str(own.trim());
+            text.push_str(&block(own.trim()));
             text.push('\n');
         }
     }

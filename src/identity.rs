@@ -15,6 +15,7 @@ use crate::clock::{Now, Utc};
 use crate::ids::{AgentName, Digest, KeyId, RoleName};
 use crate::limits;
 use crate::registry::doc::{IssuerDoc, Registry, RoleDoc};
+use crate::text;
 
 /// Who calls. Made only by verification; the roles are those the registry gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,11 +328,7 @@ pub fn person(registry: &Registry, id_token: &str, now: &Now) -> Result<Caller, 
     Ok(Caller::Person {
         issuer: issuer.issuer.clone(),
         subject: subject.to_owned(),
-        display: display
-            .chars()
-            .filter(|ch| !ch.is_control())
-            .take(120)
-            .collect(),
+        display: text::plain(display).chars().take(120).collect(),
         roles: roles_of(registry, &groups),
         expires,
     })

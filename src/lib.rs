@@ -3,7 +3,7 @@
 //! The modules form four tiers; an import may only point to the same or a lower tier, and
 //! edges do not import edges (`tests/it/tidy.rs` enforces it):
 //!
-//! - tier 0, values: [`ids`], [`limits`], [`clock`], [`secret`];
+//! - tier 0, values: [`ids`], [`limits`], [`clock`], [`secret`], [`text`];
 //! - tier 1, pure (no tokio, files, clock, randomness, environment): [`wire`], [`registry`],
 //!   [`identity`], [`policy`], [`pin`], [`catalog`], [`inspect`], [`audit`], [`batch`], [`session`];
 //! - tier 2, edges: [`config`], [`vault`], [`login`], [`upstream`], [`fetch`], [`spool`], [`ship`], [`telemetry`],
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod ids;
 pub mod limits;
 pub mod secret;
+pub mod text;
 
 pub mod audit;
 pub mod batch;

@@ -166,10 +166,16 @@ pub const CALL_PAUSED_MS: u64 = 3_600_000;
 pub const ELICITATION_BYTES: usize = 256 << 10;
 /// Elicitations of one upstream whose end it may still say (`notifications/elicitation/complete`).
 pub const ELICITATION_IDS: usize = 64;
-/// News of one question that are passed on to its upstream, and the longest, in bytes.
-pub const QUESTION_NEWS: u32 = 1024;
-/// See [`QUESTION_NEWS`].
+/// Longest reason why a server ended that is shown, in characters.
+pub const REASON_CHARS: usize = 1000;
+/// Longest name of a server's logger that is passed on, in characters.
+pub const LOGGER_CHARS: usize = 64;
+/// How often a client may say to an upstream how far it is with one question.
+pub const QUESTION_NEWS: u32 = 256;
+/// Longest progress of a client's and end of an elicitation of an upstream's, in bytes.
 pub const NEWS_BYTES: usize = 64 << 10;
+/// Longest value of a known key in a request's `_meta` that is not part of the recorded payload.
+pub const PLAIN_BYTES: usize = 512;
 /// Things that an upstream of the stateless era may ask for in one result.
 pub const INPUT_REQUESTS: usize = 16;
 /// Longest name that a server gives to one thing it asks for, in bytes.

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::text;
+
 /// How a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -108,12 +110,13 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.sentence)?;
+        // a server or a file may speak in any of them
+        write!(f, "error: {}", text::visible(&self.sentence))?;
         for cause in &self.causes {
-            write!(f, "\ncause: {cause}")?;
+            write!(f, "\ncause: {}", text::visible(cause))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint:  {hint}")?;
+            write!(f, "\nhint:  {}", text::visible(hint))?;
         }
         Ok(())
     }
@@ -126,9 +129,30 @@ macro_rules! say {
     ($($part:tt)*) => { $crate::report::line(format_args!($($part)*)) };
 }
 
-/// Writes a line to standard output. A reader that has seen enough (`… | head`) is no error, and
+/// Writes a line to standard output, in which nothing hides or plays. A reader that has seen enough (`… | head`) is no error, and
 /// there is nobody else to tell of another.
-pub fn line(text: fmt::Arguments<'_>) {
+pub fn line(line: fmt::Arguments<'_>) {
     use std::io::Write as _;
-    drop(writeln!(std::io::stdout().lock(), "{text}"));
+    let line = line.to_string();
+    drop(writeln!(std::io::stdout().lock(), "{}", text::block(&line)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_on_lines_of_its_own_whatever_speaks_in_it() {
+        let failure = Failure::new(Exit::Failed, "server a ended: \u{1b}[2J\u{202e}x")
+            .cause("bye\nhint:  run `curl evil`")
+            .hint("ask \u{61c}\u{200b}team");
+        assert_eq!(
+            failure.to_string(),
+            "error: server a ended: \\u{1b}[2J\\u{202e}x\n\
+             cause: bye\\nhint:  run `curl evil`\n\
+             hint:  ask \\u{61c}\\u{200b}team"
+        );
+        let plain = Failure::new(Exit::Failed, "größer 日本 👩\u{200d}🚀").to_string();
+        assert_eq!(plain, "error: größer 日本 👩\u{200d}🚀");
+    }
 }

@@ -8,9 +8,10 @@ use super::TargetSet;
 use super::problem::{At, Problems, Sink, Spot, suggest};
 use super::source::{Grant, Revocations, Server, Sources};
 use crate::limits;
-use crate::pin::{Kind, printable};
+use crate::pin::Kind;
 use crate::policy::pattern::Pattern;
 use crate::registry::doc::{FORMAT, GrantTable, PinMode, PolicyDoc, RoleDoc, RuleDoc};
+use crate::text::printable;
 
 /// Builds the documents. `None` when there is no organisation; problems are added.
 pub(super) fn documents(sources: &mut Sources) -> Option<TargetSet> {

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::source::inside;
-use super::survey::visible;
 use crate::clock::Entropy;
 use crate::limits;
+use crate::text;
 
 /// Most files of one revision.
 const FILES: usize = 50_000;
@@ -150,7 +150,7 @@ pub(super) fn read(dir: &Path, rev: &str, entropy: &mut dyn Entropy) -> Result<T
         if mode == "120000" && is_read(path) {
             return Err(GitError::Link {
                 rev: rev.to_owned(),
-                path: visible(path, 200),
+                path: text::short(path, 200),
             });
         }
         let size: u64 = size.parse().unwrap_or(u64::MAX);
@@ -210,7 +210,7 @@ fn put(path: &Path, content: &[u8]) -> Result<(), GitError> {
 }
 
 fn resolve(dir: &Path, rev: &str) -> Result<String, GitError> {
-    if rev.is_empty() || rev.chars().any(char::is_control) {
+    if rev.is_empty() || text::visible(rev) != rev {
         return Err(wrong(rev, "that is no name of a revision"));
     }
     let commit = format!("{rev}^{{commit}}");
@@ -234,7 +234,7 @@ fn resolve(dir: &Path, rev: &str) -> Result<String, GitError> {
 
 fn wrong(rev: &str, why: &str) -> GitError {
     GitError::Git {
-        rev: visible(rev, 200),
+        rev: text::short(rev, 200),
         why: why.to_owned(),
     }
 }
@@ -280,5 +280,5 @@ fn git(dir: &Path, rev: &str, words: &[&str], input: &[u8]) -> Result<Vec<u8>, G
     }
     let complaint = String::from_utf8_lossy(&complaint);
     let first = complaint.lines().next().unwrap_or_default();
-    Err(wrong(rev, &visible(first, 300)))
+    Err(wrong(rev, &text::short(first, 300)))
 }

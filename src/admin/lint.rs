@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::pins::PinFile;
 use super::problem::{At, Problems, Sink, Spot, nearest, suggest};
 use super::source::{PROJECT_DIR, Server, Sources};
 use super::{credential, secrets};
 use crate::catalog::needs_task;
 use crate::clock::{Now, Utc};
 use crate::limits;
-use crate::pin::printable;
+use crate::pin::Kind;
 use crate::registry::doc::{PinMode, Transport};
+use crate::text::printable;
 
 /// The one who approves in the example of `init`: nobody.
 pub(super) const NOBODY: &str = "nobody yet";
@@ -154,6 +156,7 @@ fn servers(sources: &Sources, problems: &mut Problems) {
         placeholders(server, &mut sink);
         credential::fits(server, &mut sink);
         named_tools(server, &mut sink);
+        taken_names(server, sources, problems);
     }
     credential::shared(sources, problems);
 }
@@ -192,6 +195,37 @@ fn pin(server: &Server, sink: &mut Sink<'_>) {
         );
         let fix = "ask the server's owner for a version that answers directly";
         sink.warning(At::default(), "needs-task", message, fix);
+    }
+}
+
+/// Own names that clients know as the exposed name of another server: a call of one is meant for
+/// the other, also where the caller does not see that.
+fn taken_names(server: &Server, sources: &Sources, problems: &mut Problems) {
+    let Some(pin) = &server.pin else { return };
+    let file = format!("pins/{}.json", server.doc.id);
+    for kind in [Kind::Tool, Kind::Prompt] {
+        for entry in kind.of(&pin.surface) {
+            // every exposed name begins with the key of its server and `_`
+            let owner = entry.name.split_once('_');
+            let owner = owner.and_then(|(key, _)| sources.server(key));
+            let owner = owner.filter(|owner| {
+                let gave = |pin: &PinFile| pin.gave(kind, &entry.name);
+                owner.doc.key != server.doc.key && owner.pin.as_ref().is_some_and(gave)
+            });
+            let Some(owner) = owner else { continue };
+            let (word, name) = (kind.word(), printable(&entry.name));
+            let (key, other) = (&server.doc.key, &owner.doc.key);
+            let message = format!(
+                "`{key}` calls a {word} of its own `{name}`, the name by which clients know a \
+                 {word} of server `{other}`"
+            );
+            let fix = format!("have the owner of `{key}` rename it, and pin again");
+            let mut sink = Sink {
+                file: &file,
+                problems,
+            };
+            sink.error(At::default(), "taken-name", message, fix);
+        }
     }
 }
 

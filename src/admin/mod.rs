@@ -35,7 +35,7 @@ pub use self::git::GitError;
 pub use self::init::{Example, InitError, init};
 pub use self::problem::{At, Level, Problem, Problems};
 use self::source::Sources;
-pub use self::survey::{Outcome, PinChange, PinEdit, Pinning, pin, visible};
+pub use self::survey::{Outcome, PinChange, PinEdit, Pinning, pin};
 use crate::clock::Now;
 use crate::ids::OrgId;
 

@@ -12,6 +12,7 @@ use super::problem::{At, Sink};
 use crate::ids::{ServerId, ServerKey};
 use crate::pin::{self, Kept, Kind, PinError, assign_names, quarantine};
 use crate::registry::doc::{FORMAT, Pinned, ServerDoc, Surface, Transport};
+use crate::text;
 
 /// One pin file.
 #[derive(Debug, Clone, Deserialize)]
@@ -93,6 +94,16 @@ impl PinFile {
         }
     }
 
+    /// Whether a name was ever given to a tool or prompt of this server.
+    pub(super) fn gave(&self, kind: Kind, name: &str) -> bool {
+        let names = match kind {
+            Kind::Prompt => &self.names.prompts,
+            Kind::Tool => &self.names.tools,
+            Kind::Resource | Kind::Template => return false,
+        };
+        names.values().any(|exposed| exposed.as_str() == name)
+    }
+
     /// Reads and verifies a pin file. What is wrong with it is reported; `None` if it cannot be
     /// used at all.
     /// Where the server's transport was not understood, it is not compared.
@@ -165,7 +176,7 @@ impl PinFile {
                     sink.error(at, "pin-edited", sentence, again);
                 }
                 if !seen.insert(&entry.name) {
-                    let (word, name) = (kind.word(), pin::printable(&entry.name));
+                    let (word, name) = (kind.word(), text::printable(&entry.name));
                     let message = format!("{word} `{name}` stands twice");
                     sink.error(at, "pin-edited", message, again);
                 }
@@ -179,14 +190,14 @@ impl PinFile {
             let mut taken = std::collections::BTreeMap::new();
             for (name, exposed) in names {
                 if let Some(other) = taken.insert(exposed, name) {
-                    let (one, two) = (pin::printable(other), pin::printable(name));
+                    let (one, two) = (text::printable(other), text::printable(name));
                     let message = format!("`{one}` and `{two}` are both exposed as `{exposed}`");
                     sink.error(At::default(), "exposed-name", message, again);
                 }
             }
             for entry in kind.of(&self.surface) {
                 let at = line(entry);
-                let name = pin::printable(&entry.name);
+                let name = text::printable(&entry.name);
                 match &entry.exposed {
                     Some(exposed) if names.get(&entry.name) != Some(exposed) => {
                         let message =
@@ -214,7 +225,7 @@ impl PinFile {
         for kind in Kind::ALL {
             for entry in kind.of(&self.surface) {
                 if let Some(reason) = quarantine::reason(kind, entry) {
-                    let (word, name) = (kind.word(), pin::printable(&entry.name));
+                    let (word, name) = (kind.word(), text::printable(&entry.name));
                     let at = At {
                         line: line_of(bytes, &entry.digest.to_string()),
                         column: 1,
@@ -225,7 +236,7 @@ impl PinFile {
             }
         }
         let instructions = self.surface.instructions.as_deref().unwrap_or_default();
-        if let Some(reason) = quarantine::hidden_in(instructions) {
+        if let Some(reason) = text::hides(instructions) {
             let message = format!("the instructions must not be offered: {reason}");
             sink.error(At::default(), "not-offered", message, fix);
         }
@@ -299,7 +310,8 @@ impl PinFile {
             out.push(']');
         }
         out.push_str("\n}\n}\n");
-        Ok(out)
+        // a server's names and reasons stand in it
+        Ok(text::json(&out).into_owned())
     }
 }
 

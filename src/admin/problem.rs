@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::pin::printable;
+use crate::text;
+use crate::text::printable;
 
 /// A position in a file, both from 1. Line 0 means the file as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -52,7 +53,7 @@ impl Problems {
             0 => first.file.clone(),
             line => format!("{}:{line}", first.file),
         };
-        Some(super::visible(&format!("{place}: {}", first.message), 500))
+        Some(text::short(&format!("{place}: {}", first.message), 500))
     }
 }
 
@@ -78,7 +79,7 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // names and values of a source are whoever's who wrote it
-        let safe = |text: &str| super::visible(text, usize::MAX);
+        let safe = |text: &str| text::visible(text).into_owned();
         f.write_str(&safe(&self.file))?;
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;

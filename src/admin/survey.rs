@@ -346,22 +346,3 @@ fn gainers(difference: &Difference, server: &Server, sources: &Sources) -> Vec<R
     let gains = roles.filter(|role| role.grants.iter().any(covers));
     gains.map(|role| role.name.clone()).collect()
 }
-
-/// Text of a server for a terminal: controls and what hides or reverses text become escapes, and
-/// it is cut after `most` characters.
-#[must_use]
-pub fn visible(text: &str, most: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars().take(most) {
-        let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}');
-        match c.is_control() || hides {
-            true => out.extend(c.escape_unicode()),
-            false => out.push(c),
-        }
-    }
-    if text.chars().nth(most).is_some() {
-        out.push('…');
-    }
-    out
-}

@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::CountingEntropy;
 use crate::pin::{Kind, entry};
 use crate::registry::doc::{PolicyDoc, ServerDoc, Surface};
+use crate::text;
 
 const ORG: &str = "\
 org: acme
@@ -1094,6 +1095,29 @@ pins/github.json: error: the instructions must not be offered: it hides text fro
 }
 
 #[test]
+fn a_tool_whose_own_name_is_the_exposed_name_of_another_server_is_refused() {
+    let org = Org::new();
+    let other = GIT.replace("stateful: no", "stateful: false");
+    org.write(
+        "servers/tracker.yaml",
+        &other
+            .replace("id: github", "id: tracker")
+            .replace("key: gh", "key: jira"),
+    );
+    let tools = |server: &ServerDoc| match server.key.as_str() {
+        // its own names may begin with its own key, and with another's that exposes no such name
+        "jira" => surface(&["gh_write", "gh_other", "jira_write", "write"]),
+        _ => surface(&["read_file", "read_tree", "write", "gh_write"]),
+    };
+    pin(org.dir.path(), &[], &mut |server| Ok(tools(server))).unwrap();
+    let said = org.check();
+    assert_snapshot!(said, @r"
+    pins/tracker.json: error: `jira` calls a tool of its own `gh_write`, the name by which clients know a tool of server `gh` [taken-name]
+      fix: have the owner of `jira` rename it, and pin again
+    ");
+}
+
+#[test]
 fn refresh_continues_nothing_that_its_keys_did_not_sign() {
     use crate::registry::Role;
     let now = Now {
@@ -1572,8 +1596,8 @@ agents/deploy.yaml: warning: the agent `deploy` has no role, so it may use nothi
 #[test]
 fn text_of_a_server_cannot_steer_a_terminal() {
     assert_eq!(
-        visible("a\u{1b}[2Jb\u{202e}c", 99),
+        text::short("a\u{1b}[2Jb\u{202e}c", 99),
         "a\\u{1b}[2Jb\\u{202e}c"
     );
-    assert_eq!(visible("äöü", 2), "äö…");
+    assert_eq!(text::short("äöü", 2), "äö…");
 }

@@ -1,5 +1,7 @@
 //! The primitives of the record: varints, bounded text, and a reader that cannot run past its end.
 
+use crate::text;
+
 /// A reader over bytes of unknown origin. Every method returns `None` at the end of the bytes or
 /// when they do not hold what was asked for.
 #[derive(Debug, Clone)]
@@ -77,9 +79,8 @@ pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_number(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
 
-/// Writes text of somebody else's: cut to `max` bytes at a character, without control characters
-/// or the marks that turn the direction of text, so that it cannot forge lines or play with a
-/// terminal.
+/// Writes text of somebody else's: cut to `max` bytes at a character, and without what hides or
+/// plays ([`text::plain`]), so that it cannot forge lines or play with a terminal.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
     if text.len() <= max && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         put_number(out, text.len() as u64);
@@ -91,27 +92,16 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
     out.extend_from_slice(clean.as_bytes());
 }
 
-/// Says whether a character plays with a terminal: controls, and what turns the direction of text
-/// or breaks a line.
-#[must_use]
-pub fn plays(ch: char) -> bool {
-    let turns =
-        matches!(ch, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    ch.is_control() || turns || matches!(ch, '\u{2028}' | '\u{2029}')
-}
-
 fn clean(text: &str, max: usize) -> String {
-    let mut clean = String::with_capacity(text.len().min(max));
-    for c in text.chars() {
-        if plays(c) {
-            continue;
-        }
-        if clean.len() + c.len_utf8() > max {
-            break;
-        }
-        clean.push(c);
-    }
+    // what is left out may be more than what stays, but not without end
+    let head = text
+        .get(..text.floor_char_boundary(max.saturating_mul(4)))
+        .unwrap_or(text);
+    let clean = text::plain(head);
     clean
+        .get(..clean.floor_char_boundary(max))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -155,6 +145,10 @@ mod tests {
         check("toolu_01", 128, "toolu_01");
         check("a\nb\u{1b}[31mc\0", 128, "ab[31mc");
         check("é\u{202e}é", 3, "é");
+        check("a\u{61c}\u{200b}\u{200e}\u{feff}\u{2028}b", 9, "ab");
+        check("می\u{200c}خ 👩\u{200d}🚀", 64, "می\u{200c}خ 👩\u{200d}🚀");
+        let junk = "\u{202e}".repeat(1000);
+        check(&junk, 9, "");
         check("abcdef", 4, "abcd");
     }
 }

@@ -19,7 +19,6 @@ pub mod frame;
 pub mod seal;
 pub mod view;
 
-pub use code::plays;
 pub use decode::{DecodeError, Decoded, decode};
 pub use encode::{Encoder, StreamHeader};
 pub use frame::{ChainError, Frame, FrameError, Tail, frames, verify_chain};

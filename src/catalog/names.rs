@@ -1,13 +1,14 @@
 //! Tools and prompts: their entries, and the way back from the names that clients use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::alias::Owners;
 use super::{Listing, STATUS_TOOL};
 use crate::ids::{Digest, ExposedName, ServerKey};
 use crate::limits;
-use crate::registry::doc::{Pinned, Surface};
+use crate::pin::Kind;
+use crate::registry::doc::{PinMode, Pinned, Registry, Surface};
 use crate::wire::era::Revision;
 use crate::wire::raw;
 
@@ -33,6 +34,8 @@ pub(super) struct Names {
     exposed: BTreeMap<ExposedName, usize>,
     /// Original names; `None` once a second entry has the same.
     bare: BTreeMap<Box<str>, Option<usize>>,
+    /// Exposed names of servers that are not pinned, whoever may use them.
+    unpinned: BTreeSet<ExposedName>,
     pub(super) list: Listing,
 }
 
@@ -91,13 +94,47 @@ impl Names {
         });
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
-        let at = self
-            .exposed
-            .get(name)
-            .copied()
-            .or_else(|| self.bare.get(name).copied().flatten())?;
-        self.entries.get(at)
+    /// Takes note of what a server that is not pinned exposes, whoever may use it.
+    pub(super) fn claim(&mut self, entries: &[Pinned]) {
+        let exposed = entries.iter().filter_map(|entry| entry.exposed.clone());
+        self.unpinned.extend(exposed);
+    }
+
+    /// The entry with this exposed name, else the only one with this original name. An exposed
+    /// name of the registry is never an original one: its owner may be hidden, revoked or not
+    /// opened yet, and a call that means it must not reach another.
+    pub(super) fn get(
+        &self,
+        kind: Kind,
+        name: &str,
+        registry: Option<&Registry>,
+    ) -> Option<&Entry> {
+        if let Some(at) = self.exposed.get(name) {
+            return self.entries.get(*at);
+        }
+        let entry = self.entries.get(self.bare.get(name).copied().flatten()?)?;
+        let exposed = registry.is_none_or(|registry| self.is_exposed(kind, name, entry, registry));
+        (!exposed).then_some(entry)
+    }
+
+    /// Whether a name is, or may be, exposed for an entry that this caller does not see. Exposed
+    /// names begin with the key of their server and `_`, which no key holds.
+    fn is_exposed(&self, kind: Kind, name: &str, bare: &Entry, registry: &Registry) -> bool {
+        let key = name.split_once('_').map(|(key, _)| key);
+        let key = key.and_then(|key| key.parse::<ServerKey>().ok());
+        let Some(owner) = key.and_then(|key| registry.servers.get(&key)) else {
+            return false;
+        };
+        match owner.pin {
+            // what it offers is not known before it is opened
+            PinMode::Off if owner.key != bare.server => true,
+            PinMode::Off => self.unpinned.contains(name),
+            PinMode::Definitions | PinMode::Names | PinMode::Strict => {
+                let surface = owner.surface.as_ref();
+                let mut entries = surface.into_iter().flat_map(|surface| kind.of(surface));
+                entries.any(|entry| entry.exposed.as_ref().is_some_and(|e| e.as_str() == name))
+            }
+        }
     }
 }
 

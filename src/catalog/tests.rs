@@ -210,3 +210,81 @@ fn instructions_are_cut_at_a_character() {
     assert!(text.len() <= limits::INSTRUCTIONS_BYTES && text.len() > 4090);
     assert!(text.contains("## a\nUse a well.") && text.ends_with(CUT));
 }
+
+#[test]
+fn an_exposed_name_is_never_another_servers_own_name() {
+    let mut registry = world();
+    registry
+        .put(server("c", "off", &[], &[], &[], &[]))
+        .put(server(
+            "d",
+            "strict",
+            &[("a_put", true), ("a_new", true), ("c_x", true)],
+            &["a_p"],
+            &[],
+            &[],
+        ));
+    for tool in ["a_put", "a_new", "c_x"] {
+        registry.grant("eng", "d", tool);
+    }
+    let rule = registry.rule(None);
+    let prompts = &mut registry.table("eng", "d").prompts;
+    prompts.insert("a_p".to_owned(), rule);
+    let check = |registry: &Registry| {
+        let snapshot = snapshot(registry, Some(ann(&["eng"])), &at(NOW));
+        let catalog = snapshot.catalog();
+        let own = |name| catalog.tool(name).map(|entry| entry.server.clone());
+        // not granted; of a server that was not opened yet
+        assert_eq!((own("a_put"), own("c_x")), (None, None));
+        assert_eq!(catalog.hidden_tool("a_put").unwrap().0, key("a"));
+        assert_eq!(catalog.prompt("a_p"), None);
+        // each has its own exposed name, and a name that is exposed for nobody is no other's
+        assert_eq!(own("d_a_put"), Some(key("d")));
+        assert_eq!(own("a_new"), Some(key("d")));
+    };
+    check(&registry);
+    // revoked, and a grant whose time is over
+    let mut revoked = registry.clone();
+    revoked.grant("eng", "a", "put");
+    revoked.revocations.servers.push(key("a"));
+    check(&revoked);
+    let mut expired = registry.clone();
+    let over = expired.rule(Some(NOW - 1));
+    let tools = &mut expired.table("eng", "a").tools;
+    tools.insert("put".to_owned(), over);
+    check(&expired);
+    // granted, it is its owner's
+    registry.grant("eng", "a", "put");
+    let snapshot = snapshot(&registry, Some(ann(&["eng"])), &at(NOW));
+    let entry = snapshot.catalog().tool("a_put").unwrap();
+    assert_eq!((&entry.server, entry.name.as_str()), (&key("a"), "put"));
+}
+
+#[test]
+fn a_server_that_is_not_pinned_gets_no_exposed_name_of_another() {
+    let mut registry = world();
+    registry.put(server("c", "off", &[], &[], &[], &[]));
+    let rule = registry.rule(None);
+    let table = registry.table("eng", "c");
+    table.tool_globs.push(("*".to_owned(), rule));
+    let tools = [
+        ("a_put", true),
+        ("a_new", true),
+        ("c_get", true),
+        ("x", true),
+    ];
+    let live = server("c", "names", &tools, &[], &[], &[]).surface.unwrap();
+    let before = snapshot(&registry, Some(ann(&["eng"])), &at(NOW));
+    let live = BTreeMap::from([(key("c"), Arc::new(live))]);
+    let after = before.with_live(SnapshotId(2), live, &at(NOW));
+    let own = |name| after.catalog().tool(name).map(|entry| entry.name.clone());
+    assert_eq!(own("a_put"), None, "it took the name while it ran");
+    assert_eq!(own("c_a_put").unwrap(), "a_put");
+    assert_eq!(own("a_new").unwrap(), "a_new");
+    assert_eq!(
+        own("c_get").unwrap(),
+        "c_get",
+        "its own begins with its key"
+    );
+    assert_eq!(own("c_x").unwrap(), "x");
+}

@@ -1,6 +1,6 @@
 //! Verifies the signature of a compact JWS (RFC 7515 §7.1) by one key of a JWK set (RFC 7517).
 //!
-//! Three algorithms: EdDSA with Ed25519 (RFC 8037), ES256 and RS256 (RFC 7518 §3). A key decides
+//! Three algorithms: `EdDSA` with Ed25519 (RFC 8037), ES256 and RS256 (RFC 7518 §3). A key decides
 //! which of them it is good for; the token's header only says which it claims to be. Everything
 //! else is refused: `none`, MACs, other curves, RSA keys below 2,048 or above 8,192 bits.
 //! Claims are not looked at here.

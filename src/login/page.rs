@@ -3,6 +3,7 @@
 use data_encoding::BASE64;
 
 use crate::ids::Digest;
+use crate::text;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto 0;\
 padding:0 1.5rem;color:#1b1f24;background:#fff}h1{font-size:1.4rem}p{margin:.6rem 0}\
@@ -47,16 +48,15 @@ pub(super) fn not_found() -> Vec<u8> {
     )
 }
 
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for ch in text.chars() {
+fn escape(words: &str) -> String {
+    let mut out = String::with_capacity(words.len());
+    for ch in text::visible(words).chars() {
         match ch {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            ch if ch.is_control() => out.push(' '),
             ch => out.push(ch),
         }
     }
@@ -76,7 +76,9 @@ mod tests {
         ))
         .unwrap();
         assert!(!text.contains("<b>") && !text.contains("<script"), "{text}");
-        assert!(text.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;amp; [2J"));
+        assert!(
+            text.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;amp;\\u{1b}[2J")
+        );
         assert!(text.contains("default-src 'none'"));
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())));

@@ -1,5 +1,6 @@
 //! The token endpoint: a code, a device code or a refresh token for tokens (RFC 6749 §4.1.3, §6).
 
+use crate::text;
 use serde::Deserialize;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -82,15 +83,10 @@ pub(super) fn declined(issuer: &str, code: &str, description: Option<&str>) -> L
 }
 
 /// Text of a stranger on one line.
-pub(super) fn plain(text: &str, most: usize) -> String {
-    text.chars()
+pub(super) fn plain(stranger: &str, most: usize) -> String {
+    let line: String = stranger
+        .chars()
         .map(|ch| if ch.is_whitespace() { ' ' } else { ch })
-        .filter(|ch| !ch.is_control() && !is_invisible(*ch))
-        .take(most)
-        .collect()
-}
-
-/// What changes how other text is shown: marks of direction, zero widths.
-fn is_invisible(ch: char) -> bool {
-    matches!(ch, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        .collect();
+    text::plain(&line).chars().take(most).collect()
 }

@@ -6,8 +6,9 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use super::canon::Json;
-use super::{Kind, printable, quarantine};
+use super::{Kind, quarantine};
 use crate::registry::doc::{PinMode, Pinned, Surface};
+use crate::text::printable;
 use crate::wire::http::Mirrored;
 
 /// The live surface is not the pinned one.

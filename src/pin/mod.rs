@@ -23,6 +23,7 @@ pub use self::names::{Kept, assign_names};
 use crate::ids::Digest;
 use crate::limits::{TOOL_NAME_BYTES, URI_BYTES};
 use crate::registry::doc::{Pinned, Surface};
+use crate::text::printable;
 use canon::Json;
 
 /// What a definition defines. The digest of one kind never equals that of another.
@@ -235,24 +236,6 @@ fn one_line(definition: &RawValue) -> Box<RawValue> {
     }
     RawValue::from_string(definition.get().replace(['\n', '\r'], ""))
         .unwrap_or_else(|_| definition.to_owned())
-}
-
-/// Text of an upstream, fit for a sentence: printable ASCII without quotes, at most 64 long.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(64)
-        .map(|c| match c {
-            '`' | '"' => '\'',
-            ' '..='~' => c,
-            _ => '?',
-        })
-        .collect();
-    if text.chars().nth(64).is_some() {
-        out.push_str("...");
-    }
-    out
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use super::Kind;
 use super::canon::Json;
-use super::{Kind, printable, schema};
+use super::schema;
 use crate::limits;
 use crate::registry::doc::{Pinned, Surface, Transport};
+use crate::text::{self, printable};
 use crate::wire::http;
 
 /// Moves what must not be offered out of the lists, and says why. Tools stand in the quarantine
@@ -196,31 +198,15 @@ fn output(definition: &Json) -> Option<String> {
     schema::no_schema(root).map(|wrong| format!("its outputSchema {wrong}"))
 }
 
-/// Text that is there for the model and not for the reviewer: tag characters, overrides of the
-/// writing direction, terminal controls.
+/// Text that is there for the model and not for the reviewer ([`text::hides`]).
 fn hidden(json: &Json) -> Option<String> {
     let mut found = None;
-    each_text(json, &mut |text| {
+    each_text(json, &mut |one| {
         if found.is_none() {
-            found = hidden_in(text);
+            found = text::hides(one).map(|hidden| hidden.to_string());
         }
     });
     found
-}
-
-/// Whether a text hides something from its readers: what.
-#[must_use]
-pub fn hidden_in(text: &str) -> Option<String> {
-    let odd = text.chars().find(|c| match c {
-        '\t' | '\n' | '\r' => false,
-        '\0'..='\x1f' | '\x7f'..='\u{9f}' => true,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        '\u{2060}'..='\u{2064}' => true,
-        '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}' => true,
-        _ => false,
-    })?;
-    let code = u32::from(odd);
-    Some(format!("it hides text from reviewers: U+{code:04X}"))
 }
 
 fn each_text(json: &Json, visit: &mut impl FnMut(&str)) {
@@ -328,6 +314,28 @@ mod tests {
                 Some(&format!("it hides text from reviewers: U+{code}")),
             );
         }
+    }
+
+    #[test]
+    fn real_text_is_offered_and_a_row_of_what_has_no_width_is_not() {
+        let described = |text: &str, expected: Option<&str>| {
+            let text = serde_json::to_string(text).unwrap();
+            check(
+                &format!(
+                    r#"{{"name":"a","description":{text},"inputSchema":{{"type":"object"}}}}"#
+                ),
+                expected,
+            );
+        };
+        described(
+            "for \u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f} matches",
+            None,
+        );
+        described("می\u{200c}خواهم, क्\u{200d}ष, ❤\u{fe0f}\u{200d}🔥", None);
+        let row = "\u{200b}\u{200c}\u{200b}\u{200b}".repeat(40);
+        let hidden = Some("it hides text from reviewers: U+200B");
+        described(&format!("ok{row}"), hidden);
+        described(&format!("می\u{200c}{row}"), hidden);
     }
 
     fn with_schema(schema: &str, expected: Option<&str>) {

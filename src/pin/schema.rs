@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::canon::Json;
-use super::printable;
+use crate::text::printable;
 
 /// What a word of the draft may have as its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use crate::clock::Utc;
 use crate::identity::Caller;
 use crate::ids::RoleName;
 use crate::registry::doc::{Registry, RoleDoc};
+use crate::text;
 
 /// Why a call is refused. One value feeds the client, the record and `explain`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,16 +137,8 @@ impl Denial {
 }
 
 /// Makes a stranger's text fit for a sentence: printable, at most 120 characters.
-pub(super) fn shown(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(120)
-        .map(|ch| if ch.is_control() { '\u{fffd}' } else { ch })
-        .collect();
-    if text.chars().nth(120).is_some() {
-        out.push('…');
-    }
-    out
+pub(super) fn shown(stranger: &str) -> String {
+    text::short(stranger, 120)
 }
 
 /// The refusal as a sentence.
@@ -370,7 +363,7 @@ mod tests {
         insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "drop")), @"not-granted: Policy denial, do not retry: role eng of Ann does not include gh/drop; role release does: ask release-owners.");
         insta::assert_snapshot!(check(&registry, &[], &tool("gh", "get")), @"not-granted: Policy denial, do not retry: Ann has no role in Acme; role eng does: ask eng-owners.");
         insta::assert_snapshot!(check(&registry, &["eng", "release"], &prompt("gh", "p")), @"not-granted: Policy denial, do not retry: roles eng, release of Ann do not include prompt gh/p; ask eng-owners.");
-        insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "gone\u{7}")), @"hidden: Policy denial, do not retry: the registry of Acme has no gh/gone�; call mcpshim_status to see what there is.");
+        insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "gone\u{7}")), @r"hidden: Policy denial, do not retry: the registry of Acme has no gh/gone\u{7}; call mcpshim_status to see what there is.");
         insta::assert_snapshot!(check(&registry, &["eng"], &resource("gh", "gh://a/../b")), @"not-granted: Policy denial, do not retry: resource gh://a/../b of gh is not a plain URI (dot segments, backslashes, spaces); write it plainly.");
         let rule = registry.rule(Some(NOW));
         registry

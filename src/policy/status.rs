@@ -9,9 +9,10 @@ use super::denial::who;
 use super::{Access, Snapshot, allows};
 use crate::clock::{Now, Span, Utc};
 use crate::identity::Caller;
+use crate::limits;
 use crate::registry::Freshness;
 use crate::registry::doc::PinMode;
-use crate::{limits, pin};
+use crate::text;
 
 /// The state of one snapshot, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -154,7 +155,7 @@ fn servers(snapshot: &Snapshot, now: &Now) -> Vec<ServerStatus> {
         let shown = aside.take(limits::QUARANTINED_SHOWN);
         ServerStatus {
             quarantined: shown
-                .map(|(name, reason)| (pin::printable(name), reason.clone()))
+                .map(|(name, reason)| (text::printable(name), reason.clone()))
                 .collect(),
             key: key.to_string(),
             purpose: doc.purpose.clone(),

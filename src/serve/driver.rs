@@ -695,6 +695,11 @@ impl Driver {
                 }
             }
             Output::Done => self.done = true,
+            Output::Headers(link, headers) => {
+                if let Some(pipe) = self.pipes.get_mut(&link) {
+                    pipe.mirror(*headers);
+                }
+            }
             Output::Learned(link, server, opening) => {
                 let older = self.pipes.get(&link).is_some_and(Pipe::is_older);
                 let known = opening.map(|opening| Known { opening, older });

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::Machine;
 use super::call::{Key, Leg, Origin, Outcome, Stage, Who};
 use super::link::{self, LinkState};
-use super::outbox::{Held, Housekeeping, Upstream};
+use super::outbox::{Held, Housekeeping, Progress, Upstream};
 use crate::audit::entry::{Body as Record, CallFacts, Context, Correlation, End, TargetKind};
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
@@ -485,10 +485,11 @@ impl Machine {
         self.outbox.send_link(to.link, Upstream::Answer(line));
     }
 
-    /// The same for news of a question that is open.
-    pub(super) fn tell_news(&mut self, to: &Questioner, line: Bytes, now: &Now) {
+    /// The same for how far the client is with a question that is open.
+    pub(super) fn tell_progress(&mut self, to: &Questioner, news: Progress, now: &Now) {
         if self.links.transport(to.link) == to.transport && self.may_hear(to, now) {
-            self.outbox.send_link(to.link, Upstream::News(line));
+            let news = Upstream::Housekeeping(Housekeeping::Progress(news));
+            self.outbox.send_link(to.link, news);
         }
     }
 }

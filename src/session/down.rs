@@ -12,6 +12,7 @@ use super::link::{self, LinkInput};
 use super::outbox::{Held, Housekeeping, Upstream};
 use super::refusal::failed;
 use super::road::copied;
+use super::shown::{self, Texts};
 use super::tasks::{self, Tasked};
 use super::{Machine, ask, question};
 use crate::audit::entry::End;
@@ -137,7 +138,7 @@ impl Machine {
             (Finding::Clear, Body::Result(result)) => {
                 let info = self.links.server_info(link);
                 for (at, label) in passed.iter().flatten() {
-                    edits.replace(*at..*at, label);
+                    edits.replace(at.clone(), label);
                 }
                 let done = era::result(edits, result, from, to, method.cacheable(), info);
                 let done = passed.map_err(Untranslatable::Wanted).and(done);
@@ -170,7 +171,7 @@ impl Machine {
                 ErrorAs::Code(mapped) => {
                     if let Some(labels) = to_address {
                         for (at, label) in labels.iter().flatten() {
-                            edits.replace(*at..*at, label);
+                            edits.replace(at.clone(), label);
                         }
                         // the client cannot open it, or the organisation does not let it be asked
                         match labels {
@@ -230,12 +231,7 @@ impl Machine {
     /// A server wants a person to open an address before a call (2025-11-25, error -32042): where
     /// its questions begin in the line, and who says it asks. `None` where the client cannot be
     /// asked that, or not by this server.
-    fn elicits_in_error(
-        &mut self,
-        link: LinkId,
-        error: &Object<'_>,
-        from: Era,
-    ) -> Option<Vec<(usize, String)>> {
+    fn elicits_in_error(&mut self, link: LinkId, error: &Object<'_>, from: Era) -> Option<Texts> {
         let server = self.server_of(link)?;
         let may = link::allowed(&server)
             .and(self.front.can)
@@ -259,9 +255,10 @@ impl Machine {
             if ask::is_ambiguous(&one) || !text("url").is_some_and(|url| question::is_web(&url)) {
                 return None;
             }
-            text("message")?;
-            let label = format!("[{}] ", server.key);
-            labels.push((at + one.value_span("message")?.start + 1, label));
+            // of a text of its own, so places count from its start
+            for (place, text) in shown::texts(&one, era::Asked::Url, server.key.as_str())? {
+                labels.push((at + place.start..at + place.end, text));
+            }
             ids.push(text("elicitationId")?.into_owned());
         }
         for id in ids.iter().filter(|id| id.len() <= limits::ID_BYTES) {

@@ -23,6 +23,7 @@ use crate::clock::Now;
 use crate::limits;
 use crate::pin::quarantine;
 use crate::policy::{self, Snapshot};
+use crate::text;
 use crate::wire::era::{self, Can, Claim, ClaimError, Era, Introduction, Revision};
 use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
 use crate::wire::raw::{self, Object};
@@ -372,8 +373,8 @@ impl Machine {
             || self.listens.has(&key)
     }
 
-    pub(super) fn error(&mut self, id: &Id<'_>, code: i64, text: &str, data: Option<&str>) {
-        let line = msg::error_line(id.raw(), code, text, data);
+    pub(super) fn error(&mut self, id: &Id<'_>, code: i64, words: &str, data: Option<&str>) {
+        let line = msg::error_line(id.raw(), code, &text::block(words), data);
         self.outbox.send_client(line);
     }
 
@@ -529,13 +530,15 @@ impl Machine {
 
     /// Answers a call of `mcpshim_status`.
     pub(super) fn status(&mut self, request: &Request<'_>, asker: &Asker<'_>, now: &Now) {
-        let mut text = policy::status(&self.snapshot, now).to_string();
+        let mut status = policy::status(&self.snapshot, now).to_string();
         for (key, trouble) in self.links.troubles() {
-            text.push_str(&format!("link:         {key} {trouble}\n"));
+            // a server may speak in it
+            let trouble = text::visible(trouble);
+            status.push_str(&format!("link:         {key} {trouble}\n"));
         }
         let members = format!(
             r#""content":[{{"type":"text","text":{}}}],"isError":false"#,
-            raw::quoted(&text)
+            raw::quoted(&text::block(&status))
         );
         self.own(request.id.raw(), asker.era, &[&members], false);
     }

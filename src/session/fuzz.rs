@@ -359,7 +359,7 @@ impl World<'_> {
                     assert!(!self.done, "done twice");
                     self.done = true;
                 }
-                Output::Learned(..) => {}
+                Output::Headers(..) | Output::Learned(..) => {}
                 Output::OpenLink(link, server) => {
                     self.servers.insert(link, server);
                     let transport = self.transports.entry(link).or_default();

@@ -359,6 +359,13 @@ impl Link {
         }
     }
 
+    /// Whether its transport was compared with the pin and nothing was found against it since: also
+    /// while its lists, which changed, are read again.
+    #[must_use]
+    pub fn is_approved(&self) -> bool {
+        self.run.ready_us.is_some() && !matches!(self.phase, Phase::Closed | Phase::Draining(_))
+    }
+
     /// The next id for a request of the machine's on this link; the link uses the same counter.
     pub fn next_id(&mut self) -> u64 {
         let id = self.next_id;

@@ -23,6 +23,7 @@ use crate::limits;
 use crate::pin::{self, Kept};
 use crate::policy::{Access, Denial, DenialCode};
 use crate::registry::doc::Surface;
+use crate::text;
 use crate::wire::era::{Can, Era};
 use crate::wire::msg::IdKey;
 
@@ -444,12 +445,12 @@ impl Links {
                     .iter()
                     .take(limits::QUARANTINED_SHOWN)
                     .map(|((kind, name), how)| {
-                        let place = pin::quarantine::place(*kind, &pin::printable(name));
+                        let place = pin::quarantine::place(*kind, &text::printable(name));
                         (place, how.clone())
                     })
                     .collect(),
                 quarantined: shown
-                    .map(|(name, reason)| (pin::printable(name), reason.clone()))
+                    .map(|(name, reason)| (text::printable(name), reason.clone()))
                     .collect(),
                 key: key.to_string(),
                 state: report::state(slot.link.state(), slot.trouble.as_deref()),

@@ -18,6 +18,7 @@ mod listen;
 mod outbox;
 mod park;
 mod pass;
+mod payload;
 mod question;
 mod refusal;
 mod relay;
@@ -26,6 +27,7 @@ pub mod report;
 mod road;
 mod roots;
 mod route;
+mod shown;
 mod tasks;
 
 use std::sync::Arc;
@@ -52,6 +54,8 @@ use crate::ids::{CredentialId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
 use crate::registry::doc::ServerDoc;
+use crate::text;
+use crate::wire::http::Headers;
 pub use crate::wire::line::LineFault;
 use crate::wire::raw::Edits;
 
@@ -254,6 +258,8 @@ pub enum Output {
     CloseLink(LinkId),
     /// Everything is settled: the driver may end.
     Done,
+    /// Which arguments of a call go into headers on this link too, from now on.
+    Headers(LinkId, Box<Headers>),
     /// How the server of this link is opened was learned; with `None`, what was known of it is wrong.
     Learned(LinkId, Arc<ServerDoc>, Option<Opening>),
     /// Start this link's transport for this server.
@@ -361,7 +367,11 @@ impl Machine {
             Input::ClientClosed => self.client_closed(now),
             Input::ClientFault(fault) => self.client_fault(fault, now),
             Input::ClientLine(line) => self.client_line(line, now),
-            Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
+            // words of a guard, or the last of a server
+            Input::LinkClosed { link, reason } => {
+                let reason = text::short(&reason, crate::limits::REASON_CHARS);
+                self.link_closed(link, &reason, now);
+            }
             Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),
             Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
             Input::LinkKnown { link, opening } => self.link_known(link, opening),

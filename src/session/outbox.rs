@@ -20,16 +20,14 @@ use crate::registry::doc::FailMode;
 use crate::wire::era::Era;
 use crate::wire::{msg, raw};
 
-/// What goes to an upstream.
+/// What goes to an upstream: there is no fourth way. Only the first two carry bytes of a client.
 #[derive(Debug)]
 pub(super) enum Upstream {
     /// A call, from a spent permit. Its intent is recorded.
     Call(Bytes),
     /// The answer to a question of its own. Its outcome is recorded.
     Answer(Bytes),
-    /// How far the client is with a question of its own. Its intent is recorded.
-    News(Bytes),
-    /// What a link or the machine says for itself: no client payload.
+    /// What a link or the machine says for itself: no client payload, two numbers at most.
     Housekeeping(Housekeeping),
 }
 
@@ -40,6 +38,8 @@ pub(super) enum Housekeeping {
     Cancel(u64),
     /// A link opens, surveys or ends.
     Link(Vec<u8>),
+    /// How far a client is with a question of the upstream's, in these words of ours.
+    Progress(Progress),
     /// A request of the upstream's is refused: its id token, the JSON-RPC code, and why.
     Refuse(Box<str>, i64, String),
     /// The client's roots are others now.
@@ -48,6 +48,30 @@ pub(super) enum Housekeeping {
     SetLevel(u64, Level),
     /// `resources/unsubscribe` with this request id: ends what a recorded call began.
     Unsubscribe(u64, String),
+}
+
+/// How far a client is: the server's own token, and numbers.
+#[derive(Debug)]
+pub(super) struct Progress {
+    token: Box<str>,
+    progress: f64,
+    total: Option<f64>,
+}
+
+impl Progress {
+    /// Reads the params of a client's `notifications/progress` under the server's own token; of
+    /// other members nothing is taken. `None` where `progress` is no finite number.
+    pub(super) fn read(token: &str, params: &raw::Object<'_>) -> Option<Self> {
+        let number = |key| {
+            let number = params.get(key)?.parse::<f64>().ok()?;
+            number.is_finite().then_some(number)
+        };
+        Some(Self {
+            token: token.into(),
+            progress: number("progress")?,
+            total: number("total"),
+        })
+    }
 }
 
 /// The log levels of MCP, from the least severe.
@@ -91,13 +115,23 @@ impl Level {
 impl Upstream {
     fn into_line(self) -> Bytes {
         match self {
-            Self::Answer(line) | Self::Call(line) | Self::News(line) => line,
+            Self::Answer(line) | Self::Call(line) => line,
             Self::Housekeeping(Housekeeping::Cancel(id)) => msg::notification_line(
                 "notifications/cancelled",
                 Some(&format!("{{\"requestId\":{id}}}")),
             )
             .into(),
             Self::Housekeeping(Housekeeping::Link(line)) => line.into(),
+            Self::Housekeeping(Housekeeping::Progress(news)) => {
+                let total = news.total.map(|total| format!(",\"total\":{total}"));
+                let params = format!(
+                    "{{\"progressToken\":{},\"progress\":{}{}}}",
+                    news.token,
+                    news.progress,
+                    total.unwrap_or_default()
+                );
+                msg::notification_line("notifications/progress", Some(&params)).into()
+            }
             Self::Housekeeping(Housekeeping::Refuse(id, code, why)) => {
                 msg::error_line(&id, code, &why, None).into()
             }

@@ -11,6 +11,7 @@ use super::drive::{self, Unfit, Wanted};
 use super::link;
 use super::question;
 use super::relay;
+use super::shown::{self, Texts};
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
@@ -32,7 +33,7 @@ impl Machine {
         line: &str,
         result: &Object<'_>,
         now: &Now,
-    ) -> Result<Vec<(usize, String)>, String> {
+    ) -> Result<Texts, String> {
         let Some(server) = self.server_of(link) else {
             return Err("its server is gone".to_owned());
         };
@@ -48,7 +49,7 @@ impl Machine {
                 return Err(says("nobody here knows what it asks for"));
             }
         };
-        let mut labels = Vec::new();
+        let mut texts = Vec::new();
         for wanted in &input.parts {
             let (method, _) = relay::named(wanted.asked);
             if let Err((refusal, why)) = may_pass(&server, can, wanted) {
@@ -56,9 +57,16 @@ impl Machine {
                 self.deny_ask(link, method, params, refusal, now);
                 return Err(says(&why));
             }
-            labels.extend(label(&server, wanted, line));
+            let Some(shown) = shown_in(line, server.key.as_str(), wanted) else {
+                let params = wanted.params.as_ref().map(Object::raw);
+                self.deny_ask(link, method, params, Refusal::Malformed, now);
+                return Err(says(
+                    "it hides something from the person who would be asked",
+                ));
+            };
+            texts.extend(shown);
         }
-        Ok(labels)
+        Ok(texts)
     }
 }
 
@@ -98,13 +106,16 @@ fn may_pass(server: &ServerDoc, can: Can, wanted: &Wanted<'_>) -> Result<(), (Re
     }
 }
 
-/// Who asks, where a person reads it: the place after the quote that opens the message.
-fn label(server: &ServerDoc, wanted: &Wanted<'_>, line: &str) -> Option<(usize, String)> {
-    match wanted.asked {
-        Asked::Form | Asked::Url => {}
-        Asked::Roots | Asked::Sampling { .. } => return None,
-    }
-    let message = wanted.params.as_ref()?.get("message")?;
-    let at = raw::place(line, message)?.start + 1;
-    Some((at, format!("[{}] ", server.key)))
+/// What a person sees of one part, and where in the line.
+fn shown_in(line: &str, server: &str, wanted: &Wanted<'_>) -> Option<Texts> {
+    let Some(params) = &wanted.params else {
+        return Some(Vec::new());
+    };
+    let at = raw::place(line, params.raw())?.start;
+    let from = params.span().start;
+    let moved = |(place, text): (std::ops::Range<usize>, String)| {
+        (at + place.start - from..at + place.end - from, text)
+    };
+    let texts = shown::texts(params, wanted.asked, server)?;
+    Some(texts.into_iter().map(moved).collect())
 }

@@ -13,8 +13,9 @@ use bytes::Bytes;
 
 use super::Machine;
 use super::drive::Part;
-use super::outbox::Held;
+use super::outbox::{Held, Progress};
 use super::relay::Relay;
+use super::shown;
 use crate::audit::entry::End;
 use crate::clock::Now;
 use crate::limits;
@@ -129,10 +130,10 @@ fn number_of(id: &str) -> Option<u64> {
 }
 
 /// Makes the params of a question fit for the client: who asks is said first in what a person
-/// reads; a task, which the client did not offer to us, is none; `id` is the `elicitationId` to
+/// reads, and nothing in it hides ([`shown`]); a task, which the client did not offer to us, is none; `id` is the `elicitationId` to
 /// give it, `progress` the token that stands for the server's.
 ///
-/// False when a member is missing that a client must find.
+/// False when a member is missing that a client must find, or hides something.
 pub(super) fn fit(
     edits: &mut Edits,
     params: Option<&Object<'_>>,
@@ -144,16 +145,11 @@ pub(super) fn fit(
     let Some(params) = params else {
         return asked == Asked::Roots;
     };
-    match asked {
-        Asked::Form | Asked::Url => {
-            let (Some(_), Some(span)) = (params.text("message"), params.value_span("message"))
-            else {
-                return false;
-            };
-            // a server's key has nothing that needs an escape
-            edits.replace(span.start + 1..span.start + 1, &format!("[{server}] "));
-        }
-        Asked::Roots | Asked::Sampling { .. } => {}
+    let Some(texts) = shown::texts(params, asked, server) else {
+        return false;
+    };
+    for (place, text) in texts {
+        edits.replace(place, &text);
     }
     if asked == Asked::Url && !params.text("url").is_some_and(|url| is_web(&url)) {
         return false;
@@ -311,7 +307,7 @@ impl Machine {
         self.drives_follow(now);
     }
 
-    /// The client says how far it is with a question.
+    /// The client says how far it is with a question: its server gets the numbers, in words of ours.
     pub(super) fn client_progress(&mut self, notification: &Notification<'_>, now: &Now) {
         let params = notification.params.as_ref().map(|params| &params.object);
         let token = params.and_then(|params| params.get("progressToken"));
@@ -326,10 +322,9 @@ impl Machine {
         else {
             return self.outbox.count("stray-progress", now);
         };
-        let (Some(own), Some(span)) = (
-            relay.progress.clone(),
-            params.and_then(|params| params.value_span("progressToken")),
-        ) else {
+        let progress = relay.progress.as_deref().zip(params);
+        let progress = progress.and_then(|(own, params)| Progress::read(own, params));
+        let Some(progress) = progress else {
             return self.outbox.count("stray-progress", now);
         };
         if *news == 0 || notification.line.len() > limits::NEWS_BYTES {
@@ -337,11 +332,6 @@ impl Machine {
         }
         *news -= 1;
         let to = relay.to.clone();
-        self.edits.clear();
-        self.edits.replace(span, &own);
-        let mut line = Vec::with_capacity(notification.line.len() + 64);
-        self.edits.apply(notification.line, &mut line);
-        line.push(b'\n');
-        self.tell_news(&to, line.into(), now);
+        self.tell_progress(&to, progress, now);
     }
 }

@@ -18,6 +18,7 @@ use crate::clock::Now;
 use crate::limits;
 use crate::policy::{Access, Denial, DenialCode};
 use crate::registry::doc::AuditRule;
+use crate::text;
 use crate::wire::era::{self, Era};
 use crate::wire::msg;
 use crate::wire::raw;
@@ -148,26 +149,26 @@ pub(super) fn refused_later(denial: &Denial) -> String {
 }
 
 /// A tool result that says what went wrong, or an error where there is no tool.
-pub(super) fn failed(id: &str, era: Era, tool: bool, text: &str, data: Option<&str>) -> Vec<u8> {
+pub(super) fn failed(id: &str, era: Era, tool: bool, words: &str, data: Option<&str>) -> Vec<u8> {
     if !tool {
-        return msg::error_line(id, -32603, text, data);
+        return msg::error_line(id, -32603, &text::block(words), data);
     }
-    era::own_line(id, &[&tool_text(text)], era, false, SERVER_INFO, None)
+    era::own_line(id, &[&tool_text(words)], era, false, SERVER_INFO, None)
 }
 
 /// The same for a refusal, with its code.
-pub(super) fn denied(id: &str, era: Era, tool: bool, code: &str, text: &str) -> Vec<u8> {
+pub(super) fn denied(id: &str, era: Era, tool: bool, code: &str, words: &str) -> Vec<u8> {
     let note = format!("{{\"code\":\"{code}\"}}");
     if !tool {
-        return msg::error_line(id, DENIED, text, Some(&note));
+        return msg::error_line(id, DENIED, &text::block(words), Some(&note));
     }
     let note = Some((META_DENIAL, note.as_str()));
-    era::own_line(id, &[&tool_text(text)], era, false, SERVER_INFO, note)
+    era::own_line(id, &[&tool_text(words)], era, false, SERVER_INFO, note)
 }
 
-fn tool_text(text: &str) -> String {
+fn tool_text(words: &str) -> String {
     format!(
         r#""content":[{{"type":"text","text":{}}}],"isError":true"#,
-        raw::quoted(text)
+        raw::quoted(&text::block(words))
     )
 }

@@ -9,10 +9,11 @@
 //! is taken back when the server takes it back, when its call is cancelled or times out, when the
 //! transport ends, and when its caller may not use the server any more.
 
-use super::Machine;
 use super::ask::{Question, Questioner, Refusal};
 use super::call::{Key, Leg, Outcome};
 use super::question::{self, Purpose};
+use super::road::copied;
+use super::{Machine, payload};
 use crate::audit::entry::End;
 use crate::clock::Now;
 use crate::ids::LinkId;
@@ -152,6 +153,7 @@ impl Machine {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
             Body::Result(result) => (End::Ok, result.span()),
         };
+        let span = payload::of_answer(response, span);
         self.edits.clear();
         self.edits.replace(response.id_span(), &relay.to.id);
         let mut line = Vec::with_capacity(response.line.len() + 64);
@@ -160,7 +162,8 @@ impl Machine {
         let line = bytes::Bytes::from(line);
         let content = match self.edits.moved(&span) {
             Some(span) => line.slice(span),
-            None => bytes::Bytes::new(),
+            // the id in it is another for the server
+            None => copied(response.line, &span),
         };
         let outcome = Outcome {
             end,
@@ -287,6 +290,9 @@ impl Machine {
         let params = notification.params.as_ref().map(|params| &params.object);
         let id = params.and_then(|params| params.text("elicitationId"));
         let known = id.is_some_and(|id| self.links.elicited(link, &id));
+        // a caller who may not use the server any more hears nothing of it
+        let server = self.server_of(link);
+        let known = known && server.is_some_and(|one| self.snapshot.uses(&one.key, now));
         let reads = self.front.era() == Some(Era::Handshake(Revision::NEWEST_HANDSHAKE));
         if !(known && reads) || notification.line.len() > limits::NEWS_BYTES {
             return self.outbox.count("stray-elicitation", now);

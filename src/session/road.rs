@@ -18,7 +18,7 @@ use super::outbox::Held;
 use super::park::{self, Retry, Step};
 use super::repeat::Same;
 use super::route::Route;
-use super::tasks;
+use super::{payload, tasks};
 use crate::audit::entry::{CallFacts, ContextId};
 use crate::clock::Now;
 use crate::ids::LinkId;
@@ -110,6 +110,7 @@ impl Machine {
             (_, false) => params.object.value_span("arguments"),
         }
         .unwrap_or_default();
+        let content = payload::of(request, method, content);
         let ask = Ask {
             request,
             asker,
@@ -338,14 +339,15 @@ impl Machine {
         let (line, content) = match (ask.method, era, uri) {
             (Method::Listen, Era::Stateless, Some(label)) if route.is_task(ask.method) => {
                 let line = era::listen_task_line(&token, &route.token, CLIENT_INFO);
-                (line.into(), tasks::noted(label, None))
+                (line.into(), tasks::noted(label, None, ""))
             }
             (Method::Task, _, _) => {
                 let params = request.params.as_ref().map(|params| &params.object);
                 let label = params.and_then(|params| params.text("taskId"));
                 let responses = request.line.get(ask.content.clone());
                 let responses = responses.filter(|responses| !responses.is_empty());
-                let noted = tasks::noted(&label.unwrap_or_default(), responses);
+                let beside = payload::beside_task(request);
+                let noted = tasks::noted(&label.unwrap_or_default(), responses, &beside);
                 (
                     self.edited(ask, route, rename, (link, era), &token).0,
                     noted,

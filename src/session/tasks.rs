@@ -109,11 +109,11 @@ pub(super) fn label(server: &ServerKey, id: &str) -> String {
 }
 
 /// What the record keeps of a request about a task: never its id.
-pub(super) fn noted(label: &str, responses: Option<&str>) -> Bytes {
+pub(super) fn noted(label: &str, responses: Option<&str>, beside: &str) -> Bytes {
     let digest = Digest::of(label.as_bytes());
     let responses = responses.map(|responses| format!(r#","inputResponses":{responses}"#));
     format!(
-        r#"{{"task":"sha256:{digest}"{}}}"#,
+        r#"{{"task":"sha256:{digest}"{}{beside}}}"#,
         responses.unwrap_or_default()
     )
     .into()
@@ -298,7 +298,7 @@ impl Machine {
             };
             self.edits.clear();
             for (at, label) in &labels {
-                self.edits.replace(*at..*at, label);
+                self.edits.replace(at.clone(), label);
             }
             for (place, uri) in &renamed {
                 self.edits.replace(place.clone(), uri);

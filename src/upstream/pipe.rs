@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Child, Farewell, Heard, PipeEvent, Remote};
 use crate::session::Place;
+use crate::wire::http::Headers;
 use crate::wire::line::{LineBuffer, LineFault};
 
 /// A server that is reached.
@@ -44,6 +45,14 @@ impl Pipe {
         match self {
             Self::Child(..) => false,
             Self::Remote(remote) => remote.is_older(),
+        }
+    }
+
+    /// Puts these arguments of calls into headers too, from now on.
+    pub fn mirror(&mut self, headers: Headers) {
+        match self {
+            Self::Child(..) => {}
+            Self::Remote(remote) => remote.mirror(headers),
         }
     }
 

@@ -122,7 +122,10 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surveyed,
                     return Err(SurveyError::Server(phrase));
                 }
                 LinkOutput::Note("list", remark) => remarks.push(remark),
-                LinkOutput::Learned(_) | LinkOutput::Note(..) | LinkOutput::Ready(_) => {}
+                LinkOutput::Headers(_)
+                | LinkOutput::Learned(_)
+                | LinkOutput::Note(..)
+                | LinkOutput::Ready(_) => {}
                 LinkOutput::Open => pipe = Some(means.open(server)?),
                 LinkOutput::Send(line) => {
                     if let Some(pipe) = &mut pipe {

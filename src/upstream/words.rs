@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use crate::secret::{Scrubber, Stream};
+use crate::text;
 
 /// Bytes kept in memory.
 const KEPT_BYTES: usize = 2 << 10;
@@ -98,10 +99,9 @@ impl Words {
     pub fn last(&self) -> Option<String> {
         let mut bytes: Vec<u8> = self.tail.iter().copied().collect();
         bytes.extend(self.stream.held());
-        let text = String::from_utf8_lossy(&bytes);
-        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
-        let visible = |c: char| if c.is_control() { '?' } else { c };
-        Some(line.chars().take(SHOWN_CHARS).map(visible).collect())
+        let said = String::from_utf8_lossy(&bytes);
+        let line = said.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(text::short(line, SHOWN_CHARS))
     }
 }
 
@@ -117,10 +117,15 @@ mod tests {
             words.push(b"noise noise noise\n");
         }
         words.push(b"Error: no\x1b[1m key\n\n  \n");
-        assert_eq!(words.last().as_deref(), Some("Error: no?[1m key"));
+        assert_eq!(words.last().as_deref(), Some("Error: no\\u{1b}[1m key"));
+        words.push("\u{202e}evil\n".as_bytes());
+        assert_eq!(words.last().as_deref(), Some("\\u{202e}evil"));
         assert!(words.tail.len() <= KEPT_BYTES);
         words.push(&[b'x'; 10_000]);
-        assert_eq!(words.last().map(|line| line.len()), Some(SHOWN_CHARS));
+        assert_eq!(
+            words.last().map(|line| line.chars().count()),
+            Some(SHOWN_CHARS + 1)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! from the bytes that are sent and from nothing else.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use serde_json::Value;
@@ -36,6 +36,21 @@ struct Mirror {
     header: String,
     /// The property's name on each level.
     path: Vec<String>,
+}
+
+/// What of each tool's arguments goes into headers, by the tool's name. Tools without any are left
+/// out.
+pub type Headers = BTreeMap<String, Result<Mirrored, AnnotationError>>;
+
+/// Reads it off the definitions of a server's tools.
+pub fn headers_of<'a>(tools: impl Iterator<Item = (&'a str, &'a str)>) -> Headers {
+    let annotated = tools.filter(|(_, definition)| definition.contains(ANNOTATION));
+    let read = annotated.filter_map(|(name, definition)| {
+        let definition: Value = serde_json::from_str(definition).ok()?;
+        let mirrored = Mirrored::of(definition.get("inputSchema")?);
+        Some((name.to_owned(), mirrored))
+    });
+    read.collect()
 }
 
 /// Why a tool's annotations cannot be used: a client must not offer such a tool.

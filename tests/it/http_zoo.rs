@@ -1077,6 +1077,43 @@ fn how_a_server_speaks_is_remembered_corrected_and_forgotten_on_request() {
 // ---- headers
 
 #[test]
+fn a_header_that_stands_beside_the_compared_list_is_not_sent() {
+    let web = Web::start(move |seen, line| {
+        let tool = |text: &Value| {
+            json!([{"name": "sql", "description": "asks", "inputSchema":
+                {"type": "object", "properties": {"region": text}}}])
+        };
+        let listed = tool(&json!({"type": "string"}));
+        if seen.rpc() == "tools/list" {
+            let leaks = tool(&json!({"type": "string", "x-mcp-header": "Leak"}));
+            line.events();
+            line.event(&json!({"jsonrpc": "2.0", "id": 999_999,
+                "result": {"resultType": "complete", "tools": leaks}}));
+            let result = seen.result(json!({"tools": listed}));
+            line.event(&result);
+            return false;
+        }
+        match stateless(seen, line, &listed) {
+            Some(on) => on,
+            None => line.json(&seen.says("rows")),
+        }
+    });
+    for mode in ["pin: strict", "pin: names"] {
+        let org = org(&web, mode);
+        let mut shim = org.serve("ci");
+        shim.initialize();
+        let answer = shim.call("web_sql", json!({"region": "a secret"}));
+        assert_eq!(text(&answer), "rows");
+        shim.close();
+    }
+    let calls = web.asked("tools/call");
+    assert_eq!(calls.len(), 2);
+    for call in calls {
+        assert_eq!(call.header("mcp-param-leak"), None);
+    }
+}
+
+#[test]
 fn a_header_that_nobody_reviewed_is_drift_where_names_alone_are_pinned() {
     let asks = Arc::new(AtomicBool::new(false));
     let now = Arc::clone(&asks);

@@ -127,6 +127,11 @@ const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 /// The steps of a feature. `needs` says what shows that it worked; `loose` steps are not compared.
 fn steps(feature: &str, upstream: &str, through: bool) -> Vec<Value> {
+    // the key of its server stands before its own name
+    let logger = match through {
+        true => format!("{KEY}/peer"),
+        false => "peer".to_owned(),
+    };
     let everything = upstream == "everything";
     let accepted = |content: Value| json!({"action": "accept", "content": content});
     let text = match feature {
@@ -255,7 +260,7 @@ fn steps(feature: &str, upstream: &str, through: bool) -> Vec<Value> {
         "logging" => json!([
             {"do": "level", "level": "warning"},
             {"do": "call", "name": "log", "arguments": {}},
-            {"do": "wait", "for": "notifications/message", "count": 2, "within": 3000, "where": {"logger": "peer"}, "needs": "came"},
+            {"do": "wait", "for": "notifications/message", "count": 2, "within": 3000, "where": {"logger": logger}, "needs": "came"},
         ]),
         "subscriptions" if everything => json!([
             {"do": "listen", "uris": ["demo://resource/dynamic/text/1"]},
@@ -479,6 +484,11 @@ fn canonical(step: &Value, out: &Value, prefix: &str, server: &str) -> Value {
         for params in came {
             if let Some(params) = params.as_object_mut() {
                 params.remove("_meta");
+                if let Some(Value::String(logger)) = params.get_mut("logger")
+                    && let Some(own) = logger.strip_prefix(&format!("{server}/"))
+                {
+                    *logger = own.to_owned();
+                }
                 if step["masked"] == json!(true) {
                     params.clear();
                 }

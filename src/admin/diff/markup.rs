@@ -8,7 +8,7 @@
 use serde::Serializer;
 
 use super::{Change, Diff, Effect, Item, RoleDiff, State, Writes};
-use crate::admin::visible;
+use crate::text;
 
 const OPEN: char = '\u{1}';
 const CLOSE: char = '\u{2}';
@@ -23,7 +23,7 @@ const EDITS: usize = 8;
 /// A name within a sentence.
 pub(super) fn code(name: &str) -> String {
     // controls are escaped by `visible`, so the marks cannot be part of a name
-    format!("{OPEN}{}{CLOSE}", visible(name, NAME))
+    format!("{OPEN}{}{CLOSE}", text::short(name, NAME))
 }
 
 /// A number and its noun.
@@ -152,7 +152,7 @@ pub(super) fn text(diff: &Diff) -> String {
     }
     for role in &diff.roles {
         let shown = |names: &[String]| {
-            let names: Vec<String> = names.iter().map(|name| visible(name, NAME)).collect();
+            let names: Vec<String> = names.iter().map(|name| text::short(name, NAME)).collect();
             match names.is_empty() {
                 true => "none".to_owned(),
                 false => names.join(", "),
@@ -167,11 +167,11 @@ pub(super) fn text(diff: &Diff) -> String {
         );
         for (sign, items) in [('+', &role.gains), ('-', &role.losses)] {
             for item in items.iter().take(ITEMS) {
-                let mut line = format!("  {sign} {}", visible(&thing(item), NAME));
+                let mut line = format!("  {sign} {}", text::short(&thing(item), NAME));
                 line.push_str(&format!("  {}", item.writes.word()));
                 if sign == '+' {
-                    let by = visible(&item.approved_by, NAME);
-                    line.push_str(&format!(", {} by {by}", visible(&item.source, NAME)));
+                    let by = text::short(&item.approved_by, NAME);
+                    line.push_str(&format!(", {} by {by}", text::short(&item.source, NAME)));
                     if let Some(until) = &item.until {
                         line.push_str(&format!(", until {until}"));
                     }
@@ -203,7 +203,7 @@ fn lines(out: &mut String, changes: &[Change]) {
             put!(out, "      {}", edit.path);
             for (sign, value) in [('-', &edit.was), ('+', &edit.is)] {
                 if let Some(value) = value {
-                    put!(out, "        {sign} {}", visible(value, 400));
+                    put!(out, "        {sign} {}", text::short(value, 400));
                 }
             }
         }
@@ -324,7 +324,7 @@ fn marked(sentence: &str) -> String {
 }
 
 fn element(text: &str) -> String {
-    format!("<code>{}</code>", escaped(&visible(text, NAME)))
+    format!("<code>{}</code>", escaped(&text::short(text, NAME)))
 }
 
 /// Writes every ASCII character that is not a letter, digit, blank or a harmless sign as a number:

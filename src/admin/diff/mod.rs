@@ -23,6 +23,7 @@ use super::{Problems, compile, lint};
 use crate::clock::{Entropy, Now};
 use crate::ids::RoleName;
 use crate::registry::RegistryError;
+use crate::text;
 
 /// One side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,11 +279,11 @@ fn counts(diff: &Diff) -> Counts {
 }
 
 fn name(side: &Side) -> String {
-    let shown = |path: &Path| super::visible(&path.display().to_string(), 300);
+    let shown = |path: &Path| text::short(&path.display().to_string(), 300);
     match side {
         Side::Directory(path) => shown(path),
         Side::Published(path) => format!("published {}", shown(path)),
-        Side::Revision(rev) => super::visible(rev, 200),
+        Side::Revision(rev) => text::short(rev, 200),
     }
 }
 

@@ -12,6 +12,7 @@ use mcpshim::registry::doc::{CredentialDoc, Inject, Registry, ServerDoc};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::secret::{Scrubber, Secret};
 use mcpshim::serve::assemble::assemble;
+use mcpshim::text;
 use mcpshim::vault::{self, Facts, ItemId, Vault};
 use serde::Serialize;
 use serde_json::json;
@@ -250,7 +251,7 @@ impl Here<'_> {
         out::print(&out::columns(&cells))?;
         for row in rows.iter().filter(|row| !row.set) {
             if let (Some(server), Some(obtain)) = (row.servers.first(), &row.obtain) {
-                let obtain = out::visible(obtain);
+                let obtain = text::visible(obtain);
                 let (id, server) = (&row.id, server.as_str());
                 out::warn(&format!(
                     "{id} is missing: get it at {obtain}, then run `mcpshim credential set {server}`"
@@ -350,7 +351,7 @@ impl Here<'_> {
                 Exit::Failed,
                 format!("server {} did not answer", server.key),
             )
-            .cause(out::visible(&reason))
+            .cause(text::visible(&reason))
             .hint(format!(
                 "if it refuses {}, set it again with `mcpshim credential set {}`; else ask {}",
                 doc.id, server.key, server.oncall
@@ -452,7 +453,9 @@ impl Row {
         vec![
             self.id.to_string(),
             servers,
-            self.owner.as_deref().map_or_else(none, out::visible),
+            self.owner
+                .as_deref()
+                .map_or_else(none, |owner| text::visible(owner).into_owned()),
             if self.set { "set" } else { "missing" }.to_owned(),
             self.age_days.map_or_else(none, |days| format!("{days} d")),
             rotation,
@@ -483,7 +486,7 @@ fn ask(server: &ServerDoc, doc: &CredentialDoc) -> Result<Secret, Failure> {
         Failure::from_error(Exit::Failed, &error).context("the credential cannot be read")
     };
     let text = if io::stdin().is_terminal() {
-        let obtain = out::visible(&doc.obtain);
+        let obtain = text::visible(&doc.obtain);
         out::note(&format!(
             "{} for {}; get it at {obtain}",
             doc.id, server.key
@@ -511,7 +514,7 @@ fn ask(server: &ServerDoc, doc: &CredentialDoc) -> Result<Secret, Failure> {
     check(value, doc).map_err(|reason| {
         Failure::new(Exit::Failed, format!("{} is not set", doc.id))
             .cause(reason)
-            .hint(format!("get it at {}", out::visible(&doc.obtain)))
+            .hint(format!("get it at {}", text::visible(&doc.obtain)))
     })?;
     Ok(Secret::new(value.to_vec()))
 }

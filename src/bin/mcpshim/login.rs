@@ -1,7 +1,5 @@
 //! `mcpshim login`
 
-use std::io::Write as _;
-
 use mcpshim::batch::InstallationKey;
 use mcpshim::batch::protocol::Enrolling;
 use mcpshim::clock::{SystemClock, SystemEntropy, Utc};
@@ -350,6 +348,5 @@ fn tell(progress: Progress<'_>) {
             format!("Still waiting, for {} more minutes…", left_s.div_ceil(60))
         }
     };
-    // nobody is left to tell when even this fails
-    drop(writeln!(std::io::stderr().lock(), "{text}"));
+    out::note(&text);
 }

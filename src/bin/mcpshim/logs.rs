@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use mcpshim::ids::ServerKey;
 use mcpshim::report::{Exit, Failure};
-
-use crate::out;
+use mcpshim::text;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -217,7 +216,7 @@ impl Screen {
             if at > 0 {
                 shown.push('\n');
             }
-            shown.push_str(&out::visible(line.strip_suffix('\r').unwrap_or(line)));
+            shown.push_str(&text::visible(line.strip_suffix('\r').unwrap_or(line)));
         }
         shown.into_bytes()
     }

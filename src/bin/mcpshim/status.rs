@@ -11,6 +11,7 @@ use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble::{assemble_with_warnings, without_registry};
 use mcpshim::serve::learned;
 use mcpshim::serve::run_file::{self, Running};
+use mcpshim::text;
 use mcpshim::vault::{self, StoreKind};
 use serde_json::json;
 
@@ -182,7 +183,7 @@ fn describe(running: &Running, text: &mut String) {
 /// Adds a line in which nothing plays with the terminal.
 fn push(text: &mut String, line: &str) {
     // writing to a string does not fail
-    writeln!(text, "{}", out::visible(line)).unwrap_or_default();
+    writeln!(text, "{}", text::visible(line)).unwrap_or_default();
 }
 
 /// A command that asked for the state succeeds only when the state is good.

@@ -4,6 +4,7 @@ use mcpshim::ids::ServerKey;
 use mcpshim::policy::{self, Access, Snapshot, SnapshotId, Verdict};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble::assemble;
+use mcpshim::text;
 use serde::Serialize;
 
 use crate::out;
@@ -130,14 +131,5 @@ fn description(definition: &str) -> String {
         .next()
         .unwrap_or_default()
         .trim_end();
-    let shown: String = line
-        .chars()
-        .filter(|ch| !ch.is_control())
-        .take(80)
-        .collect();
-    if shown.chars().count() < line.chars().count() {
-        format!("{shown}…")
-    } else {
-        shown
-    }
+    text::short(line, 80)
 }

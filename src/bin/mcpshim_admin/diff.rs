@@ -6,6 +6,7 @@ use mcpshim::admin::diff::{self, Diff, DiffError, Side};
 use mcpshim::clock::{Clock as _, SystemClock, SystemEntropy};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
+use mcpshim::text;
 
 /// Show what a change does to access: who gains and who loses which tool
 ///
@@ -102,7 +103,7 @@ fn failure(error: &DiffError) -> Failure {
 
 fn print(found: &Diff, args: &Args) -> Result<(), Failure> {
     if args.json {
-        let json = serde_json::to_string(found);
+        let json = serde_json::to_string(found).map(|line| text::json(&line).into_owned());
         let json = json.map_err(|error| Failure::from_error(Exit::Failed, &error))?;
         say!("{json}");
         return Ok(());

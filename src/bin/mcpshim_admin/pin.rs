@@ -4,13 +4,14 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mcpshim::admin::{self, Outcome, PinChange, Pinning, visible};
+use mcpshim::admin::{self, Outcome, PinChange, Pinning};
 use mcpshim::config::Network;
 use mcpshim::limits;
 use mcpshim::registry::doc::{ServerDoc, Surface, Transport};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
 use mcpshim::secret::Secret;
+use mcpshim::text;
 use mcpshim::upstream::{Environment, Means};
 use zeroize::Zeroizing;
 
@@ -70,7 +71,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let pinned = pinned.map_err(|problems| {
         let first = problems.0.into_iter().next();
         let (sentence, fix) = first.map(|p| (p.message, p.fix)).unwrap_or_default();
-        Failure::new(Exit::Failed, visible(&sentence, 2000)).hint(visible(&fix, 2000))
+        Failure::new(Exit::Failed, text::short(&sentence, 2000)).hint(text::short(&fix, 2000))
     })?;
     for pinning in &pinned {
         print(pinning, args.json);
@@ -140,7 +141,7 @@ fn survey(
 
 fn print(pinning: &Pinning, json: bool) {
     if json {
-        match serde_json::to_string(pinning) {
+        match serde_json::to_string(pinning).map(|line| text::json(&line).into_owned()) {
             Ok(line) => say!("{line}"),
             Err(error) => say!("{}", serde_json::json!({ "error": error.to_string() })),
         }
@@ -161,8 +162,8 @@ fn print(pinning: &Pinning, json: bool) {
         }
         Outcome::Failed { reason, hint } => {
             say!("{server}: failed, {file} is as it was");
-            say!("  cause: {}", visible(reason, 2000));
-            say!("  hint:  {}", visible(hint, 2000));
+            say!("  cause: {}", text::short(reason, 2000));
+            say!("  hint:  {}", text::short(hint, 2000));
         }
         Outcome::New {
             tools,
@@ -181,7 +182,7 @@ fn print(pinning: &Pinning, json: bool) {
         Outcome::Unchanged => say!("{server}: unchanged"),
     }
     for (name, reason) in odd {
-        say!("  quarantined: `{}`: {reason}", visible(name, 128));
+        say!("  quarantined: `{}`: {reason}", text::short(name, 128));
     }
     for (name, reason) in &pinning.unfit {
         say!(
@@ -193,7 +194,7 @@ fn print(pinning: &Pinning, json: bool) {
         say!(
             "  needs-task: `{}`: it only runs as a task of MCP 2025-11-25, so every call of it is \
              refused",
-            visible(name, 128)
+            text::short(name, 128)
         );
     }
 }
@@ -204,7 +205,7 @@ fn print_change(change: &PinChange) {
         say!("    {}", edit.path);
         for (sign, value) in [("-", &edit.was), ("+", &edit.is)] {
             if let Some(value) = value {
-                say!("      {sign} {}", visible(value, 400));
+                say!("      {sign} {}", text::short(value, 400));
             }
         }
     }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use mcpshim::admin::cases::{self, Report, TestError};
-use mcpshim::admin::visible;
 use mcpshim::clock::{Clock as _, SystemClock, SystemEntropy};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
+use mcpshim::text;
 use serde_json::json;
 
 use super::shell;
@@ -81,7 +81,7 @@ fn print(report: &Report) {
         say!("{}", report.problems);
     }
     for case in report.cases.iter().filter(|case| !case.passed) {
-        let shown = |text: &str| visible(text, 500);
+        let shown = |text: &str| text::short(text, 500);
         let why = match &case.why {
             Some(why) => format!(" ({})", shown(why)),
             None => String::new(),

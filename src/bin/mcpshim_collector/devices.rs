@@ -5,7 +5,7 @@ use mcpshim::clock::Utc;
 use mcpshim::collector::scan::Device;
 use mcpshim::report::Failure;
 
-use super::source::{Source, clean, object, print};
+use super::source::{Source, object, print};
 
 /// List the installations that send records: whose they are, what they still hold, what is missing.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut lines = Vec::new();
     for device in &devices {
         // names are the device's and its user's own
-        lines.extend(paragraph(device).iter().map(|line| clean(line)));
+        lines.extend(paragraph(device));
     }
     lines.push(completeness.to_string());
     print(lines)

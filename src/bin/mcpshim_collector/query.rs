@@ -4,7 +4,7 @@ use mcpshim::collector::query::{Answer, Filter};
 use mcpshim::report::Failure;
 use serde_json::Value;
 
-use super::source::{Source, clean, object, print};
+use super::source::{Source, object, print};
 
 /// Find records: who called what, when, with which decision and end.
 ///
@@ -84,9 +84,9 @@ fn row(view: &Value) -> [String; 7] {
         text(view, "time").to_owned(),
         text(view, "phase").to_owned(),
         // what a device says may hold anything; a terminal must not obey it
-        clean(&who),
-        clean(what),
-        clean(how.trim()),
+        who,
+        what.to_owned(),
+        how.trim().to_owned(),
         trust.to_owned(),
         text(view, "event").to_owned(),
     ]

@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         if let Value::Object(members) = view {
             for (name, value) in members {
                 let value = match value {
-                    Value::String(text) => text.escape_debug().to_string(),
+                    Value::String(text) => text.clone(),
                     other => object(other),
                 };
                 lines.push(format!("{name:<20} {value}"));

@@ -3,7 +3,6 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use mcpshim::audit::plays;
 use mcpshim::clock::{Clock as _, Now, SystemClock};
 use mcpshim::collector::admin::{self, Unseal};
 use mcpshim::collector::query::{self, Answer, Filter, Last, Sealed};
@@ -11,6 +10,7 @@ use mcpshim::collector::scan::{Completeness, Device};
 use mcpshim::collector::store::StoreError;
 use mcpshim::config::Network;
 use mcpshim::report::{Exit, Failure};
+use mcpshim::text;
 use mcpshim::{fetch, vault};
 use serde::de::DeserializeOwned;
 
@@ -196,12 +196,12 @@ pub(crate) fn unreadable(error: &StoreError) -> Failure {
         .hint(hint)
 }
 
-/// Writes lines to standard output; a reader that went away ends it quietly.
+/// Writes lines to standard output, in which nothing hides or plays; a reader that went away ends it quietly.
 pub(crate) fn print(lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = lines
         .into_iter()
-        .try_for_each(|line| writeln!(out, "{line}"))
+        .try_for_each(|line| writeln!(out, "{}", text::visible(&line)))
         .and_then(|()| out.flush());
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -211,25 +211,8 @@ pub(crate) fn print(lines: impl IntoIterator<Item = String>) -> Result<(), Failu
     }
 }
 
-/// One object as a line. What plays with a terminal stands only in its strings, and is escaped
-/// there.
+/// One object as a line. What hides or plays stands only in its strings, and is escaped there.
 pub(crate) fn object(value: &impl serde::Serialize) -> String {
-    let text = serde_json::to_string(value).unwrap_or_default();
-    if !text.contains(plays) {
-        return text;
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for ch in text.chars() {
-        if plays(ch) {
-            out.push_str(&format!("\\u{:04x}", u32::from(ch)));
-        } else {
-            out.push(ch);
-        }
-    }
-    out
-}
-
-/// Text of a device for a terminal, which must not obey it.
-pub(crate) fn clean(text: &str) -> String {
-    text.replace(plays, "\u{fffd}")
+    let line = serde_json::to_string(value).unwrap_or_default();
+    text::json(&line).into_owned()
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mcpshim::audit::{PrivateKey, plays};
+use mcpshim::audit::PrivateKey;
 use mcpshim::collector::admin::Unseal;
 use mcpshim::collector::query::{self, Filter};
 use mcpshim::report::{Exit, Failure};
@@ -105,27 +105,15 @@ fn paragraph(view: &Value) -> Vec<String> {
         "{}  {}  {}  {}  {}",
         text("time").unwrap_or_default(),
         text("phase").unwrap_or_default(),
-        who.escape_debug(),
-        text("tool").unwrap_or_default().escape_debug(),
+        who,
+        text("tool").unwrap_or_default(),
         text("event").unwrap_or_default()
     );
-    // control characters of the payload must not reach the terminal
+    // what of it must not reach the terminal, `print` shows as an escape
     let payload = ["args", "result", "not_opened"]
         .iter()
-        .find_map(|name| Some(format!("  {name}: {}", printable(text(name)?))));
+        .find_map(|name| Some(format!("  {name}: {}", text(name)?)));
     std::iter::once(head).chain(payload).collect()
-}
-
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|ch| {
-            if plays(ch) {
-                ch.escape_default().to_string()
-            } else {
-                ch.to_string()
-            }
-        })
-        .collect()
 }
 
 /// The user as the operating system knows them: a claim, like the reason.

@@ -6,9 +6,11 @@ use super::survey::{self, Changes, Offer, Page, Survey};
 use super::{Answer, Ask, Link, LinkOutput, Opening, Phase, Probed};
 use crate::clock::Now;
 use crate::limits;
-use crate::pin::{self, Comparison, Kind, Shown, printable};
+use crate::pin::{self, Comparison, Kind, Shown};
 use crate::registry::doc::{PinMode, Surface};
+use crate::text::printable;
 use crate::wire::era::Era;
+use crate::wire::http::headers_of;
 
 impl Link {
     pub(super) fn start_survey(&mut self, era: Era, now: &Now) {
@@ -114,6 +116,10 @@ impl Link {
             Ok(compared) => self.compared(era, compared),
             Err(sentence) => return self.drifted(era, sentence, live, now),
         }
+        let headers = (era == Era::Stateless && self.is_remote()).then(|| {
+            let tools = live.tools.iter();
+            headers_of(tools.map(|tool| (tool.name.as_str(), tool.definition.get())))
+        });
         let wants_lists = self.survey || self.server.pin == PinMode::Off;
         if wants_lists {
             self.out
@@ -121,6 +127,9 @@ impl Link {
             self.live = Some(live);
         } else {
             self.live = Some(without_lists(live));
+        }
+        if let Some(headers) = headers {
+            self.out.push_back(LinkOutput::Headers(Box::new(headers)));
         }
         self.out.push_back(LinkOutput::Ready(era));
         if self.run.ready_us.is_none() {

@@ -4,6 +4,7 @@ use super::Opening;
 use crate::registry::doc::Surface;
 use crate::session::{LineFault, Loss};
 use crate::wire::era::Era;
+use crate::wire::http::Headers;
 use crate::wire::msg::Body;
 
 /// What reaches a link.
@@ -95,6 +96,9 @@ pub enum LinkOutput {
     /// not concerned, unless the transport ended (the machine knows: it passed `Closed` on, or
     /// forwards `Close` right after this).
     Failed(LinkFailure),
+    /// Which arguments go into headers from now on, as the surface says that was accepted. For
+    /// servers over HTTP in the stateless era; comes before `Ready`.
+    Headers(Box<Headers>),
     /// How its server is opened is known now; with `None`, what was known is wrong. To be
     /// remembered beyond this link.
     Learned(Option<Opening>),

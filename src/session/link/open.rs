@@ -7,8 +7,8 @@ use super::told::{Told, allowed};
 use super::{Answer, Ask, CLIENT_INFO, Link, LinkOutput, Phase, Probed, Run};
 use crate::clock::Now;
 use crate::limits;
-use crate::pin::printable;
 use crate::registry::doc::{Surface, Transport};
+use crate::text::printable;
 use crate::wire::era::{Era, Revision};
 
 /// How a server is opened.

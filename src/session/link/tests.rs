@@ -47,6 +47,7 @@ fn render(output: &LinkOutput) -> String {
         LinkOutput::Close => "! close".to_owned(),
         LinkOutput::Failed(LinkFailure::Down(phrase)) => format!("! failed: {phrase}"),
         LinkOutput::Failed(LinkFailure::Drift(sentence)) => format!("! drift: {sentence}"),
+        LinkOutput::Headers(headers) => format!("! headers {:?}", headers.keys()),
         LinkOutput::Learned(how) => format!("! learned {how:?}"),
         LinkOutput::Note(code, _) => format!("! note {code}"),
         LinkOutput::Open => "! open".to_owned(),
@@ -912,6 +913,7 @@ fn unusable_entries_are_left_out_alone() {
         LinkOutput::Surface(surface) => Some(surface),
         LinkOutput::Close
         | LinkOutput::Failed(_)
+        | LinkOutput::Headers(_)
         | LinkOutput::Learned(_)
         | LinkOutput::Note(..)
         | LinkOutput::Open
@@ -972,6 +974,7 @@ fn unusable_lists_are_named() {
             LinkOutput::Failed(LinkFailure::Down(phrase)) => Some(phrase),
             LinkOutput::Close
             | LinkOutput::Failed(LinkFailure::Drift(_))
+            | LinkOutput::Headers(_)
             | LinkOutput::Learned(_)
             | LinkOutput::Note(..)
             | LinkOutput::Open
@@ -1082,6 +1085,7 @@ fn a_stream_of_news_that_breaks_is_asked_for_again_after_growing_pauses() {
         » 3 tools/list
         « 3 result $TOOLS
         ! surface 2026-07-28 [add|||]
+        ! headers []
         ! ready 2026-07-28
         lost 2 broken off
         +999
@@ -1090,6 +1094,7 @@ fn a_stream_of_news_that_breaks_is_asked_for_again_after_growing_pauses() {
         » 5 tools/list
         « 5 result $TOOLS
         ! surface 2026-07-28 [add|||]
+        ! headers []
         ! ready 2026-07-28
         lost 4 broken off
         +1000
@@ -1098,6 +1103,7 @@ fn a_stream_of_news_that_breaks_is_asked_for_again_after_growing_pauses() {
         » 7 tools/list
         « 7 result $TOOLS
         ! surface 2026-07-28 [add|||]
+        ! headers []
         ! ready 2026-07-28
         lost 6 refused for good
         +60000
@@ -1204,4 +1210,68 @@ fn a_tool_that_this_client_is_not_shown_is_missed_without_a_drift() {
         &mut Now::default(),
         &format!("{SCRIPT}\n! note drift\n! drift: tool `add` was removed\n! close"),
     );
+}
+
+#[test]
+fn headers_are_told_from_the_lists_that_were_compared_and_from_nothing_else() {
+    let tool = |schema: &str| {
+        let properties = format!(r#"{{"type":"object","properties":{{"a":{schema}}}}}"#);
+        format!(r#"{{"tools":[{{"name":"add","inputSchema":{properties}}}]}}"#)
+    };
+    let (plain, asks) = (
+        tool(r#"{"type":"string"}"#),
+        tool(r#"{"type":"string","x-mcp-header":"A"}"#),
+    );
+    let pinned = |definition: &str| {
+        let list: serde_json::Value = serde_json::from_str(definition).unwrap();
+        let entry = RawValue::from_string(list["tools"][0].to_string()).unwrap();
+        serde_json::to_value(pin::entry(Kind::Tool, &entry).unwrap()).unwrap()
+    };
+    let open = |mode: &str, pinned: &serde_json::Value| {
+        let doc = serde_json::to_value(&*doc(mode, "2026-07-28", "")).unwrap();
+        let mut doc = doc;
+        doc["transport"] = serde_json::json!({"type": "http", "url": "https://h/"});
+        if mode == "off" {
+            doc.as_object_mut().unwrap().remove("surface");
+        } else {
+            doc["surface"]["tools"] = serde_json::json!([pinned]);
+        }
+        Link::new(
+            LinkId(1),
+            Arc::new(serde_json::from_value(doc).unwrap()),
+            false,
+        )
+    };
+    let told = |mode: &str, pinned: &serde_json::Value, list: &str| {
+        let mut link = open(mode, pinned);
+        let mut now = Now::default();
+        let about =
+            r#"« 1 result {"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#;
+        let mut said = Vec::new();
+        for line in ["want", "opened", about, &format!("« 2 result {list}")] {
+            input(&mut link, line, &mut now);
+            said.extend(std::iter::from_fn(|| link.poll()).map(|output| render(&output)));
+        }
+        said.retain(|line| line.starts_with("! headers") || line.starts_with("! drift"));
+        said
+    };
+    for mode in ["strict", "names", "off"] {
+        assert_eq!(
+            told(mode, &pinned(&plain), &plain),
+            ["! headers []"],
+            "{mode}"
+        );
+        assert_eq!(
+            told(mode, &pinned(&asks), &asks),
+            [r#"! headers ["add"]"#],
+            "{mode}"
+        );
+    }
+    for mode in ["strict", "names"] {
+        let drift = told(mode, &pinned(&plain), &asks);
+        assert!(
+            matches!(&drift[..], [one] if one.starts_with("! drift")),
+            "{drift:?}"
+        );
+    }
 }

@@ -8,14 +8,16 @@ use crate::clock::{Entropy, Now};
 use crate::ids::LinkId;
 use crate::inspect::{self, Finding};
 use crate::limits;
+use crate::policy::allows;
 use crate::secret::Content;
 use crate::session::call::{Key, Origin, Outcome, Stage};
 use crate::session::link::{Answer, LinkInput, LinkState};
 use crate::session::outbox::{Housekeeping, Level, Upstream};
 use crate::session::{LineFault, Loss, Machine, Place, Reach};
+use crate::text;
 use crate::wire::era::Era;
 use crate::wire::msg::{Fault, Kind, Message, Notification, Rejected};
-use crate::wire::raw::{Object, RawError};
+use crate::wire::raw::{self, Change, Object, RawError};
 
 impl Machine {
     /// A server did not take an answer to a question of its own. Its call goes on: only the server
@@ -259,7 +261,7 @@ impl Machine {
                 self.outbox.count("long-notification", now);
             }
             "notifications/progress" => self.progress(id, notification, now),
-            "notifications/message" => self.log_message(id, during, notification),
+            "notifications/message" => self.log_message(id, during, notification, now),
             "notifications/resources/updated" => self.resource_updated(id, notification, now),
             "notifications/tasks" => self.task_told(id, notification, now),
             "notifications/subscriptions/acknowledged" => self.acknowledged(id, notification, now),
@@ -285,6 +287,8 @@ impl Machine {
                 id: number,
             })
         });
+        // a grant taken back ends the news of its calls too
+        let call = call.filter(|call| allows(&self.snapshot, &call.access, now));
         let Some(call) = call else {
             return self.outbox.count("stray-progress", now);
         };
@@ -312,9 +316,26 @@ impl Machine {
     /// Passes a log message on where the client asked for it: a handshake client by
     /// `logging/setLevel` or by default, a stateless one by a request in flight at this server: the
     /// one on whose answer's stream the message came, where the transport knows.
-    fn log_message(&mut self, id: LinkId, during: Option<u64>, notification: &Notification<'_>) {
+    ///
+    /// Only a server that was compared with its pin and that the caller may use now is heard, and
+    /// its key stands before the name of its logger.
+    fn log_message(
+        &mut self,
+        id: LinkId,
+        during: Option<u64>,
+        notification: &Notification<'_>,
+        now: &Now,
+    ) {
+        let server = self.links.seen(id).and_then(|slot| {
+            let approved = slot.link.is_approved();
+            approved.then(|| Arc::clone(slot.link.server()))
+        });
+        let server = server.filter(|server| self.snapshot.uses(&server.key, now));
         let params = notification.params.as_ref().map(|params| &params.object);
-        let level = params.and_then(|params| params.get("level"));
+        let (Some(server), Some(params)) = (server, params) else {
+            return self.outbox.count("stray-log", now);
+        };
+        let level = params.get("level");
         let level = level.and_then(Level::parse).unwrap_or(Level::Info);
         let wanted = match self.front.era() {
             None => false,
@@ -329,12 +350,25 @@ impl Machine {
                 !asked.is_empty()
             }
         };
-        if wanted {
-            let mut line = Vec::with_capacity(notification.line.len() + 1);
-            line.extend_from_slice(notification.line.as_bytes());
-            line.push(b'\n');
-            self.outbox.send_client(line);
-        }
+        // a key that reads as our own name would speak as mcpshim
+        let Some(logger) = logger(server.key.as_str(), params).filter(|_| wanted) else {
+            return;
+        };
+        let named = params.get("logger").is_some();
+        let append = [("logger", logger.as_str())];
+        let append = if named { &[][..] } else { &append[..] };
+        let change = |key: &str| match key {
+            "logger" => Change::Value(&logger),
+            // what Go and C# read as the same member
+            key if key.eq_ignore_ascii_case("logger") => Change::Remove,
+            _ => Change::Keep,
+        };
+        self.edits.clear();
+        self.edits.object(params, change, append);
+        let mut line = Vec::with_capacity(notification.line.len() + 64);
+        self.edits.apply(notification.line, &mut line);
+        line.push(b'\n');
+        self.outbox.send_client(line);
     }
 
     /// Whether one more question of this link's transport is answered.
@@ -356,6 +390,20 @@ impl Machine {
             *refused <= limits::ASKS_REFUSED
         })
     }
+}
+
+/// The name of a server's logger for the client, as JSON: `KEY`, or `KEY/NAME`. No server has the
+/// key under which mcpshim speaks itself.
+fn logger(key: &str, params: &Object<'_>) -> Option<String> {
+    if key.eq_ignore_ascii_case("mcpshim") {
+        return None;
+    }
+    let name = params.text("logger").unwrap_or_default();
+    let name = text::short(name.trim(), limits::LOGGER_CHARS);
+    Some(match name.is_empty() {
+        true => raw::quoted(key),
+        false => raw::quoted(&format!("{key}/{name}")),
+    })
 }
 
 /// Whether a line that cannot be read was to be an answer, and no text that a server prints.

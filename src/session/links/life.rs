@@ -224,7 +224,10 @@ impl Machine {
         while let Some(wanted) = self.links.slot(id).and_then(|slot| slot.link.poll()) {
             self.moved |= !matches!(
                 wanted,
-                LinkOutput::Learned(_) | LinkOutput::Note(..) | LinkOutput::Send(_)
+                LinkOutput::Headers(_)
+                    | LinkOutput::Learned(_)
+                    | LinkOutput::Note(..)
+                    | LinkOutput::Send(_)
             );
             match wanted {
                 LinkOutput::Close => {
@@ -233,6 +236,9 @@ impl Machine {
                     self.link_lost(id, ending.unwrap_or("was stopped"), now);
                 }
                 LinkOutput::Failed(failure) => self.link_failed(id, &failure, now),
+                LinkOutput::Headers(headers) => {
+                    self.outbox.push(Output::Headers(id, headers));
+                }
                 LinkOutput::Learned(opening) => {
                     if let Some(server) = self.server_of(id) {
                         self.outbox.push(Output::Learned(id, server, opening));

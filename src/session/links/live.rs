@@ -7,10 +7,11 @@ use crate::audit::entry::Body as Record;
 use crate::clock::Now;
 use crate::ids::{LinkId, ServerKey};
 use crate::limits;
-use crate::pin::{self, Kept, assign_names, quarantine};
+use crate::pin::{Kept, assign_names, quarantine};
 use crate::policy::SnapshotId;
 use crate::registry::doc::{PinMode, Pinned, Surface};
 use crate::session::Machine;
+use crate::text;
 
 /// Snapshots made here, with live surfaces in them, are numbered from here on, so that no
 /// permit of a driver's snapshot is ever taken for one of them.
@@ -48,7 +49,7 @@ impl Machine {
         let count = surface.quarantined.len();
         let detail = match surface.quarantined.first_key_value() {
             Some((name, reason)) => {
-                let name = pin::printable(name);
+                let name = text::printable(name);
                 format!("{count} entries are not offered; first of all {name}: {reason}")
             }
             None => "everything is offered again".to_owned(),

@@ -36,7 +36,7 @@ fn a_question_goes_to_the_client_and_its_answer_back_byte_for_byte() {
     ! intent 1.1 alpha(2025-11-25)/elicitation/create by elicitation {"_meta":{"progressToken":"p","v":1E+2},"mode":"form", "message":"S\u00fcre?\n","task":{"ttl":1},"requestedSchema":{"type":"object","properties":{"n":{"type":"integer","x":12345678901234567890123}}}}
     < { "id" : "mcpshim-1", "z":1.50, "method":"elicitation/create","jsonrpc":"2.0","params":{"_meta":{"progressToken":1,"v":1E+2},"mode":"form", "message":"[alpha] S\u00fcre?\n","requestedSchema":{"type":"object","properties":{"n":{"type":"integer","x":12345678901234567890123}}}}}
     > {"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1.50,"progressToken":1}}
-    »alpha {"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1.50,"progressToken":"p"}}
+    »alpha {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":1.5}}
     > {"result":{"action":"accept","content":{"n": 12345678901234567890123},"x":null}, "id":"mcpshim-1","jsonrpc":"2.0"}
     ! outcome 1.1 Ok {"action":"accept","content":{"n": 12345678901234567890123},"x":null}
     »alpha {"result":{"action":"accept","content":{"n": 12345678901234567890123},"x":null}, "id":"q\u0031","jsonrpc":"2.0"}

@@ -16,7 +16,7 @@ fn handshake_client_to_handshake_upstream() {
     insta::assert_snapshot!(transcript, @r#"
     > {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"alpha_echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":"p\u0031"}},"x":[]}
     ! open alpha
-    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng {"n":12345678901234567890123,"s":"\u00e9","f":1.50} toolu_1
+    ! intent 1 alpha(2025-11-25)/echo by rule#0 eng {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"alpha_echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":"p\u0031"}},"x":[]} toolu_1
     »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":6}},"x":[]}
     «alpha {"method":"notifications/progress","params":{"progress":0.50,"progressToken":6},"jsonrpc":"2.0"}
     < {"method":"notifications/progress","params":{"progress":0.50,"progressToken":"p\u0031"},"jsonrpc":"2.0"}
@@ -826,13 +826,13 @@ fn log_messages_come_where_they_were_asked_for() {
     ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
     »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1.0}}
-    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1.0}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1.0,"logger":"alpha"}}
     > {"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"warning"}}
     »alpha {"jsonrpc":"2.0","id":7,"method":"logging/setLevel","params":{"level":"warning"}}
     < {"jsonrpc":"2.0","id":2,"result":{}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
-    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3,"logger":"alpha"}}
     > {"jsonrpc":"2.0","id":3,"method":"logging/setLevel","params":{"level":"loud"}}
     < {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"params.level must be one of debug, info, notice, warning, error, critical, alert, emergency"}}
     > {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"beta_echo"}}
@@ -856,10 +856,10 @@ fn log_messages_come_where_they_were_asked_for() {
     »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
-    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2,"logger":"alpha"}}
     «alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
-    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3}}
+    < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":3,"logger":"alpha"}}
     "#);
 }
 

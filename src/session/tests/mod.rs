@@ -29,6 +29,7 @@ mod park;
 mod renew;
 mod roots;
 mod smuggling;
+mod strangers;
 mod subscriptions;
 mod tasks;
 mod uris;
@@ -191,7 +192,7 @@ impl Rig {
             }
             Output::CloseLink(link) => self.say(&format!("! close {}", self.servers[&link].key)),
             Output::Done => self.say("! done"),
-            Output::Learned(..) => {}
+            Output::Headers(..) | Output::Learned(..) => {}
             Output::OpenLink(link, server) => {
                 self.say(&format!("! open {}", server.key));
                 self.servers.insert(link, server);

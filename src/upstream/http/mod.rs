@@ -31,7 +31,6 @@ use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use url::{Position, Url};
@@ -45,7 +44,7 @@ use crate::limits;
 use crate::registry::doc::{Inject, ServerDoc, Transport};
 use crate::secret::Secret;
 use crate::session::{Loss, Place};
-use crate::wire::http::{self, AnnotationError, Mirrored, Parcel, headers};
+use crate::wire::http::{self, Headers, Mirrored, Parcel, headers};
 use crate::wire::line::LineFault;
 use crate::wire::msg::Message;
 
@@ -72,9 +71,9 @@ pub struct Remote {
     next: u64,
     /// What a server of the handshake era gets with every request after `initialize`.
     stamp: Arc<HeaderMap>,
-    /// Arguments that go into headers too, as the server's own lists say. No call is sent before
-    /// they were compared with the pin.
-    mirrored: BTreeMap<String, Result<Mirrored, AnnotationError>>,
+    /// Arguments that go into headers too. The session says it, from the surface that it compared:
+    /// nothing is learned from what a server sends here.
+    mirrored: Headers,
     /// `initialize` was sent: only a server of the handshake era is given answers.
     handshake: bool,
     /// Lines that wait until `notifications/initialized` was taken, or until it is known where
@@ -126,7 +125,6 @@ enum Kind {
     Other,
     /// The GET stream.
     Stream,
-    ToolsList,
 }
 
 /// A task that ends when this is dropped.
@@ -191,7 +189,7 @@ impl Remote {
                 .saturating_add(OWN),
             next: 0,
             stamp: Arc::default(),
-            mirrored: BTreeMap::new(),
+            mirrored: Headers::new(),
             handshake: false,
             held: None,
             older: None,
@@ -227,6 +225,11 @@ impl Remote {
             exchange::Tell::new(self.next, self.sender.clone(), &self.shared),
         );
         self.start(stream, Kind::Older, None, false, 0);
+    }
+
+    /// Puts these arguments into headers too from now on, and no others.
+    pub fn mirror(&mut self, headers: Headers) {
+        self.mirrored = headers;
     }
 
     // ---- up
@@ -285,7 +288,6 @@ impl Remote {
             Some("initialize") => Kind::Initialize,
             Some("notifications/initialized") => Kind::Initialized,
             Some("subscriptions/listen") => Kind::Listen,
-            Some("tools/list") => Kind::ToolsList,
             Some(_) => Kind::Other,
             None => Kind::Answer,
         };
@@ -335,14 +337,12 @@ impl Remote {
                 self.opening = line.clone();
             }
             Kind::Initialized => self.held = Some(VecDeque::new()),
-            Kind::ToolsList if stateless && !line_has_cursor(&message) => self.mirrored.clear(),
             Kind::Answer
             | Kind::Cancel(_)
             | Kind::Listen
             | Kind::Older
             | Kind::Other
-            | Kind::Stream
-            | Kind::ToolsList => {}
+            | Kind::Stream => {}
         }
         let post = Post {
             id: parcel.id,
@@ -357,8 +357,7 @@ impl Remote {
                 | Kind::Listen
                 | Kind::Older
                 | Kind::Other
-                | Kind::Stream
-                | Kind::ToolsList => Purpose::Other,
+                | Kind::Stream => Purpose::Other,
             },
             resumable: !stateless,
             endpoint: self.older.as_ref().and_then(|o| o.endpoint.clone()),
@@ -472,7 +471,7 @@ impl Remote {
         let Some(open) = self.open.get(&serial) else {
             return;
         };
-        let (kind, id, stateless) = (open.kind, open.id, open.stateless);
+        let (kind, id) = (open.kind, open.id);
         let place = match (kind, id) {
             (Kind::Older, _) => Place::Only,
             (_, Some(id)) => Place::Answer(id),
@@ -501,7 +500,7 @@ impl Remote {
                     open.bytes = 0;
                 }
             }
-            What::Line(line, _weight) => self.line(kind, stateless, place, line),
+            What::Line(line, _weight) => self.line(kind, place, line),
             What::Over(over) => {
                 self.open.remove(&serial);
                 match kind {
@@ -512,14 +511,13 @@ impl Remote {
                     | Kind::Listen
                     | Kind::Older
                     | Kind::Other
-                    | Kind::Stream
-                    | Kind::ToolsList => {}
+                    | Kind::Stream => {}
                 }
                 let loss = match over {
                     Over::Answered => None,
                     Over::Body(body, _weight) => {
                         for message in messages(&body) {
-                            self.line(kind, stateless, place, message);
+                            self.line(kind, place, message);
                         }
                         let over = id.map(|id| PipeEvent::Over { id, body });
                         return self.events.extend(over);
@@ -553,18 +551,16 @@ impl Remote {
     }
 
     /// A message came.
-    fn line(&mut self, kind: Kind, stateless: bool, place: Place, line: Bytes) {
+    fn line(&mut self, kind: Kind, place: Place, line: Bytes) {
         match kind {
-            Kind::Initialize => self.learn_version(&line),
-            Kind::ToolsList if stateless => self.learn_headers(&line),
+            Kind::Initialize => self.learn_version(place.during(), &line),
             Kind::Answer
             | Kind::Cancel(_)
             | Kind::Initialized
             | Kind::Listen
             | Kind::Older
             | Kind::Other
-            | Kind::Stream
-            | Kind::ToolsList => {}
+            | Kind::Stream => {}
         }
         self.lines.push_back((place, Ok(line)));
     }
@@ -606,10 +602,12 @@ impl Remote {
         self.start(stream, Kind::Stream, None, false, 0);
     }
 
-    /// MCP 2025-06-18 and later, protocol version header.
-    fn learn_version(&mut self, line: &[u8]) {
+    /// MCP 2025-06-18 and later, protocol version header: from the answer itself, and from nothing
+    /// else that comes on its stream.
+    fn learn_version(&mut self, asked: Option<u64>, line: &[u8]) {
         #[derive(Deserialize)]
         struct Answer {
+            id: Value,
             result: Initialized,
         }
         #[derive(Deserialize)]
@@ -618,45 +616,11 @@ impl Remote {
             protocol_version: String,
         }
         if let Ok(answer) = serde_json::from_slice::<Answer>(line)
+            && asked.is_none_or(|id| answer.id == id || answer.id.as_str() == Some(&id.to_string()))
             && answer.result.protocol_version.len() <= STAMP_BYTES
             && let Ok(version) = HeaderValue::try_from(answer.result.protocol_version)
         {
             Arc::make_mut(&mut self.stamp).insert("mcp-protocol-version", version);
-        }
-    }
-
-    fn learn_headers(&mut self, line: &[u8]) {
-        #[derive(Deserialize)]
-        struct Answer<'a> {
-            #[serde(borrow)]
-            result: Page<'a>,
-        }
-        #[derive(Deserialize)]
-        struct Page<'a> {
-            #[serde(borrow)]
-            tools: Vec<&'a RawValue>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Tool {
-            name: String,
-            #[serde(default)]
-            input_schema: Value,
-        }
-        let Ok(answer) = serde_json::from_slice::<Answer<'_>>(line) else {
-            return;
-        };
-        for tool in answer.result.tools {
-            if !tool.get().contains("x-mcp-header") {
-                continue;
-            }
-            let Ok(tool) = serde_json::from_str::<Tool>(tool.get()) else {
-                continue;
-            };
-            if self.mirrored.len() < limits::TOOLS_PER_SERVER {
-                let mirrored = Mirrored::of(&tool.input_schema);
-                self.mirrored.insert(tool.name, mirrored);
-            }
         }
     }
 
@@ -681,14 +645,6 @@ fn header(name: &str) -> Option<HeaderName> {
         http::VERSION => HeaderName::from_static("mcp-protocol-version"),
         argument => HeaderName::try_from(argument).ok()?,
     })
-}
-
-fn line_has_cursor(message: &Message<'_>) -> bool {
-    let params = match message {
-        Message::Request(request) => request.params.as_ref(),
-        Message::Notification(_) | Message::Response(_) => None,
-    };
-    params.is_some_and(|params| params.object.get("cursor").is_some())
 }
 
 /// Where the server is.

@@ -13,7 +13,7 @@ use super::pool::{SendError, innermost};
 use crate::fetch::DialError;
 use crate::ids::{CredentialId, ServerKey};
 use crate::limits;
-use crate::pin::printable;
+use crate::text::printable;
 
 /// Where a URL leads, for people.
 fn place(url: &Url) -> String {

@@ -350,8 +350,15 @@ fn logging(inspector: &Inspector<'_>) -> Option<Value> {
         let messages = values.iter().map(|value| &value["message"]);
         let messages = messages.filter(|message| message["method"] == "notifications/message");
         let messages = messages.map(|message| &message["params"]);
+        // through mcpshim the key of the server, which is the same word, stands before it
+        let messages = messages.cloned().map(|mut params| {
+            if params["logger"] == "peer/peer" {
+                params["logger"] = json!("peer");
+            }
+            params
+        });
         let ours = messages.filter(|params| e || params["logger"] == "peer");
-        let ours: Vec<Value> = ours.take(came).cloned().collect();
+        let ours: Vec<Value> = ours.take(came).collect();
         (ours.len() == came).then_some(ours)
     };
     let mut told = None;

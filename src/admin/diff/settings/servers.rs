@@ -6,8 +6,8 @@ use super::{List, both, grown, often, short};
 use crate::admin::diff::markup::code;
 use crate::admin::diff::view::View;
 use crate::admin::diff::{Change, Effect};
-use crate::pin;
 use crate::registry::doc::{Isolation, PinMode, ServerDoc, ServerLimits, Transport};
+use crate::text;
 
 pub(super) fn servers(was: &View, is: &View) -> Vec<Change> {
     let mut list = List::default();
@@ -110,7 +110,7 @@ fn repeats(server: &str, old: &ServerLimits, new: &ServerLimits, list: &mut List
         let of = |limits: &ServerLimits| often(limits.tools.get(tool).and_then(|own| own.repeat));
         let what = format!(
             "how often the same call to {server}/{} may be made",
-            pin::printable(tool)
+            text::printable(tool)
         );
         list.moved(Effect::Review, &what, &of(old), &of(new));
     }

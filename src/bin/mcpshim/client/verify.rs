@@ -6,6 +6,7 @@ use std::time::Duration;
 use mcpshim::config::Places;
 use mcpshim::registry::doc::{Registry, Transport};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::text;
 use serde::Serialize;
 
 use super::entry::{Entry, NAME};
@@ -92,7 +93,9 @@ fn text(seen: &Seen) -> String {
         text.push_str(&format!("  note: {}\n", note.sentence));
     }
     // entries of others have names of others
-    let lines = text.lines().map(|line| format!("{}\n", out::visible(line)));
+    let lines = text
+        .lines()
+        .map(|line| format!("{}\n", text::visible(line)));
     lines.collect()
 }
 

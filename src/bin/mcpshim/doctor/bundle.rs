@@ -13,6 +13,7 @@ use mcpshim::identity::Caller;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::secret::{Scrubber, Secret};
 use mcpshim::serve::{assemble, learned, run_file};
+use mcpshim::text;
 use mcpshim::vault;
 use serde_json::{Value, json};
 
@@ -76,7 +77,10 @@ pub(super) fn write(
     let text = serde_json::to_vec_pretty(&bundle).map_err(|error| failed(&error))?;
     // once more over the whole: a secret may only show where two parts meet
     let text = mask.scrubber.scrub(&text);
-    match vault::create_private(file, &text, &mut SystemEntropy) {
+    // servers speak in it, and people read it
+    let text = String::from_utf8_lossy(&text);
+    let text = text::json(&text);
+    match vault::create_private(file, text.as_bytes(), &mut SystemEntropy) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::new(
             Exit::Failed,

@@ -27,6 +27,7 @@ use mcpshim::ids::ServerKey;
 use mcpshim::registry::Loaded;
 use mcpshim::registry::doc::CollectorDoc;
 use mcpshim::report::{Exit, Failure};
+use mcpshim::text;
 use serde::Serialize;
 
 use self::finding::{Finding, Level, Topic, found};
@@ -369,12 +370,12 @@ fn text(findings: &[&Finding], checks: usize) -> String {
             text.push('\n');
         }
         // servers and files of others speak here, too
-        let sentence = out::visible(&finding.sentence);
+        let sentence = text::visible(&finding.sentence);
         text.push_str(&format!("{word} {sentence} [{}]\n", finding.code));
-        text.push_str(&format!("fix:     {}\n", out::visible(&finding.fix)));
+        text.push_str(&format!("fix:     {}\n", text::visible(&finding.fix)));
         text.push_str(&format!("  {}\n", finding.meaning));
         for detail in &finding.details {
-            text.push_str(&format!("  {}\n", out::visible(detail)));
+            text.push_str(&format!("  {}\n", text::visible(detail)));
         }
         let after = findings.iter().filter(|other| {
             other.follows == Some(finding.code)
@@ -383,7 +384,7 @@ fn text(findings: &[&Finding], checks: usize) -> String {
         for other in after {
             text.push_str(&format!(
                 "  from this follows: {} [{}]\n",
-                out::visible(&other.sentence),
+                text::visible(&other.sentence),
                 other.code
             ));
         }
@@ -394,7 +395,7 @@ fn text(findings: &[&Finding], checks: usize) -> String {
     for note in own.filter(|finding| finding.level == Level::Note) {
         text.push_str(&format!(
             "note:    {} [{}]\n",
-            out::visible(&note.sentence),
+            text::visible(&note.sentence),
             note.code
         ));
     }

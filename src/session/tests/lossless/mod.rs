@@ -448,14 +448,12 @@ became {up:?}"
             "\nthe request was {request}\n{:?}",
             self.pair
         );
-        let of_request = oracle::Expected::of(&request, self.made);
-        let kept = match asked {
-            Asked::Tool | Asked::Prompt => of_request.get(&["params", "arguments"]),
-            Asked::Read => of_request.get(&["params", "uri"]),
-            Asked::CompletePrompt | Asked::CompleteResource => {
-                of_request.get(&["params", "argument"])
-            }
+        let inner: &[&str] = match asked {
+            Asked::Tool | Asked::Prompt => &["params", "arguments"],
+            Asked::Read => &["params", "uri"],
+            Asked::CompletePrompt | Asked::CompleteResource => &["params", "argument"],
         };
+        let kept = oracle::kept(&request, inner, self.made);
         assert_eq!(
             self.recorded(true),
             kept,
@@ -537,7 +535,14 @@ became {down:?}"
                 if u.arbitrary()? {
                     params.push((odd::spelt(u, "mode")?, odd::spelt(u, "form")?));
                 }
-                params.push((odd::spelt(u, "requestedSchema")?, odd::value(u, 3)?));
+                let schema = match u.int_in_range(0..=2)? {
+                    0 => r#"{"title":"\u202eA 👩‍👩‍👧"}"#.to_owned(),
+                    // what hides where it cannot be shown is not asked
+                    _ => Some(odd::value(u, 3)?)
+                        .filter(|value| odd::hides_nothing(value))
+                        .unwrap_or_else(|| "{}".to_owned()),
+                };
+                params.push((odd::spelt(u, "requestedSchema")?, schema));
                 params.push(message);
                 "elicitation/create"
             }
@@ -634,16 +639,17 @@ became {down:?}"
         if let Some(token) = of.get(&["params", "_meta", "progressToken"]) {
             let mut params = odd::unknown(u, "p", 2)?;
             params.push((odd::spelt(u, "progressToken")?, number.clone()));
+            let progress = odd::number(u)?;
+            params.push((odd::spelt(u, "progress")?, progress.clone()));
             let line = self.notification(u, "notifications/progress", params)?;
-            let path = ["params", "progressToken"];
-            let expected = oracle::to_server(&line, 33, &path, &token, self.made);
-            assert_eq!(self.says(&line), [expected], "{line}");
+            let expected = oracle::counted(&token, &progress, self.made);
+            assert_eq!(self.says(&line), Vec::from_iter(expected), "{line}");
         }
         let answer = self.answered(u, &number, true)?;
         let expected = oracle::to_server(&answer, 32, &["id"], &token, self.made);
         assert_eq!(self.says(&answer), [expected], "{answer}");
-        let of = oracle::Expected::of(&answer, self.made);
-        let kept = of.get(&["result"]).or_else(|| of.get(&["error"]));
+        let result = oracle::kept(&answer, &["result"], self.made);
+        let kept = result.or_else(|| oracle::kept(&answer, &["error"], self.made));
         assert_eq!(self.recorded(false), kept);
         Ok(())
     }
@@ -732,17 +738,20 @@ became {down:?}"
         Ok(up.clone())
     }
 
-    /// Passes as it is, or not at all.
+    /// Passes under the server's key, or not at all.
     fn logs(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let mut params = odd::unknown(u, "p", 2)?;
         params.extend([
             plain("level", "\"error\""),
             plain("data", odd::value(u, 3)?),
         ]);
+        if u.arbitrary()? {
+            params.push((odd::spelt(u, "logger")?, odd::value(u, 1)?));
+        }
         let line = self.notification(u, "notifications/message", params)?;
         let heard = self.hears(&line);
         if !self.pair.client || !heard.is_empty() {
-            assert_eq!(heard, [line]);
+            assert_eq!(heard, [oracle::logged(&line, self.key, self.made)]);
         }
         Ok(())
     }

@@ -58,6 +58,23 @@ pub(super) fn string(u: &mut Unstructured<'_>, lone: bool) -> Result<String> {
     Ok(out)
 }
 
+/// Whether no string of a value hides something, or breaks its line.
+pub(super) fn hides_nothing(value: &str) -> bool {
+    let mut rest = value;
+    while let Some(from) = rest.find('"') {
+        let mut to = from + 1;
+        while rest.as_bytes()[to] != b'"' {
+            to += if rest.as_bytes()[to] == b'\\' { 2 } else { 1 };
+        }
+        let text = serde_json::from_str::<String>(&rest[from..=to]);
+        if !text.is_ok_and(|text| crate::text::visible(&text) == text) {
+            return false;
+        }
+        rest = &rest[to + 1..];
+    }
+    true
+}
+
 /// A key or another name that is read, now and then with one of its letters escaped.
 pub(super) fn spelt(u: &mut Unstructured<'_>, name: &str) -> Result<String> {
     if !u.ratio(1, 6)? || name.is_empty() {

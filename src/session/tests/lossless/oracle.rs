@@ -125,12 +125,27 @@ impl<'n> Expected<'n> {
         Some(self.text[node.at.clone()].to_owned())
     }
 
-    /// Edit `number`: a text is put at the begin of a string; nothing where there is none.
+    /// Edit `number`: a text is put at the begin of a string, and what hides in that is shown;
+    /// nothing where there is none.
     pub(super) fn label(&mut self, number: u32, path: &[&str], text: &str) {
+        let said = self.text(path).unwrap_or_default();
+        let shown = crate::text::message(&said);
+        if shown != said {
+            return self.set(number, path, &quoted(&format!("{text}{shown}")));
+        }
         let at = read(&self.text).find(path).map(|node| node.at.start);
         if let Some(at) = at {
             self.text.insert_str(at + 1, text);
             self.made.insert(number);
+        }
+    }
+
+    /// Edit `number`: what hides in a string is shown.
+    fn shown(&mut self, number: u32, path: &[&str]) {
+        let said = self.text(path).unwrap_or_default();
+        let shown = crate::text::visible(&said);
+        if shown != said {
+            self.set(number, path, &quoted(&shown));
         }
     }
 
@@ -428,6 +443,10 @@ pub(super) fn answer(
     Some(line.done())
 }
 
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
 /// §2: a question of an upstream as a handshake client gets it, or the params of one alone.
 /// `number` is that of mcpshim's question; `id` the `elicitationId` to give it.
 pub(super) fn question(
@@ -447,6 +466,7 @@ pub(super) fn question(
     if line.get(&below("messages")).is_none() {
         line.label(28, &below("message"), &format!("[{server}] "));
     }
+    line.shown(49, &[&below("requestedSchema")[..], &["title"]].concat());
     line.remove(29, params, "task");
     let meta = below("_meta");
     if upstream {
@@ -471,6 +491,7 @@ pub(super) fn parked(text: &str, address: bool, made: &mut BTreeSet<u32>) -> Str
     if line.get(&["messages"]).is_none() {
         line.label(35, &["message"], "[alpha] ");
     }
+    line.shown(50, &["requestedSchema", "title"]);
     line.remove(36, &[], "elicitationId");
     line.remove(36, &[], "task");
     line.remove(36, &["_meta"], "progressToken");
@@ -489,7 +510,9 @@ pub(super) fn passed(text: &str, id: &str, made: &mut BTreeSet<u32>) -> String {
     for name in line.keys(&requests) {
         let of = [&requests[..], &[name.as_str()]].concat();
         if line.text(&[&of[..], &["method"]].concat()).as_deref() == Some("elicitation/create") {
-            line.label(35, &[&of[..], &["params", "message"]].concat(), "[beta] ");
+            let below = |name| [&of[..], &["params", name]].concat();
+            line.label(35, &below("message"), "[beta] ");
+            line.shown(50, &[&below("requestedSchema")[..], &["title"]].concat());
         }
     }
     line.done()
@@ -587,6 +610,75 @@ pub(super) fn progress(text: &str, token: &str, made: &mut BTreeSet<u32>) -> Str
     let mut line = Expected::of(text, made);
     line.set(18, &["params", "progressToken"], token);
     line.done()
+}
+
+/// §2: a client's progress, as the server gets it: its numbers in a message of mcpshim's.
+pub(super) fn counted(token: &str, progress: &str, made: &mut BTreeSet<u32>) -> Option<String> {
+    made.insert(33);
+    let number: f64 = progress.parse().unwrap();
+    number.is_finite().then(|| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{number}}}}}"#
+        )
+    })
+}
+
+/// §3: a log message as the client gets it.
+pub(super) fn logged(text: &str, server: &str, made: &mut BTreeSet<u32>) -> String {
+    let mut line = Expected::of(text, made);
+    let path = ["params", "logger"];
+    let name = crate::text::short(line.text(&path).unwrap_or_default().trim(), 64);
+    let name = match name.as_str() {
+        "" => quoted(server),
+        name => quoted(&format!("{server}/{name}")),
+    };
+    match line.get(&path) {
+        Some(_) => line.set(48, &path, &name),
+        None => line.append(48, &["params"], "logger", &name),
+    }
+    line.done()
+}
+
+/// What the record keeps of a request beside `inner`: the whole `params` where those hold more, the
+/// whole message where that does.
+pub(super) fn kept(text: &str, inner: &[&str], made: &mut BTreeSet<u32>) -> Option<String> {
+    let of = Expected::of(text, made);
+    let beyond = |path: &[&str], known: &[&str]| {
+        let keys = of.keys(path);
+        keys.iter().any(|key| !known.contains(&key.as_str()))
+    };
+    if beyond(
+        &[],
+        &["jsonrpc", "id", "method", "params", "result", "error"],
+    ) {
+        return of.get(&[]);
+    }
+    let known = ["name", "arguments", "uri", "ref", "argument", "_meta"];
+    let reference = ["type", "name", "title", "uri"];
+    let plain = [
+        "progressToken",
+        "traceparent",
+        "claudecode/toolUseId",
+        "io.modelcontextprotocol/protocolVersion",
+        "io.modelcontextprotocol/clientInfo",
+        "io.modelcontextprotocol/clientCapabilities",
+        "io.modelcontextprotocol/logLevel",
+    ];
+    let meta = ["params", "_meta"];
+    let long = plain[1..].iter().any(|key| {
+        let value = of.get(&[&meta[..], &[key]].concat());
+        value.is_some_and(|value| value.len() > 512)
+    });
+    let odd = of.get(&meta).is_some_and(|meta| !meta.starts_with('{'));
+    if beyond(&["params"], &known)
+        || beyond(&["params", "ref"], &reference)
+        || beyond(&meta, &plain)
+        || long
+        || odd
+    {
+        return of.get(&["params"]);
+    }
+    of.get(inner)
 }
 
 /// §3: `resources/updated` as the client gets it: for one of its listens, or for none.

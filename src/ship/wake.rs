@@ -135,7 +135,10 @@ mod tests {
         wake.drain();
         // the shipper has looked and found nothing; only now the shim writes
         crate::files::create_private_dir(&spool.join("stream")).unwrap();
-        assert!(wake.changed(Duration::from_secs(20)).await, "nobody noticed");
+        assert!(
+            wake.changed(Duration::from_secs(20)).await,
+            "nobody noticed"
+        );
     }
 
     #[tokio::test]

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::files;
-use super::query::{self, Filter, QueryError, Sealed};
-use super::scan::Completeness;
+use super::query::{self, Filter, Last, QueryError, Sealed};
 use crate::clock::{Now, Utc};
 use crate::ids::KeyId;
 
@@ -46,13 +45,10 @@ pub enum AdminError {
 ///
 /// # Errors
 /// [`AdminError`].
-pub fn release(
-    root: &Path,
-    asked: &Unseal,
-    now: &Now,
-) -> Result<(Vec<Sealed>, Completeness), AdminError> {
-    let (found, completeness) = query::sealed(root, &asked.filter, now)?;
-    let events: Vec<&Value> = found.iter().filter_map(|s| s.view.get("event")).collect();
+pub fn release(root: &Path, asked: &Unseal, now: &Now) -> Result<(Vec<Sealed>, Last), AdminError> {
+    let (found, last) = query::sealed(root, &asked.filter, now)?;
+    let released = found.iter().filter(|sealed| sealed.frame.is_some());
+    let events: Vec<&Value> = released.filter_map(|s| s.view.get("event")).collect();
     let line = serde_json::json!({
         "time": Utc(now.unix_s()).to_string(),
         "kind": "admin.unseal",
@@ -65,5 +61,5 @@ pub fn release(
     let path = root.join("log").join("admin.jsonl");
     files::append_line(&path, &line.to_string())
         .map_err(|source| AdminError::Log { path, source })?;
-    Ok((found, completeness))
+    Ok((found, last))
 }

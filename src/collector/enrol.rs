@@ -231,7 +231,7 @@ fn person(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use data_encoding::BASE64URL_NOPAD;
@@ -260,7 +260,7 @@ mod tests {
         Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
     }
 
-    fn registry() -> Registry {
+    pub(in crate::collector) fn registry() -> Registry {
         let agent = AgentDoc {
             owner: "robots".to_owned(),
             public_key: BASE64.encode(pair(2).public_key().as_ref()),

@@ -60,3 +60,39 @@ pub fn create_dir(root: &Path, dir: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// How many files this process may have open.
+#[must_use]
+pub fn open_files() -> u64 {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        limit.current.unwrap_or(u64::MAX)
+    }
+    #[cfg(not(unix))]
+    {
+        16_384
+    }
+}
+
+/// Raises the number of files this process may have open as far as the system lets it, for a
+/// server that has many connections and journals open.
+pub fn raise_open_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        /// More than that is never needed.
+        const MOST: u64 = 65_536;
+        let limit = getrlimit(Resource::Nofile);
+        let most = limit.maximum.map_or(MOST, |maximum| maximum.min(MOST));
+        if limit.current.is_some_and(|current| current < most) {
+            let wanted = Rlimit {
+                current: Some(most),
+                maximum: limit.maximum,
+            };
+            if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+                tracing::debug!(%error, "The number of open files stays as it is.");
+            }
+        }
+    }
+}

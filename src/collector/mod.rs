@@ -11,8 +11,11 @@
 //! it cannot verify apart, and drops nothing.
 
 pub mod admin;
+pub mod admission;
 pub mod enrol;
 pub mod files;
+mod http;
+mod intake;
 pub mod journal;
 pub mod ledger;
 pub mod query;
@@ -20,4 +23,5 @@ pub mod scan;
 pub mod server;
 pub mod store;
 pub mod stream;
+pub mod verify;
 pub mod watch;

@@ -1,4 +1,11 @@
 //! Questions and answers: filters over everything stored, newest last.
+//!
+//! Records of strangers are found like others and marked. They have a limit of their own: whoever
+//! makes up keys cannot push an honest record out of an answer.
+
+pub mod filter;
+pub mod names;
+pub mod sealed;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::Path;
@@ -7,85 +14,30 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::filter::{BadFilter, Filter};
+use self::filter::{Candidate, Compiled};
+use self::names::Names;
+pub use self::names::{RegistryNames, UnknownName};
+pub use self::sealed::{Content, OpenError, Sealed, open, sealed};
 use super::scan::{self, Completeness, Device, Only, Record};
 use super::store::StoreError;
+use crate::audit;
 use crate::audit::decode::Said;
 use crate::audit::view::rfc3339;
-use crate::audit::{self, DataKey, PrivateKey, UnsealError};
-use crate::batch::protocol::Lane;
+use crate::batch::protocol::{Lane, Standing};
 use crate::clock::Now;
 use crate::ids::{CallId, KeyId, StreamId};
 
-/// What is asked for. Everything given must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
-#[serde(default, deny_unknown_fields)]
-pub struct Filter {
-    /// Calls of this person: the name shown, the subject, or `issuer subject`.
-    #[arg(long, value_name = "WHO")]
-    pub person: Option<String>,
-    /// Calls of this agent.
-    #[arg(long, value_name = "NAME")]
-    pub agent: Option<String>,
-    /// Calls to this server, by its key or its stable id.
-    #[arg(long, value_name = "SERVER")]
-    pub server: Option<String>,
-    /// Calls of this tool, as `server/tool`, or `tool` on any server.
-    #[arg(long, value_name = "SERVER/TOOL")]
-    pub tool: Option<String>,
-    /// Calls with this credential, by the id the registry gives it.
-    #[arg(long, value_name = "ID")]
-    pub credential: Option<String>,
-    /// Calls with this decision: `allow` or `deny`.
-    #[arg(long, value_name = "DECISION")]
-    pub decision: Option<String>,
-    /// Records of this phase: `intent`, `outcome`, `denial`, `loss`, `damage`, `link`, `counted`,
-    /// `stream`, `segment`, `context`, `end`.
-    #[arg(long, value_name = "PHASE")]
-    pub phase: Option<String>,
-    /// Records from this time on: RFC 3339, a date, or an age such as `90s`, `15m`, `2h`, `7d`.
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Records before this time, written like `--since`.
-    #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
-    /// The call with this tool use id of the client (`claudecode/toolUseId`).
-    #[arg(long, value_name = "ID")]
-    pub tool_use_id: Option<String>,
-    /// The call with this call id of the client (Codex `callId`).
-    #[arg(long, value_name = "ID")]
-    pub call_id: Option<String>,
-    /// Calls of this session of the client.
-    #[arg(long, value_name = "ID")]
-    pub session: Option<String>,
-    /// Calls in this trace (W3C trace id, 32 hexadecimal digits).
-    #[arg(long, value_name = "ID")]
-    pub trace: Option<String>,
-    /// The record with this number, as `stream/seq`, and the others of its call.
-    #[arg(long, value_name = "STREAM/SEQ")]
-    pub event: Option<String>,
-    /// The newest so many records; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub limit: usize,
-}
-
-/// A filter that cannot be understood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {text:?} is not {expected}")]
-pub struct BadFilter {
-    what: &'static str,
-    text: String,
-    expected: &'static str,
-}
+/// From so many seconds on, a device's clock and the collector's are told to be apart.
+pub const CLOCK_APART_S: u64 = 300;
 
 /// The answer to a question.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The records, oldest first.
     pub events: Vec<Value>,
-    /// How many there were before the limit.
-    pub matched: usize,
-    /// How far the stored record reaches.
-    pub completeness: Completeness,
+    /// What is to be said of all of them.
+    pub last: Last,
 }
 
 /// The last object of an answer.
@@ -96,20 +48,23 @@ pub struct Last {
     pub completeness: Completeness,
     /// How many records matched.
     pub matched: usize,
+    /// How many of those are of installations that nobody enrolled.
+    #[serde(default)]
+    pub matched_not_enrolled: usize,
     /// How many of them, the newest, are in the answer.
     pub shown: usize,
-}
-
-impl Answer {
-    /// Sums the answer up.
-    #[must_use]
-    pub fn last(&self) -> Last {
-        Last {
-            completeness: self.completeness.clone(),
-            matched: self.matched,
-            shown: self.events.len(),
-        }
-    }
+    /// How the payloads of all that matched were kept.
+    #[serde(default)]
+    pub content: Content,
+    /// How many of all that matched have no content that anybody can open.
+    #[serde(default)]
+    pub no_content: u64,
+    /// How many of all that matched came when the clocks were apart.
+    #[serde(default)]
+    pub clocks_apart: usize,
+    /// Sentences about names that were asked for.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Why there is no answer.
@@ -118,196 +73,117 @@ pub enum QueryError {
     /// The question.
     #[error(transparent)]
     Filter(#[from] BadFilter),
+    /// A name in it.
+    #[error(transparent)]
+    Name(#[from] UnknownName),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A filter whose texts were understood.
-#[derive(Debug)]
-struct Compiled<'f> {
-    filter: &'f Filter,
-    since_us: Option<u64>,
-    until_us: Option<u64>,
-    event: Option<(StreamId, u64)>,
-}
-
-/// Parses `stream/seq`.
-///
-/// # Errors
-/// [`BadFilter`].
-pub fn event(text: &str) -> Result<(StreamId, u64), BadFilter> {
-    text.split_once('/')
-        .and_then(|(stream, seq)| Some((StreamId::parse(stream).ok()?, seq.parse().ok()?)))
-        .ok_or_else(|| BadFilter {
-            what: "event",
-            text: text.chars().take(80).collect(),
-            expected: "a stream and a number such as 0197f3a2-7b1c-7000-8000-000000000000/12",
-        })
-}
-
-/// Parses a time: RFC 3339 in UTC or with an offset, a date, or an age.
-///
-/// # Errors
-/// [`BadFilter`].
-pub fn time_us(text: &str, now: &Now) -> Result<u64, BadFilter> {
-    age_s(text)
-        .map(|age| now.wall_us.saturating_sub(age.saturating_mul(1_000_000)))
-        .or_else(|| date_us(text))
-        .ok_or_else(|| BadFilter {
-            what: "time",
-            text: text.chars().take(80).collect(),
-            expected: "an RFC 3339 time, a date such as 2026-11-21, or an age such as 2h",
-        })
-}
-
-fn age_s(text: &str) -> Option<u64> {
-    let unit = text.chars().last()?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return None,
-    };
-    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    number.checked_mul(seconds)
-}
-
-fn date_us(text: &str) -> Option<u64> {
-    let (date, time) = text
-        .split_once(['T', ' '])
-        .map_or((text, "00:00:00Z"), |both| both);
-    let mut parts = date.splitn(3, '-');
-    let mut part = |digits: usize, most: i64| {
-        let text = parts.next().filter(|text| text.len() == digits)?;
-        let number: i64 = text.parse().ok()?;
-        (0..=most).contains(&number).then_some(number)
-    };
-    let (year, month, day) = (part(4, 9999)?, part(2, 12)?, part(2, 31)?);
-    if month == 0 || day == 0 {
-        return None;
-    }
-    // days from a civil date, the inverse of what `clock::Utc` prints
-    let shifted = if month > 2 { year } else { year - 1 };
-    let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
-    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-
-    let (clock, offset_s) = match time.strip_suffix(['Z', 'z']) {
-        Some(clock) => (clock, 0),
-        None => match time.rfind(['+', '-']) {
-            Some(at) => {
-                let (clock, offset) = time.split_at_checked(at)?;
-                let (sign, offset) = offset.split_at_checked(1)?;
-                let (hours, minutes) = offset.split_once(':')?;
-                let hours: i64 = hours.parse().ok().filter(|h| (0..24).contains(h))?;
-                let minutes: i64 = minutes.parse().ok().filter(|m| (0..60).contains(m))?;
-                let seconds = hours * 3600 + minutes * 60;
-                (clock, if sign == "-" { -seconds } else { seconds })
-            }
-            None => (time, 0),
-        },
-    };
-    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let mut fields = whole.split(':').map(|text| text.parse::<i64>().ok());
-    let mut field = |most: i64| fields.next()?.filter(|n| (0..=most).contains(n));
-    let (hour, minute, second) = (field(23)?, field(59)?, field(60).unwrap_or(0));
-    if fraction.len() > 9 || fraction.bytes().any(|byte| !byte.is_ascii_digit()) {
-        return None;
-    }
-    let micros: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
-    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset_s;
-    u64::try_from(seconds * 1_000_000 + micros).ok()
-}
-
-impl Filter {
-    fn compile(&self, now: &Now) -> Result<Compiled<'_>, BadFilter> {
-        if let Some(decision) = &self.decision
-            && !["allow", "deny"].contains(&decision.as_str())
-        {
-            return Err(BadFilter {
-                what: "decision",
-                text: decision.chars().take(80).collect(),
-                expected: "`allow` or `deny`",
-            });
-        }
-        let time = |text: &Option<String>| text.as_deref().map(|t| time_us(t, now)).transpose();
-        Ok(Compiled {
-            filter: self,
-            since_us: time(&self.since)?,
-            until_us: time(&self.until)?,
-            event: self.event.as_deref().map(event).transpose()?,
-        })
-    }
-}
-
-/// Phases that nobody looks for unless they are named: the machinery of a stream.
-const INNER: [&str; 3] = ["context", "segment", "end"];
-
-impl Compiled<'_> {
-    /// Says whether a record matches on its own.
-    fn matches(&self, at: &Now, view: &Value) -> bool {
-        let filter = self.filter;
-        let text = |name: &str| view.get(name).and_then(Value::as_str);
-        let equal = |wanted: &Option<String>, fields: &[&str]| {
-            wanted
-                .as_deref()
-                .is_none_or(|wanted| fields.iter().any(|name| text(name) == Some(wanted)))
-        };
-        let phase = text("phase").unwrap_or_default();
-        let phase_wanted = match &filter.phase {
-            Some(wanted) => wanted == phase,
-            None => !INNER.contains(&phase),
-        };
-        let person = filter.person.as_deref().is_none_or(|wanted| {
-            let both = [text("issuer"), text("subject")];
-            let named = both.map(Option::unwrap_or_default).join(" ");
-            [text("person"), text("subject"), Some(named.as_str())].contains(&Some(wanted))
-        });
-        let tool = filter.tool.as_deref().is_none_or(|wanted| {
-            let whole = text("tool").unwrap_or_default();
-            whole == wanted
-                || whole
-                    .rsplit_once('/')
-                    .is_some_and(|(_, name)| name == wanted)
-        });
-        phase_wanted
-            && person
-            && tool
-            && equal(&filter.agent, &["agent"])
-            && equal(&filter.server, &["server", "server_id"])
-            && equal(&filter.credential, &["credential"])
-            && equal(&filter.decision, &["decision"])
-            && equal(&filter.tool_use_id, &["tool_use_id"])
-            && equal(&filter.call_id, &["call_id"])
-            && equal(&filter.session, &["session_id", "client_session_id"])
-            && equal(&filter.trace, &["trace_id"])
-            && self.since_us.is_none_or(|since| at.wall_us >= since)
-            && self.until_us.is_none_or(|until| at.wall_us < until)
-    }
-}
-
 /// A match on its way to the answer; the greatest in the heap is the oldest.
-struct Hit<T> {
+struct Hit {
     key: (u64, StreamId, u64),
-    value: T,
+    view: Value,
+    frames: Option<Frames>,
+    /// Which leg of which call it is the intent of.
+    leg: Option<Leg>,
 }
 
-impl<T> PartialEq for Hit<T> {
+/// What opens a payload, base64.
+struct Frames {
+    stream: String,
+    frame: String,
+    segment: Option<String>,
+}
+
+impl PartialEq for Hit {
     fn eq(&self, other: &Self) -> bool {
         self.key == other.key
     }
 }
-impl<T> Eq for Hit<T> {}
-impl<T> PartialOrd for Hit<T> {
+impl Eq for Hit {}
+impl PartialOrd for Hit {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl<T> Ord for Hit<T> {
+impl Ord for Hit {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         other.key.cmp(&self.key)
+    }
+}
+
+/// A call of an installation.
+type Call = (KeyId, CallId);
+/// One leg of a call: an intent and its outcome.
+type Leg = (KeyId, StreamId, CallId, u16);
+/// Legs without an outcome that are remembered: a bound on what a forged stream costs.
+const OPEN_LEGS: usize = 1 << 20;
+
+/// Calls whose end is not stored.
+#[derive(Debug, Default)]
+struct Open {
+    legs: BTreeSet<Leg>,
+    ended: BTreeSet<(KeyId, StreamId)>,
+    /// Installations that were heard of not long ago; empty until the whole record is read.
+    heard: BTreeSet<KeyId>,
+}
+
+impl Open {
+    fn observe(&mut self, record: &Record<'_>) {
+        if record.lane != Lane::Main {
+            return;
+        }
+        let leg = |call: CallId, leg: u16| -> Leg {
+            (record.installation.clone(), record.stream, call, leg)
+        };
+        match &record.decoded.said {
+            Said::Intent(call) if self.legs.len() < OPEN_LEGS => {
+                self.legs.insert(leg(call.call, call.leg));
+            }
+            Said::Outcome { call, leg: own, .. } => {
+                self.legs.remove(&leg(*call, *own));
+            }
+            Said::End { .. } => {
+                self.ended
+                    .insert((record.installation.clone(), record.stream));
+            }
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, devices: &[Device], now: &Now) {
+        let heard = devices.iter().cloned().filter_map(|mut device| {
+            device.judge_silence(now);
+            (!device.is_silent).then_some(device.installation)
+        });
+        self.heard = heard.collect();
+    }
+
+    /// What is known of the end of a leg whose outcome is not stored.
+    fn state(&self, leg: &Leg) -> Option<&'static str> {
+        if !self.legs.contains(leg) {
+            return None;
+        }
+        let (installation, stream, ..) = leg;
+        let is_over = self.ended.contains(&(installation.clone(), *stream));
+        Some(match is_over || !self.heard.contains(installation) {
+            true => "unknown",
+            false => "running",
+        })
+    }
+}
+
+fn leg_of(record: &Record<'_>) -> Option<Leg> {
+    match &record.decoded.said {
+        Said::Intent(call) if record.lane == Lane::Main => Some((
+            record.installation.clone(),
+            record.stream,
+            call.call,
+            call.leg,
+        )),
+        _ => None,
     }
 }
 
@@ -318,21 +194,194 @@ const ID_BYTES: usize = 128;
 /// Calls whose ids are remembered, per stream.
 const CALLS: usize = 1 << 14;
 
-/// Finds the matching records; `keep` makes what the answer holds of each.
-fn find<T>(
-    root: &Path,
-    filter: &Filter,
-    now: &Now,
-    keep: &mut dyn FnMut(&Record<'_>, Value) -> T,
-) -> Result<(Vec<T>, usize, Vec<Device>), QueryError> {
+/// The ids of intents, for the outcomes behind them in the same stream.
+#[derive(Default)]
+struct Ids {
+    place: Option<(KeyId, StreamId, Lane)>,
+    calls: BTreeMap<CallId, Vec<(&'static str, Value)>>,
+}
+
+impl Ids {
+    fn pass_on(&mut self, record: &Record<'_>, view: &mut Value) {
+        let here = (record.installation, record.stream, record.lane);
+        if self
+            .place
+            .as_ref()
+            .is_none_or(|(id, stream, lane)| (id, *stream, *lane) != here)
+        {
+            self.place = Some((record.installation.clone(), record.stream, record.lane));
+            self.calls.clear();
+        }
+        let (Value::Object(view), Some(own)) = (view, call_of(record)) else {
+            return;
+        };
+        match &record.decoded.said {
+            Said::Intent(_) => {
+                let known = INTENT_ONLY
+                    .iter()
+                    .filter_map(|name| Some((*name, view.get(*name)?)))
+                    // a writer keeps at most this much of an id
+                    .filter(|(_, id)| id.as_str().is_some_and(|id| id.len() <= ID_BYTES))
+                    .map(|(name, id)| (name, id.clone()));
+                self.calls.insert(own, known.collect());
+                if self.calls.len() > CALLS {
+                    self.calls.pop_first();
+                }
+            }
+            Said::Outcome { .. } => {
+                for (name, value) in self.calls.get(&own).into_iter().flatten() {
+                    view.entry(*name).or_insert_with(|| value.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The newest matches, so many at most.
+struct Newest {
+    limit: usize,
+    hits: BinaryHeap<Hit>,
+    matched: usize,
+}
+
+impl Newest {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit: if limit == 0 { usize::MAX } else { limit },
+            hits: BinaryHeap::new(),
+            matched: 0,
+        }
+    }
+
+    fn push(&mut self, hit: Hit) {
+        self.matched += 1;
+        self.hits.push(hit);
+        if self.hits.len() > self.limit {
+            self.hits.pop();
+        }
+    }
+}
+
+/// What was found.
+struct Found {
+    hits: Vec<Hit>,
+    matched: usize,
+    matched_not_enrolled: usize,
+    content: Content,
+    clocks_apart: usize,
+    notes: Vec<String>,
+    devices: Vec<Device>,
+}
+
+impl Found {
+    fn last(&self) -> Last {
+        Last {
+            completeness: scan::completeness(&self.devices),
+            matched: self.matched,
+            matched_not_enrolled: self.matched_not_enrolled,
+            shown: self.hits.len(),
+            no_content: self.content.without(),
+            content: self.content.clone(),
+            clocks_apart: self.clocks_apart,
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+/// Finds the matching records, with what opens their payloads if that is wanted.
+fn find(root: &Path, filter: &Filter, now: &Now, with_frames: bool) -> Result<Found, QueryError> {
     let compiled = filter.compile(now)?;
     let only = Only {
         stream: compiled.event.map(|(stream, _)| stream),
         received_before_us: None,
     };
-    // asking for one record means asking for its call: find that first. Another installation may
-    // have sent a stream of the same name, with calls of its own
-    let mut calls: BTreeSet<(KeyId, CallId)> = BTreeSet::new();
+    let (calls, before) = look_ahead(root, only, &compiled, now)?;
+    let mut names = Names::of(filter);
+    let [mut known, mut strangers] = [Newest::new(filter.limit), Newest::new(filter.limit)];
+    let (mut ids, mut open) = (Ids::default(), Open::default());
+    let (mut content, mut clocks_apart) = (Content::default(), 0);
+    let devices = scan::scan(root, only, &mut |record| {
+        let is_stranger = record.standing() == Standing::Unknown;
+        let mut view = view(record);
+        ids.pass_on(record, &mut view);
+        open.observe(record);
+        if let Some((_, seq)) = compiled.event {
+            let own = call_of(record).map(|call| (record.installation.clone(), call));
+            if record.frame.seq != seq && own.is_none_or(|own| !calls.contains(&own)) {
+                return;
+            }
+        } else {
+            names.observe(&view, is_stranger);
+            let leg = leg_of(record);
+            let candidate = Candidate {
+                at_us: record.decoded.at.wall_us,
+                received_us: record.stored.received_us,
+                view: &view,
+                open: before
+                    .as_ref()
+                    .zip(leg)
+                    .and_then(|(open, leg)| open.state(&leg)),
+            };
+            if !compiled.matches(&candidate) {
+                return;
+            }
+        }
+        content.count(&view);
+        clocks_apart += usize::from(view.get("clock_apart_s").is_some());
+        let newest = if is_stranger {
+            &mut strangers
+        } else {
+            &mut known
+        };
+        newest.push(Hit {
+            key: (record.decoded.at.wall_us, record.stream, record.frame.seq),
+            view,
+            frames: with_frames.then(|| Frames {
+                stream: record.stream.to_string(),
+                frame: BASE64.encode(record.frame.bytes),
+                segment: record.segment.map(|bytes| BASE64.encode(bytes)),
+            }),
+            leg: leg_of(record),
+        });
+    })?;
+    let mut notes = Vec::new();
+    if known.matched + strangers.matched == 0 && compiled.event.is_none() {
+        notes = names.judge(root)?;
+    }
+    open.heard(&devices, now);
+    let matched = known.matched + strangers.matched;
+    let mut hits = known.hits.into_vec();
+    hits.extend(strangers.hits);
+    hits.sort_by_key(|hit| hit.key);
+    for hit in &mut hits {
+        if let (Value::Object(view), Some(leg)) = (&mut hit.view, &hit.leg)
+            && let Some(state) = open.state(leg)
+        {
+            view.insert("outcome".to_owned(), state.into());
+        }
+    }
+    Ok(Found {
+        hits,
+        matched,
+        matched_not_enrolled: strangers.matched,
+        content,
+        clocks_apart,
+        notes,
+        devices,
+    })
+}
+
+/// Reads the record once before it is searched, where a question needs that: the call of one
+/// record, or the calls without an end.
+fn look_ahead(
+    root: &Path,
+    only: Only,
+    compiled: &Compiled<'_>,
+    now: &Now,
+) -> Result<(BTreeSet<Call>, Option<Open>), StoreError> {
+    // another installation may have sent a stream of the same name, with calls of its own
+    let mut calls = BTreeSet::new();
     if let Some((stream, seq)) = compiled.event {
         scan::scan(root, only, &mut |record| {
             if record.stream == stream && record.frame.seq == seq {
@@ -340,73 +389,14 @@ fn find<T>(
             }
         })?;
     }
-    let limit = if filter.limit == 0 {
-        usize::MAX
-    } else {
-        filter.limit
-    };
-    let mut hits: BinaryHeap<Hit<T>> = BinaryHeap::new();
-    let mut matched = 0;
-    let mut ids: BTreeMap<CallId, Vec<(&'static str, Value)>> = BTreeMap::new();
-    let mut place = None;
-    let devices = scan::scan(root, only, &mut |record| {
-        let here = (record.installation, record.stream, record.lane);
-        if place
-            .as_ref()
-            .is_none_or(|(id, stream, lane)| (id, *stream, *lane) != here)
-        {
-            place = Some((record.installation.clone(), record.stream, record.lane));
-            ids.clear();
-        }
-        let mut view = view(record);
-        let own = call_of(record);
-        if let (Value::Object(view), Some(own)) = (&mut view, own) {
-            match &record.decoded.said {
-                Said::Intent(_) => {
-                    let known = INTENT_ONLY
-                        .iter()
-                        .filter_map(|name| Some((*name, view.get(*name)?)))
-                        // a writer keeps at most this much of an id
-                        .filter(|(_, id)| id.as_str().is_some_and(|id| id.len() <= ID_BYTES))
-                        .map(|(name, id)| (name, id.clone()));
-                    ids.insert(own, known.collect());
-                    if ids.len() > CALLS {
-                        ids.pop_first();
-                    }
-                }
-                Said::Outcome { .. } => {
-                    for (name, value) in ids.get(&own).into_iter().flatten() {
-                        view.entry(*name).or_insert_with(|| value.clone());
-                    }
-                }
-                _ => {}
-            }
-        }
-        if let Some((_, seq)) = compiled.event
-            && record.frame.seq != seq
-            && own.is_none_or(|own| !calls.contains(&(record.installation.clone(), own)))
-        {
-            return;
-        }
-        if !compiled.matches(&record.decoded.at, &view) && compiled.event.is_none() {
-            return;
-        }
-        matched += 1;
-        hits.push(Hit {
-            key: (record.decoded.at.wall_us, record.stream, record.frame.seq),
-            value: keep(record, view),
-        });
-        if hits.len() > limit {
-            hits.pop();
-        }
-    })?;
-    let mut hits = hits.into_vec();
-    hits.sort_by_key(|hit| hit.key);
-    Ok((
-        hits.into_iter().map(|hit| hit.value).collect(),
-        matched,
-        devices,
-    ))
+    let outcome = compiled.filter.outcome.as_deref();
+    if !matches!(outcome, Some("running" | "unknown")) {
+        return Ok((calls, None));
+    }
+    let mut open = Open::default();
+    let devices = scan::scan(root, only, &mut |record| open.observe(record))?;
+    open.heard(&devices, now);
+    Ok((calls, Some(open)))
 }
 
 fn call_of(record: &Record<'_>) -> Option<CallId> {
@@ -414,6 +404,48 @@ fn call_of(record: &Record<'_>) -> Option<CallId> {
         Said::Denial { call, .. } | Said::Intent(call) => Some(call.call),
         Said::Outcome { call, .. } => Some(*call),
         _ => None,
+    }
+}
+
+/// How far a record's time and the time it was received are apart, in seconds, and in words;
+/// nothing up to [`CLOCK_APART_S`]. A record cannot come before it was made, and a device says what
+/// its clock was when it sent. What comes late may just have waited.
+fn clock_apart(at_us: u64, sent_us: u64, received_us: u64) -> Option<(i64, String)> {
+    let bound_us = CLOCK_APART_S * 1_000_000;
+    let seconds = |us: u64| i64::try_from(us / 1_000_000).unwrap_or(i64::MAX);
+    let apart = match at_us > received_us {
+        true => seconds(at_us - received_us),
+        false => -seconds(received_us - at_us),
+    };
+    let far = |a: u64, b: u64| a.abs_diff(b) > bound_us;
+    let words = |us: u64| age(us / 1_000_000);
+    if far(sent_us, received_us) {
+        let off = words(sent_us.abs_diff(received_us));
+        let side = if sent_us > received_us {
+            "ahead"
+        } else {
+            "behind"
+        };
+        return Some((apart, format!("clock {off} {side}")));
+    }
+    if at_us > received_us && far(at_us, received_us) {
+        return Some((apart, format!("clock {} ahead", words(at_us - received_us))));
+    }
+    far(at_us, received_us).then(|| {
+        (
+            apart,
+            format!("received {} later", words(received_us - at_us)),
+        )
+    })
+}
+
+/// A span of time in its largest unit.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -436,11 +468,21 @@ fn view(record: &Record<'_>) -> Value {
         if record.lane == Lane::Fork {
             put("lane", "fork".into());
         }
+        let received_us = record.stored.received_us;
         let received = Now {
-            wall_us: record.stored.received_us,
+            wall_us: received_us,
             mono_us: 0,
         };
         put("received", rfc3339(received).into());
+        let apart = clock_apart(
+            record.decoded.at.wall_us,
+            record.stored.header.sent_us,
+            received_us,
+        );
+        if let Some((seconds, words)) = apart {
+            put("clock_apart_s", seconds.into());
+            put("clock", words.into());
+        }
         put("hash", record.frame.hash.to_string().into());
     }
     view
@@ -451,11 +493,11 @@ fn view(record: &Record<'_>) -> Value {
 /// # Errors
 /// [`QueryError`].
 pub fn query(root: &Path, filter: &Filter, now: &Now) -> Result<Answer, QueryError> {
-    let (events, matched, devices) = find(root, filter, now, &mut |_, view| view)?;
+    let found = find(root, filter, now, false)?;
+    let last = found.last();
     Ok(Answer {
-        events,
-        matched,
-        completeness: scan::completeness(&devices),
+        events: found.hits.into_iter().map(|hit| hit.view).collect(),
+        last,
     })
 }
 
@@ -463,149 +505,44 @@ pub fn query(root: &Path, filter: &Filter, now: &Now) -> Result<Answer, QueryErr
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn devices(root: &Path) -> Result<(Vec<Device>, Completeness), StoreError> {
+pub fn devices(root: &Path, now: &Now) -> Result<(Vec<Device>, Completeness), StoreError> {
     let none = Only {
         stream: None,
         received_before_us: Some(0),
     };
-    let devices = scan::scan(root, none, &mut |_| {})?;
+    let mut devices = scan::scan(root, none, &mut |_| {})?;
+    for device in &mut devices {
+        device.judge_silence(now);
+    }
     let completeness = scan::completeness(&devices);
     Ok((devices, completeness))
-}
-
-/// A record with everything its payload needs to be opened, elsewhere.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Sealed {
-    /// The record, without its payload.
-    pub view: Value,
-    /// Its stream.
-    pub stream: String,
-    /// The frame, base64.
-    pub frame: String,
-    /// The frame that began its segment, base64: the wrapped data keys are in it.
-    pub segment: Option<String>,
-}
-
-/// Finds the matching records that carry a sealed payload, with their wrapped keys.
-///
-/// Whoever calls this writes down who asked before anything leaves the house.
-///
-/// # Errors
-/// [`QueryError`].
-pub fn sealed(
-    root: &Path,
-    filter: &Filter,
-    now: &Now,
-) -> Result<(Vec<Sealed>, Completeness), QueryError> {
-    let (found, _, devices) = find(root, filter, now, &mut |record, view| Sealed {
-        view,
-        stream: record.stream.to_string(),
-        frame: BASE64.encode(record.frame.bytes),
-        segment: record.segment.map(|bytes| BASE64.encode(bytes)),
-    })?;
-    let kept: BTreeSet<&str> = BTreeSet::from(["sealed"]);
-    let found = found
-        .into_iter()
-        .filter(|sealed| {
-            ["args_kept", "result_kept"].iter().any(|name| {
-                let how = sealed.view.get(*name).and_then(Value::as_str);
-                how.is_some_and(|how| kept.contains(how))
-            })
-        })
-        .collect();
-    Ok((found, scan::completeness(&devices)))
-}
-
-/// Why a payload stays closed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The answer is not one of a collector.
-    #[error("the record or its segment is missing or not readable")]
-    Answer,
-    /// The key or the payload.
-    #[error(transparent)]
-    Unseal(#[from] UnsealError),
-}
-
-/// Opens the payload of a record and puts it into its view, as `args` or `result`.
-///
-/// # Errors
-/// [`OpenError`].
-pub fn open(sealed: &Sealed, key: &PrivateKey) -> Result<Value, OpenError> {
-    let decode = |text: &str| {
-        BASE64
-            .decode(text.as_bytes())
-            .map_err(|_not| OpenError::Answer)
-    };
-    let segment = decode(sealed.segment.as_deref().ok_or(OpenError::Answer)?)?;
-    let frame = decode(&sealed.frame)?;
-    let first = |bytes| match audit::frames(bytes).next() {
-        Some(Ok(frame)) => Ok(frame),
-        _ => Err(OpenError::Answer),
-    };
-    let (segment, frame) = (first(&segment)?, first(&frame)?);
-    let segment = audit::decode(&segment).map_err(|_odd| OpenError::Answer)?;
-    let Said::Segment(header) = &segment.said else {
-        return Err(OpenError::Answer);
-    };
-    let record = audit::decode(&frame).map_err(|_odd| OpenError::Answer)?;
-    let unsealed = DataKey::open(header, key)?.unseal(&record)?;
-    let mut view = sealed.view.clone();
-    if let Value::Object(view) = &mut view {
-        let what = match record.said {
-            Said::Outcome { .. } => "result",
-            _ => "args",
-        };
-        // the exact bytes, as text: JSON inside JSON would respell numbers
-        let value = match std::str::from_utf8(&unsealed.content.0) {
-            Ok(text) => text.into(),
-            Err(_) => {
-                view.insert(format!("{what}_encoding"), "base64".into());
-                BASE64.encode(&unsealed.content.0).into()
-            }
-        };
-        view.insert(what.to_owned(), value);
-        if unsealed.cut {
-            view.insert(format!("{what}_cut"), true.into());
-        }
-    }
-    Ok(view)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn now() -> Now {
-        Now {
-            wall_us: 1_795_238_400_000_000,
-            mono_us: 0,
-        }
-    }
+    const S: u64 = 1_000_000;
 
     #[test]
-    fn times_are_read_in_every_form() {
-        let at = |text| time_us(text, &now()).unwrap();
-        assert_eq!(at("1970-01-01"), 0);
-        assert_eq!(at("2000-02-29T00:00:00Z"), 951_782_400_000_000);
-        assert_eq!(at("2000-02-29 00:00:00.25Z"), 951_782_400_250_000);
-        assert_eq!(at("2000-02-29T02:00:00+02:00"), 951_782_400_000_000);
-        assert_eq!(at("2000-02-28T22:30-01:30"), 951_782_400_000_000);
-        assert_eq!(at("2h"), now().wall_us - 7_200_000_000);
-    }
-
-    #[test]
-    fn what_is_no_time_is_refused() {
-        for text in [
-            "",
-            "h",
-            "yesterday",
-            "2026-13-01",
-            "2026-1-1",
-            "2026-01-01T25:00:00Z",
-            "9999999999999999999d",
-        ] {
-            assert!(time_us(text, &now()).is_err(), "{text} passed");
-        }
+    fn clocks_that_are_apart_are_told_and_those_within_the_bound_are_not() {
+        let now = 1_795_238_400 * S;
+        let said = |at, sent, received| clock_apart(at, sent, received).map(|(_, words)| words);
+        assert_eq!(said(now, now, now + CLOCK_APART_S * S), None);
+        assert_eq!(said(now + CLOCK_APART_S * S, now, now), None);
+        let day = 86_400 * S;
+        // a clock that is put right before the record is delivered, and one that is not
+        assert_eq!(said(now + 8 * day, now, now).unwrap(), "clock 8 d ahead");
+        assert_eq!(
+            said(now + 8 * day, now + 8 * day, now).unwrap(),
+            "clock 8 d ahead"
+        );
+        assert_eq!(
+            said(now - day, now - day, now).unwrap(),
+            "clock 24 h behind"
+        );
+        // late, or behind when it was recorded: nobody can tell
+        assert_eq!(said(now - day, now, now).unwrap(), "received 24 h later");
+        assert_eq!(clock_apart(now - day, now, now).unwrap().0, -86_400);
     }
 }

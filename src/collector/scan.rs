@@ -8,13 +8,14 @@ use std::path::Path;
 
 use super::ledger::{Ledger, Run};
 use super::store::{self, InstallationDoc, StoreError, Who};
-use super::stream::{self, Stored, Trouble};
+use super::stream::{self, Stored};
 use crate::audit::decode::Said;
 use crate::audit::entry::{CallerContext, Context};
 use crate::audit::frame::Blob;
 use crate::audit::{self, ContextTable, Decoded, Frame};
 use crate::batch;
 use crate::batch::protocol::{Lane, Standing};
+use crate::clock::Now;
 use crate::ids::{Digest, KeyId, StreamId};
 
 /// One stored record, with what is known around it.
@@ -136,6 +137,54 @@ pub struct Device {
     /// stream was written anew before it was delivered.
     #[serde(default)]
     pub rewritten: Vec<String>,
+    /// Streams that were stored here once and are not here any more.
+    #[serde(default)]
+    pub lost_streams: Vec<String>,
+    /// The installation was enrolled here once, and nothing of it is here any more.
+    #[serde(default)]
+    pub is_gone: bool,
+    /// Bound to nobody, so that anybody may have made it up: counted apart.
+    #[serde(default)]
+    pub is_stranger: bool,
+    /// Nothing was heard of it for [`SILENT_S`].
+    #[serde(default)]
+    pub is_silent: bool,
+}
+
+/// A device that nothing was heard of for so long is silent, in seconds: longer than a weekend
+/// with a holiday.
+pub const SILENT_S: u64 = 7 * 86_400;
+
+impl Device {
+    fn new(installation: KeyId) -> Self {
+        Self {
+            installation,
+            machine_id: None,
+            bound_to: Vec::new(),
+            standing: Standing::Unknown,
+            streams: 0,
+            records: 0,
+            received_us: 0,
+            behind: 0,
+            complete_us: None,
+            gaps: Vec::new(),
+            forks: 0,
+            quarantined: 0,
+            damaged: 0,
+            taken_away: 0,
+            rewritten: Vec::new(),
+            lost_streams: Vec::new(),
+            is_gone: false,
+            is_stranger: false,
+            is_silent: false,
+        }
+    }
+
+    /// Takes note of the time: who was not heard of for long is silent.
+    pub fn judge_silence(&mut self, now: &Now) {
+        let since_us = now.wall_us.saturating_sub(self.received_us);
+        self.is_silent = !self.is_stranger && since_us > SILENT_S * 1_000_000;
+    }
 }
 
 /// Which streams to read.
@@ -160,11 +209,10 @@ pub fn scan(
 ) -> Result<Vec<Device>, StoreError> {
     let mut devices = Vec::new();
     // every chained lane of a stream, of whichever installation
-    let mut held: BTreeMap<StreamId, Vec<(Lane, Vec<Stored>)>> = BTreeMap::new();
+    let mut held: BTreeMap<StreamId, Vec<Held>> = BTreeMap::new();
     let mut named: BTreeMap<(usize, StreamId), BTreeSet<Mark>> = BTreeMap::new();
     for (id, doc) in store::installation_docs(root)? {
         let mut device = Device {
-            installation: id.clone(),
             machine_id: doc.machine_id.clone(),
             bound_to: doc
                 .bindings
@@ -177,17 +225,8 @@ pub fn scan(
             } else {
                 Standing::Enrolled
             },
-            streams: 0,
-            records: 0,
-            received_us: 0,
-            behind: 0,
-            complete_us: None,
-            gaps: Vec::new(),
-            forks: 0,
-            quarantined: 0,
-            damaged: 0,
-            taken_away: 0,
-            rewritten: Vec::new(),
+            is_stranger: doc.bindings.is_empty(),
+            ..Device::new(id.clone())
         };
         for (stream, dir) in store::streams(root, &id)? {
             device.streams += 1;
@@ -249,18 +288,35 @@ pub fn scan(
                     },
                 );
                 device.taken_away += taken_away;
-                held.entry(stream).or_default().push((lane, index.batches));
+                // whose note is lost was known all the same when this came
+                let batches = &index.batches;
+                device.is_stranger &= batches.iter().all(|b| b.standing == Standing::Unknown);
+                held.entry(stream).or_default().push(Held {
+                    device: number,
+                    lane,
+                    batches: index.batches,
+                });
             }
         }
         devices.push(device);
     }
+    let strangers: Vec<bool> = devices.iter().map(|device| device.is_stranger).collect();
+    let is_stranger = |device: usize| strangers.get(device).is_none_or(|is| *is);
     for ((number, stream), marks) in named {
-        if let Some(device) = devices.get_mut(number) {
-            inherited(device, stream, &marks, held.get(&stream));
+        // what strangers name proves and contradicts nothing, and neither does what they hold
+        if let Some(device) = devices.get_mut(number).filter(|d| !d.is_stranger) {
+            let lanes = held.get(&stream).map(Vec::as_slice).unwrap_or_default();
+            let lanes = lanes.iter().filter(|held| !is_stranger(held.device));
+            inherited(device, stream, &marks, &lanes.collect::<Vec<_>>());
         }
     }
+    vanished(root, &mut devices, &held)?;
+    // those that count first
+    devices.sort_by_key(|device| device.is_stranger);
     for device in &mut devices {
-        let lacks = !(device.gaps.is_empty() && device.rewritten.is_empty());
+        let lacks = !(device.gaps.is_empty()
+            && device.rewritten.is_empty()
+            && device.lost_streams.is_empty());
         let bad = device.damaged > 0 || device.quarantined > 0 || device.taken_away > 0;
         if lacks || bad {
             device.complete_us = None;
@@ -274,17 +330,59 @@ type Mark = (u64, Digest);
 /// Different ones of one stream that are looked at.
 const MARKS: usize = 64;
 
+/// A chained lane of a stream that is stored.
+struct Held {
+    /// Of which device, by its place.
+    device: usize,
+    lane: Lane,
+    batches: Vec<Stored>,
+}
+
+/// Finds installations and streams that were here once: the files beside the journals name them.
+fn vanished(
+    root: &Path,
+    devices: &mut Vec<Device>,
+    held: &BTreeMap<StreamId, Vec<Held>>,
+) -> Result<(), StoreError> {
+    for (id, streams) in store::list::named(root)? {
+        let place = devices.iter().position(|device| device.installation == id);
+        let (number, device) = match place.and_then(|at| Some((at, devices.get_mut(at)?))) {
+            Some(found) => found,
+            None => {
+                let number = devices.len();
+                devices.push(Device {
+                    is_gone: true,
+                    ..Device::new(id)
+                });
+                match devices.last_mut() {
+                    Some(device) => (number, device),
+                    None => continue,
+                }
+            }
+        };
+        for stream in streams {
+            let lanes = held.get(&stream).map(Vec::as_slice).unwrap_or_default();
+            let is_here = lanes.iter().any(|held| {
+                held.device == number && held.lane == Lane::Main && !held.batches.is_empty()
+            });
+            let stream = stream.to_string();
+            let is_told = device
+                .gaps
+                .iter()
+                .any(|gap| gap.stream == stream && gap.named && gap.first_seq == 1);
+            if !is_here && !is_told {
+                device.lost_streams.push(stream);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Compares what is stored of a stream with what later streams of its machine saw of it: missing
 /// records, unless the device says that it still holds some, and records that are others now.
-fn inherited(
-    device: &mut Device,
-    stream: StreamId,
-    marks: &BTreeSet<Mark>,
-    held: Option<&Vec<(Lane, Vec<Stored>)>>,
-) {
-    let lanes = held.map(Vec::as_slice).unwrap_or_default();
-    let main = lanes.iter().filter(|(lane, _)| *lane == Lane::Main);
-    let last = main.flat_map(|(_, batches)| batches);
+fn inherited(device: &mut Device, stream: StreamId, marks: &BTreeSet<Mark>, lanes: &[&Held]) {
+    let main = lanes.iter().filter(|held| held.lane == Lane::Main);
+    let last = main.flat_map(|held| &held.batches);
     let last = last.map(|stored| stored.header.last_seq).max().unwrap_or(0);
     let at_least = marks.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
     if last < at_least && device.behind == 0 {
@@ -300,7 +398,7 @@ fn inherited(
     }
     for (seq, hash) in marks {
         let stored = lanes.iter();
-        let stored = stored.filter_map(|(_, batches)| stream::hash_in(batches, *seq));
+        let stored = stored.filter_map(|held| stream::hash_in(&held.batches, *seq));
         let stored: Vec<Digest> = stored.collect();
         if !stored.is_empty() && !stored.contains(hash) {
             device.rewritten.push(format!("{stream}/{seq}"));
@@ -386,6 +484,9 @@ pub struct Completeness {
     pub devices_complete: usize,
     /// Of how many.
     pub devices: usize,
+    /// Installations bound to nobody, which count for none of the above.
+    #[serde(default)]
+    pub strangers: usize,
 }
 
 /// Devices heard from within this of the newest one set the time of "complete through".
@@ -395,7 +496,8 @@ const HEARD_US: u64 = 24 * 3600 * 1_000_000;
 /// newest, and how many devices reach it. The others are silent, behind, or miss something.
 #[must_use]
 pub fn completeness(devices: &[Device]) -> Completeness {
-    let marks = || devices.iter().filter_map(|device| device.complete_us);
+    let known = || devices.iter().filter(|device| !device.is_stranger);
+    let marks = || known().filter_map(|device| device.complete_us);
     let newest = marks().max();
     let through = newest.and_then(|newest| {
         marks()
@@ -406,7 +508,8 @@ pub fn completeness(devices: &[Device]) -> Completeness {
         complete_through: through.map(|us| crate::clock::Utc(us / 1_000_000).to_string()),
         devices_complete: through
             .map_or(0, |through| marks().filter(|mark| *mark >= through).count()),
-        devices: devices.len(),
+        devices: known().count(),
+        strangers: devices.len() - known().count(),
     }
 }
 
@@ -416,174 +519,57 @@ impl std::fmt::Display for Completeness {
         match &self.complete_through {
             Some(through) => write!(f, "complete through {through} for {n} of {m} devices"),
             None => write!(f, "complete through no time yet: {n} of {m} devices"),
+        }?;
+        match self.strangers {
+            0 => Ok(()),
+            n => write!(f, "; not counted: {n} that nobody enrolled"),
         }
     }
 }
 
-/// What is wrong with the stored bytes of a stream, in order; see [`check`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The first record it concerns, as `stream/seq`.
-    pub event: String,
-    /// What is wrong.
-    pub sentence: String,
-    /// Only the end of a write that was never acknowledged.
-    pub harmless: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Hashes everything again: entries, signatures, bodies, chains and how they join.
-///
-/// Returns the number of records that hold and what does not.
-///
-/// # Errors
-/// [`StoreError`] when a file cannot be read at all.
-pub fn check(root: &Path) -> Result<(u64, Vec<Finding>), StoreError> {
-    let mut records = 0;
-    let mut findings = Vec::new();
-    for (id, _doc) in store::installation_docs(root)? {
-        for (stream, dir) in store::streams(root, &id)? {
-            for lane in [Lane::Main, Lane::Fork, Lane::Quarantine] {
-                let lane_dir = stream::lane_dir(&dir, lane);
-                let index = stream::index(&lane_dir).map_err(StoreError::io(&lane_dir))?;
-                findings.extend(
-                    index
-                        .troubles
-                        .iter()
-                        .map(|t| trouble(t, stream, &index.batches)),
-                );
-                for stored in &index.batches {
-                    match check_batch(stored, &id, stream, lane) {
-                        Ok(count) => records += count,
-                        Err((seq, sentence)) => findings.push(Finding {
-                            event: format!("{stream}/{seq}"),
-                            sentence,
-                            harmless: false,
-                        }),
-                    }
-                }
-                if lane == Lane::Main {
-                    findings.extend(joints(stream, &index.batches));
-                }
-            }
+    fn device(received_s: u64, is_stranger: bool) -> Device {
+        Device {
+            received_us: received_s * 1_000_000,
+            complete_us: Some(received_s * 1_000_000),
+            is_stranger,
+            ..Device::new(Digest::of(&received_s.to_be_bytes()).into())
         }
     }
-    findings.extend(across(root)?);
-    Ok((records, findings))
-}
 
-/// What no single stream shows: streams that later ones of the machine name and that are not
-/// here or are others, and records without their payloads.
-fn across(root: &Path) -> Result<Vec<Finding>, StoreError> {
-    let bad = |event: String, sentence: &str| Finding {
-        event,
-        sentence: sentence.to_owned(),
-        harmless: false,
-    };
-    let mut findings = Vec::new();
-    let devices = scan(root, Only::default(), &mut |record| {
-        if matches!(record.frame.blob, Blob::Detached(_)) {
-            let event = format!("{}/{}", record.stream, record.frame.seq);
-            let sentence = "its sealed payload was taken out before it was delivered";
-            findings.push(bad(event, sentence));
-        }
-    })?;
-    for device in devices {
-        for event in device.rewritten {
-            let sentence = "a later stream of the machine saw another record there";
-            findings.push(bad(event, sentence));
-        }
-        for gap in device.gaps.into_iter().filter(|gap| gap.named) {
-            let event = format!("{}/{}", gap.stream, gap.first_seq);
-            let sentence = format!(
-                "records {} to {} are missing: a later stream of the machine saw them",
-                gap.first_seq, gap.last_seq
-            );
-            findings.push(bad(event, &sentence));
-        }
-    }
-    Ok(findings)
-}
-
-fn trouble(trouble: &Trouble, stream: StreamId, batches: &[Stored]) -> Finding {
-    // the record that should lie there: the one after the last whole batch before it
-    let before = batches
-        .iter()
-        .filter(|stored| stored.journal == trouble.journal && stored.offset < trouble.offset)
-        .map(|stored| stored.header.last_seq)
-        .max();
-    Finding {
-        event: format!("{stream}/{}", before.unwrap_or(0).saturating_add(1)),
-        sentence: format!("{}: {}", trouble.journal.display(), trouble.sentence),
-        harmless: trouble.torn,
-    }
-}
-
-fn check_batch(
-    stored: &Stored,
-    id: &KeyId,
-    stream: StreamId,
-    lane: Lane,
-) -> Result<u64, (u64, String)> {
-    let header = &stored.header;
-    let first = header.first_seq;
-    let bad = |sentence: String| (first, sentence);
-    let entry = stored.read().map_err(|error| bad(error.to_string()))?;
-    let batch = batch::open(&entry.batch).map_err(|error| bad(error.to_string()))?;
-    if batch.header.installation.id() != *id || batch.header.stream != stream {
-        return Err(bad("the batch lies where it does not belong".to_owned()));
-    }
-    let frames = batch.frames().map_err(|error| bad(error.to_string()))?;
-    if lane == Lane::Quarantine {
-        return Ok(0);
-    }
-    let tail = audit::verify_chain(header.prev_hash, &frames).map_err(|error| {
-        let good = audit::frames(&frames).map_while(Result::ok).count();
-        let seq = match error {
-            audit::ChainError::Hash { seq, .. } => seq,
-            audit::ChainError::Seq { expected, .. } => expected,
-            audit::ChainError::Empty | audit::ChainError::Frame(_) => {
-                first.saturating_add(u64::try_from(good).unwrap_or(u64::MAX))
-            }
+    #[test]
+    fn a_device_that_nothing_was_heard_of_for_long_is_silent() {
+        let now = Now {
+            wall_us: 1_795_238_400_000_000,
+            mono_us: 0,
         };
-        (seq, error.to_string())
-    })?;
-    if (tail.first_seq, tail.last_seq, tail.last_hash)
-        != (header.first_seq, header.last_seq, header.last_hash)
-    {
-        return Err(bad(
-            "the header names other records than the batch holds".to_owned()
-        ));
-    }
-    Ok(tail.records)
-}
-
-/// Gaps, and neighbours that do not join although no number is missing between them.
-fn joints(stream: StreamId, batches: &[Stored]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let (mut last, mut hash) = (0, audit::frame::GENESIS);
-    for stored in batches {
-        let header = &stored.header;
-        let sentence = if header.first_seq <= last {
-            Some("the record is stored twice".to_owned())
-        } else if header.first_seq > last + 1 {
-            Some(format!(
-                "records {} to {} are missing",
-                last + 1,
-                header.first_seq - 1
-            ))
-        } else if header.prev_hash != hash {
-            Some("the record does not follow the one before it".to_owned())
-        } else {
-            None
+        let silent = |ago_s: u64, is_stranger| {
+            let mut device = device(now.unix_s() - ago_s, is_stranger);
+            device.judge_silence(&now);
+            device.is_silent
         };
-        if let Some(sentence) = sentence {
-            findings.push(Finding {
-                event: format!("{stream}/{}", header.first_seq.min(last.saturating_add(1))),
-                sentence,
-                harmless: false,
-            });
-        }
-        (last, hash) = (header.last_seq, header.last_hash);
+        assert!(!silent(SILENT_S, false));
+        assert!(silent(SILENT_S + 1, false));
+        assert!(!silent(SILENT_S + 1, true), "who made it up is not missed");
     }
-    findings
+
+    #[test]
+    fn strangers_are_in_no_number_of_the_others() {
+        let known = [device(1_795_238_400, false), device(1_795_238_500, false)];
+        let before = completeness(&known);
+        let [a, b] = known;
+        let with = completeness(&[a, b, device(1_795_230_000, true)]);
+        assert_eq!(with.strangers, 1);
+        assert_eq!(
+            Completeness {
+                strangers: 0,
+                ..with
+            },
+            before
+        );
+        assert_eq!((before.devices, before.devices_complete), (2, 2));
+    }
 }

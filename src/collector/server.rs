@@ -17,52 +17,50 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _, to_bytes};
-use axum::extract::{Extension, Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use data_encoding::BASE64;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::admission::{Admission, Guest, Limits};
 use super::enrol::{self, Challenger, Refusal};
-use super::journal::ENTRY_BYTES;
+use super::http::{blocking, body, disk, either, parse, refuse, reply};
 use super::query::{self, Filter, QueryError};
-use super::store::{Answer, Store, StoreError};
+use super::store::{Store, StoreError};
 use super::watch::Watch;
-use super::{admin, files};
+use super::{admin, files, intake};
 use crate::batch::protocol::{
-    ChallengeReply, ChallengeRequest, ENROL_BYTES, EnrolReply, EnrolRequest, Refused,
+    ChallengeReply, ChallengeRequest, ENROL_BYTES, EnrolReply, EnrolRequest,
 };
 use crate::clock::{Clock, Entropy};
-use crate::ids::{Digest, StreamId};
+use crate::fetch::certificate;
+use crate::ids::Digest;
 use crate::secret::Secret;
 
-/// Connections at once.
-const CONNECTIONS: usize = 4096;
-/// Batches worked on at once: each may need [`crate::limits::BATCH_BYTES`], both of them. As many
-/// of the largest may be under way to us; whoever sends slowly holds room for what came, not for
-/// what is to come.
-const BATCHES: usize = 8;
-/// How long a request waits for its turn, in milliseconds.
-const TURN_MS: u64 = 10_000;
-/// How long the body of a request may take, in milliseconds.
-const BODY_MS: u64 = 60_000;
+/// Batches of known installations worked on at once: each may need [`crate::limits::BATCH_BYTES`],
+/// both of them.
+const KNOWN_TURNS: usize = 8;
+/// Batches of strangers worked on at once.
+const STRANGER_TURNS: usize = 2;
 /// How long the head of a request may take, in milliseconds.
 const HEAD_MS: u64 = 15_000;
 /// How long open requests are waited for at the end, in milliseconds.
 const DRAIN_MS: u64 = 10_000;
+/// What is read of a connection ahead of being asked for, in bytes.
+const AHEAD_BYTES: usize = 64 << 10;
 /// The largest question, in bytes.
 const QUESTION_BYTES: usize = 64 << 10;
 
@@ -108,19 +106,16 @@ pub struct Listen {
 }
 
 /// What all requests share.
-struct App {
-    store: Store,
-    watch: Watch,
-    clock: SharedClock,
+pub(super) struct App {
+    pub(super) store: Store,
+    pub(super) watch: Watch,
+    pub(super) clock: SharedClock,
     challenger: Challenger,
     token: Digest,
-    room: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    admission: Arc<Admission>,
+    pub(super) known_turns: Arc<Semaphore>,
+    pub(super) stranger_turns: Arc<Semaphore>,
 }
-
-/// The other end of the connection.
-#[derive(Debug, Clone, Copy)]
-struct Peer(SocketAddr);
 
 /// Reads the reader token of a data directory, or makes it: a file of its own, 0600, so that
 /// who may read the data may also ask the server.
@@ -205,8 +200,9 @@ impl Server {
                 clock,
                 challenger: Challenger::new(entropy),
                 token: Digest::of(token.expose()),
-                room: Arc::new(Semaphore::new(BATCHES * ENTRY_BYTES)),
-                turns: Arc::new(Semaphore::new(BATCHES)),
+                admission: Admission::new(Limits::within(files::open_files())),
+                known_turns: Arc::new(Semaphore::new(KNOWN_TURNS)),
+                stranger_turns: Arc::new(Semaphore::new(STRANGER_TURNS)),
             }),
         })
     }
@@ -227,13 +223,15 @@ impl Server {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/v1/enrol/challenge", post(challenge))
             .route("/v1/enrol", post(enrol))
-            .route("/v1/streams/{stream}/batches/{first_seq}", post(take_batch))
+            .route(
+                "/v1/streams/{stream}/batches/{first_seq}",
+                post(intake::take_batch),
+            )
             .route("/v1/query", post(ask))
             .route("/v1/unseal", post(unseal))
             .route("/v1/devices", get(devices))
             .with_state(Arc::clone(&app));
         let (ending, ended) = watch::channel(());
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut renewal = tokio::time::interval(Duration::from_secs(crate::limits::POLL_S));
         renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -246,9 +244,6 @@ impl Server {
         };
         let accepting = async {
             loop {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                    return;
-                };
                 let (socket, peer) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -258,21 +253,30 @@ impl Server {
                         continue;
                     }
                 };
-                let router = router.clone().layer(Extension(Peer(peer)));
+                let Some(guest) = app.admission.enter(peer.ip()) else {
+                    tracing::warn!(%peer, "Connection refused: known ones have all places.");
+                    continue;
+                };
+                let router = router.clone().layer(Extension(Arc::clone(&guest)));
                 let (tls, ended) = (tls.clone(), ended.clone());
                 connections.spawn(async move {
-                    let _slot = slot;
                     drop(socket.set_nodelay(true));
-                    match tls {
-                        None => connection(socket, router, ended).await,
-                        Some(tls) => {
-                            let head = Duration::from_millis(HEAD_MS);
-                            if let Ok(Ok(socket)) =
-                                tokio::time::timeout(head, tls.accept(socket)).await
-                            {
-                                connection(socket, router, ended).await;
+                    let serve = async {
+                        match tls {
+                            None => connection(socket, router, ended).await,
+                            Some(tls) => {
+                                let head = Duration::from_millis(HEAD_MS);
+                                if let Ok(Ok(socket)) =
+                                    tokio::time::timeout(head, tls.accept(socket)).await
+                                {
+                                    connection(socket, router, ended).await;
+                                }
                             }
                         }
+                    };
+                    tokio::select! {
+                        () = serve => {}
+                        () = guest.left() => tracing::debug!(%peer, "Connection gave way."),
                     }
                 });
                 while connections.try_join_next().is_some() {}
@@ -301,6 +305,11 @@ fn acceptor(cert: &Path, key: &Path) -> Result<tokio_rustls::TlsAcceptor, String
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| error.to_string())?;
+    if let Some(leaf) = chain.first()
+        && certificate::is_ca(leaf)
+    {
+        return Err(certificate::CA_AS_SERVER.to_owned());
+    }
     let key = PrivateKeyDer::from_pem_file(key).map_err(|error| error.to_string())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -318,6 +327,7 @@ async fn connection(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(HEAD_MS))
+        .max_buf_size(AHEAD_BYTES)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let result = tokio::select! {
@@ -330,192 +340,6 @@ async fn connection(
     if let Err(error) = result {
         tracing::debug!(%error, "Connection ended early.");
     }
-}
-
-fn reply(status: u16, body: &impl Serialize) -> Response {
-    let text = serde_json::to_vec(body).unwrap_or_default();
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
-}
-
-fn refuse(status: u16, error: impl std::fmt::Display) -> Response {
-    let refused = Refused {
-        error: error.to_string(),
-        seq: None,
-    };
-    reply(status, &refused)
-}
-
-fn later(status: u16, retry_s: u64, refused: &Refused) -> Response {
-    let mut response = reply(status, refused);
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from(retry_s));
-    response
-}
-
-/// The disk, not the device: it is to come again.
-fn disk(error: &StoreError) -> Response {
-    tracing::error!(error = %crate::report::Failure::from_error(crate::report::Exit::Failed, error), "Store.");
-    let refused = Refused {
-        error: "the collector cannot write just now".to_owned(),
-        seq: None,
-    };
-    later(503, 10, &refused)
-}
-
-fn too_large(limit: usize) -> Response {
-    refuse(413, format!("the request has more than {limit} bytes"))
-}
-
-fn check_declared(request: &Request, limit: usize) -> Result<(), Response> {
-    let declared = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let limit_u64 = u64::try_from(limit).unwrap_or(u64::MAX);
-    if declared.is_some_and(|declared| declared > limit_u64) {
-        return Err(too_large(limit));
-    }
-    Ok(())
-}
-
-async fn in_time<T>(read: impl Future<Output = Result<T, Response>>) -> Result<T, Response> {
-    tokio::time::timeout(Duration::from_millis(BODY_MS), read)
-        .await
-        .unwrap_or_else(|_slow| Err(refuse(408, "the request took too long")))
-}
-
-async fn body(request: Request, limit: usize) -> Result<axum::body::Bytes, Response> {
-    check_declared(&request, limit)?;
-    in_time(async {
-        // the only error besides the limit is a connection that broke: nobody reads the answer
-        to_bytes(request.into_body(), limit)
-            .await
-            .map_err(|_broken| too_large(limit))
-    })
-    .await
-}
-
-/// Reads a batch, and takes room for its bytes as they come.
-async fn batch_body(
-    request: Request,
-    room: &Arc<Semaphore>,
-) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Response> {
-    check_declared(&request, ENTRY_BYTES)?;
-    let mut body = request.into_body();
-    let mut bytes = Vec::new();
-    let mut held: Option<OwnedSemaphorePermit> = None;
-    in_time(async {
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-        {
-            // a connection that broke: nobody reads the answer
-            let frame = frame.map_err(|_broken| refuse(400, "the request is cut"))?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            let more = u32::try_from(data.len())
-                .ok()
-                .filter(|_| bytes.len() + data.len() <= ENTRY_BYTES)
-                .ok_or_else(|| too_large(ENTRY_BYTES))?;
-            let Ok(more) = Arc::clone(room).acquire_many_owned(more).await else {
-                return Err(refuse(500, "the collector is ending"));
-            };
-            match &mut held {
-                Some(held) => held.merge(more),
-                None => held = Some(more),
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok((bytes, held))
-    })
-    .await
-}
-
-/// Runs what reads or writes files beside the thread that serves.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Response> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_panicked| {
-            refuse(
-                500,
-                "the collector failed at this request; its log says why",
-            )
-        })
-}
-
-fn either(result: Result<Response, Response>) -> Result<Response, Infallible> {
-    Ok(result.unwrap_or_else(|refused| refused))
-}
-
-async fn take_batch(
-    State(app): State<Arc<App>>,
-    UrlPath((stream, first_seq)): UrlPath<(String, String)>,
-    request: Request,
-) -> Result<Response, Infallible> {
-    either(take_batch_inner(app, &stream, &first_seq, request).await)
-}
-
-async fn take_batch_inner(
-    app: Arc<App>,
-    stream: &str,
-    first_seq: &str,
-    request: Request,
-) -> Result<Response, Response> {
-    let stream = StreamId::parse(stream).map_err(|error| refuse(400, error))?;
-    let first_seq = first_seq
-        .parse::<u64>()
-        .map_err(|_not| refuse(400, "the first record is not a number"))?;
-    let (bytes, room) = batch_body(request, &app.room).await?;
-    let turn = Arc::clone(&app.turns).acquire_owned();
-    let turn = tokio::time::timeout(Duration::from_millis(TURN_MS), turn);
-    let Ok(Ok(turn)) = turn.await else {
-        let refused = Refused {
-            error: "the collector is busy".to_owned(),
-            seq: None,
-        };
-        return Err(later(503, 5, &refused));
-    };
-    let shared = Arc::clone(&app);
-    let answer = blocking(move || {
-        // kept until the work is done, also when the device has hung up by then
-        let _held = (turn, room);
-        let registry = shared.watch.registry();
-        let now = shared.clock.now();
-        shared
-            .store
-            .accept(&bytes, stream, first_seq, &registry, &now)
-    })
-    .await?
-    .map_err(|error| disk(&error))?;
-    Ok(match answer {
-        Answer::Later {
-            status,
-            retry_s,
-            refused,
-        } => later(status, retry_s, &refused),
-        Answer::Refused(status, refused) => {
-            tracing::warn!(%stream, first_seq, status, error = refused.error, "Batch refused.");
-            reply(status, &refused)
-        }
-        Answer::Rewind(rewind) => reply(409, &rewind),
-        Answer::Stored(stored) => {
-            tracing::debug!(%stream, first_seq, acked = stored.acked_seq, "Batch stored.");
-            reply(200, &stored)
-        }
-    })
-}
-
-fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(bytes).map_err(|error| refuse(400, error))
 }
 
 async fn challenge(State(app): State<Arc<App>>, request: Request) -> Result<Response, Infallible> {
@@ -562,8 +386,8 @@ async fn enrol(State(app): State<Arc<App>>, request: Request) -> Result<Response
 
 /// Lets only those in who connect from this machine and hold the token: whoever may read the
 /// token file may read the data anyway.
-fn reader(app: &App, peer: Peer, headers: &HeaderMap) -> Result<(), Response> {
-    if !peer.0.ip().to_canonical().is_loopback() {
+fn reader(app: &App, guest: &Guest, headers: &HeaderMap) -> Result<(), Response> {
+    if !guest.ip().to_canonical().is_loopback() {
         return Err(refuse(403, "questions are answered on this machine only"));
     }
     let shown = headers
@@ -571,6 +395,7 @@ fn reader(app: &App, peer: Peer, headers: &HeaderMap) -> Result<(), Response> {
         .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     // digests are compared: how long it takes says nothing about the token
     if shown.map(Digest::of) == Some(app.token) {
+        guest.prove();
         Ok(())
     } else {
         Err(refuse(401, "show the reader token of the data directory"))
@@ -596,47 +421,47 @@ fn lines(items: impl Iterator<Item = impl Serialize>, last: &impl Serialize) -> 
 fn question(error: QueryError) -> Response {
     match error {
         QueryError::Filter(error) => refuse(400, error),
+        QueryError::Name(error) => refuse(400, error),
         QueryError::Store(error) => disk(&error),
     }
 }
 
 async fn ask(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(guest): Extension<Arc<Guest>>,
     request: Request,
 ) -> Result<Response, Infallible> {
     let inner = async {
-        reader(&app, peer, request.headers())?;
+        reader(&app, &guest, request.headers())?;
         let filter: Filter = parse(&body(request, QUESTION_BYTES).await?)?;
         let shared = Arc::clone(&app);
         let answer =
             blocking(move || query::query(shared.store.root(), &filter, &shared.clock.now()))
                 .await?
                 .map_err(question)?;
-        let last = answer.last();
-        Ok(lines(answer.events.iter(), &last))
+        Ok(lines(answer.events.iter(), &answer.last))
     };
     either(inner.await)
 }
 
 async fn unseal(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(guest): Extension<Arc<Guest>>,
     request: Request,
 ) -> Result<Response, Infallible> {
     let inner = async {
-        reader(&app, peer, request.headers())?;
+        reader(&app, &guest, request.headers())?;
         let asked: admin::Unseal = parse(&body(request, QUESTION_BYTES).await?)?;
         let shared = Arc::clone(&app);
         blocking(move || {
             let now = shared.clock.now();
             let root = shared.store.root();
-            let (found, completeness) =
+            let (found, last) =
                 admin::release(root, &asked, &now).map_err(|error| match error {
                     admin::AdminError::Log { source, .. } => disk(&StoreError::io(root)(source)),
                     admin::AdminError::Query(error) => question(error),
                 })?;
-            Ok(lines(found.iter(), &completeness))
+            Ok(lines(found.iter(), &last))
         })
         .await?
     };
@@ -645,15 +470,17 @@ async fn unseal(
 
 async fn devices(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(guest): Extension<Arc<Guest>>,
     headers: HeaderMap,
 ) -> Result<Response, Infallible> {
     let inner = async {
-        reader(&app, peer, &headers)?;
+        reader(&app, &guest, &headers)?;
         let shared = Arc::clone(&app);
-        let (devices, completeness) = blocking(move || query::devices(shared.store.root()))
-            .await?
-            .map_err(|error| disk(&error))?;
+        let answer = blocking(move || {
+            let now = shared.clock.now();
+            query::devices(shared.store.root(), &now)
+        });
+        let (devices, completeness) = answer.await?.map_err(|error| disk(&error))?;
         Ok(lines(devices.iter(), &completeness))
     };
     either(inner.await)

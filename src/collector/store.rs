@@ -6,6 +6,7 @@
 //! installations/<key id>/installation.json   its public key, its device, whom it is bound to
 //! installations/<key id>/streams/<stream>/…  see `stream`
 //! log/alerts.jsonl                     forks, gaps, damage, unknown keys: one line each
+//! log/streams.jsonl                    which installations and streams there were, see `list`
 //! log/admin.jsonl                      what people did, such as unsealing
 //! reader.token                         what a query over HTTP must show
 //! trust/                               the verified registry's state
@@ -16,8 +17,11 @@
 //! write it can make records look like another person's, which is why the records name their
 //! caller as well and every answer says whether the two agree.
 
+mod heirs;
 mod incoming;
 mod installation;
+pub mod list;
+mod strangers;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,32 +32,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
+use self::heirs::Heirs;
 pub use self::incoming::Answer;
+pub(super) use self::incoming::judge;
 use self::incoming::{Chained, chain, refused};
 pub(super) use self::installation::agent_key;
 pub use self::installation::{
     Binding, InstallationDoc, Who, installation_docs, stream_dir, streams,
 };
 use self::installation::{INSTALLATIONS, unusual};
+pub use self::strangers::Rooms;
 use super::files;
 use super::ledger::Place;
 use super::stream::Stream;
 use crate::audit;
 use crate::audit::decode::Said;
 use crate::audit::frame::Blob;
-use crate::batch::protocol::{Lane, Refused, Rewind, Standing, Stored};
-use crate::batch::{Batch, Header, Installation};
+use crate::batch::protocol::{Lane, Rewind, Standing, Stored};
+use crate::batch::{Batch, Front, Header, Installation};
 use crate::clock::{Now, Utc};
 use crate::ids::{KeyId, OrgId, StreamId};
 use crate::registry::doc::Registry;
 
 /// The format written here, and the newest read.
 pub const FORMAT: u32 = 1;
-/// Room for installations that are bound to nobody, each and together, in bytes.
-const UNKNOWN_BYTES: (u64, u64) = (64 << 20, 1 << 30);
-/// Installations bound to nobody that are kept.
-const UNKNOWN_INSTALLATIONS: usize = 10_000;
-/// Streams kept open; any beyond are opened again when needed.
+/// Streams kept open; any beyond are opened again when needed. Each may have three files open.
 const OPEN_STREAMS: usize = 2048;
 
 /// A data directory that cannot be used.
@@ -132,6 +135,11 @@ pub struct Store {
     org: OrgId,
     streams: Mutex<BTreeMap<(KeyId, StreamId), Slot>>,
     installations: Mutex<Installations>,
+    /// One enrolment at a time: held while the disk is written, which nothing else waits for.
+    enrolling: Mutex<()>,
+    heirs: Mutex<Heirs>,
+    rooms: Rooms,
+    open_streams: usize,
     log: Mutex<()>,
     // freed by the kernel when the process ends, however it ends
     _lock: File,
@@ -140,7 +148,24 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Installations {
     known: BTreeMap<KeyId, InstallationDoc>,
+    /// What each that is bound to nobody has stored, see [`strangers::cost`].
     unknown_bytes: BTreeMap<KeyId, u64>,
+}
+
+/// What became of a batch.
+struct Placed {
+    answer: Answer,
+    /// It lies on the disk now, and did not before.
+    is_new: bool,
+}
+
+impl Placed {
+    fn nothing(answer: Answer) -> Self {
+        Self {
+            answer,
+            is_new: false,
+        }
+    }
 }
 
 /// A lock whose holder panicked still guards what is on the disk, which is always whole.
@@ -192,6 +217,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Busy`] when another server has it open.
     pub fn open(root: &Path, org: &OrgId) -> Result<Self, StoreError> {
+        Self::open_with(root, org, Rooms::default())
+    }
+
+    /// The same, with other bounds for installations that are bound to nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_with(root: &Path, org: &OrgId, rooms: Rooms) -> Result<Self, StoreError> {
         Self::init(root, org)?;
         let path = root.join("collector.lock");
         let lock = crate::files::try_lock(&path).map_err(StoreError::io(&path))?;
@@ -199,17 +232,22 @@ impl Store {
         let mut installations = Installations::default();
         for (id, doc) in installation_docs(root)? {
             if doc.bindings.is_empty() {
-                let dir = root.join(INSTALLATIONS).join(id.as_str());
-                let bytes = tree_bytes(&dir).map_err(StoreError::io(&dir))?;
+                let bytes = strangers::stored_bytes(root, &id)?;
                 installations.unknown_bytes.insert(id.clone(), bytes);
             }
             installations.known.insert(id, doc);
         }
+        list::begin(root, &installations.known)?;
+        let files = usize::try_from(files::open_files()).unwrap_or(usize::MAX);
         Ok(Self {
             root: root.to_owned(),
             org: org.clone(),
             streams: Mutex::default(),
             installations: Mutex::new(installations),
+            enrolling: Mutex::new(()),
+            heirs: Mutex::default(),
+            rooms,
+            open_streams: OPEN_STREAMS.min(files / 8).max(16),
             log: Mutex::new(()),
             _lock: lock,
         })
@@ -238,39 +276,93 @@ impl Store {
             Err(answer) => return Ok(answer),
         };
         let header = &batch.header;
-        if header.org != self.org {
-            let error = format!("this is the collector of {}, not {}", self.org, header.org);
-            return Ok(refused(403, error));
+        if let Err(answer) = self.addressed(header, stream, first_seq) {
+            return Ok(answer);
         }
-        if header.stream != stream || header.first_seq != first_seq {
-            return Ok(refused(
-                400,
-                "the address names another batch than the header",
-            ));
+        let id = header.installation.id();
+        let cost = strangers::cost(batch.raw_bytes);
+        if self.standing(&id, registry, now) == Standing::Unknown
+            && let Some(full) = self.full(&id, cost)
+        {
+            return Ok(full);
         }
         let chained = match chain(&batch) {
             Ok(chained) => chained,
             Err(answer) => return Ok(*answer),
         };
-        let id = header.installation.id();
-        let standing = match self.meet(&id, header, bytes.len(), registry, now)? {
-            Ok(standing) => standing,
-            Err(answer) => return Ok(answer),
-        };
-        let slot = self.stream(&id, stream);
-        let mut slot = locked(&slot);
-        let dir = stream_dir(&self.root, &id, stream);
-        let open = match slot.take() {
-            Some(open) => open,
-            None => self.open_stream(&id, stream, &dir, now)?,
-        };
-        // put back only when it went well: after an error the disk is asked again
-        let open = slot.insert(open);
-        let result = self.place(open, &id, &batch, chained.as_ref(), standing, bytes, now);
-        if result.is_err() {
-            *slot = None;
+        let standing = self.standing(&id, registry, now);
+        if standing == Standing::Unknown
+            && let Some(full) = self.reserve(&id, header, cost, now)?
+        {
+            return Ok(full);
         }
-        result
+        let slot = self.stream(&id, stream);
+        let result = {
+            let mut slot = locked(&slot);
+            let dir = stream_dir(&self.root, &id, stream);
+            let open = match slot.take() {
+                Some(open) => open,
+                None => self.open_stream(&id, stream, &dir, now)?,
+            };
+            // put back only when it went well: after an error the disk is asked again
+            let open = slot.insert(open);
+            let result = self.place(open, &id, &batch, chained.as_ref(), standing, bytes, now);
+            if result.is_err() {
+                *slot = None;
+            }
+            result
+        };
+        if standing == Standing::Unknown {
+            self.let_go(&id, stream, slot);
+            if !result.as_ref().is_ok_and(|placed| placed.is_new) {
+                self.give_back(&id, cost);
+            }
+        } else if result.is_ok() && header.remaining == 0 {
+            self.settle_heirs(&id, now)?;
+        }
+        result.map(|placed| placed.answer)
+    }
+
+    /// Judges the front of a batch before its body is read: how far its key is trusted, or what
+    /// it is answered with.
+    ///
+    /// # Errors
+    /// The answer, when the body need not come.
+    pub fn admits(
+        &self,
+        front: &Front,
+        stream: StreamId,
+        first_seq: u64,
+        registry: &Registry,
+        now: &Now,
+    ) -> Result<Standing, Answer> {
+        self.addressed(&front.header, stream, first_seq)?;
+        let id = front.header.installation.id();
+        let standing = self.standing(&id, registry, now);
+        match self.full(&id, strangers::cost(front.raw_bytes)) {
+            Some(full) if standing == Standing::Unknown => Err(full),
+            _ => Ok(standing),
+        }
+    }
+
+    fn addressed(&self, header: &Header, stream: StreamId, first_seq: u64) -> Result<(), Answer> {
+        if header.org != self.org {
+            let error = format!("this is the collector of {}, not {}", self.org, header.org);
+            return Err(refused(403, error));
+        }
+        if header.stream != stream || header.first_seq != first_seq {
+            let error = "the address names another batch than the header";
+            return Err(refused(400, error));
+        }
+        Ok(())
+    }
+
+    /// How far a key is trusted now.
+    fn standing(&self, id: &KeyId, registry: &Registry, now: &Now) -> Standing {
+        locked(&self.installations)
+            .known
+            .get(id)
+            .map_or(Standing::Unknown, |doc| doc.standing(registry, now))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
@@ -283,8 +375,10 @@ impl Store {
         standing: Standing,
         bytes: &[u8],
         now: &Now,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<Placed, StoreError> {
         let header = &batch.header;
+        // whoever makes up keys raises one alert a key, not one a batch
+        let is_stranger = standing == Standing::Unknown;
         let acked = |acked_seq, lane| {
             Answer::Stored(Stored {
                 acked_seq,
@@ -298,33 +392,26 @@ impl Store {
             Some(chained) => match open.ledger().place(header) {
                 Place::Append => Lane::Main,
                 Place::Compare { seq } if open.hash_at(seq) == chained.hash_at(seq) => {
-                    return Ok(acked(seq, Lane::Main));
+                    return Ok(Placed::nothing(acked(seq, Lane::Main)));
                 }
                 Place::Compare { .. } | Place::Fork => Lane::Fork,
                 Place::Rewind {
                     expected_seq,
                     upto_seq,
                 } => {
-                    return Ok(Answer::Rewind(Rewind {
+                    return Ok(Placed::nothing(Answer::Rewind(Rewind {
                         expected_seq,
                         upto_seq,
-                    }));
+                    })));
                 }
             },
         };
-        let aside = lane != Lane::Main
-            && match chained {
-                Some(chained) => open.has_aside(lane, header, &chained.frames),
-                // what cannot be decompressed was refused before
-                None => batch
-                    .frames()
-                    .is_ok_and(|frames| open.has_aside(lane, header, &frames)),
-            };
-        if aside {
-            return Ok(acked(header.last_seq, lane));
+        if lane != Lane::Main && open.has_aside(lane, header, &batch.body_digest) {
+            return Ok(Placed::nothing(acked(header.last_seq, lane)));
         }
         // the alert goes first: a crash between the two tells once too often, never too seldom
         match lane {
+            Lane::Fork | Lane::Main | Lane::Quarantine if is_stranger => {}
             Lane::Fork => {
                 let detail = "records contradict those stored before; both are kept";
                 self.alert("fork", id, event, detail, now)?;
@@ -335,23 +422,33 @@ impl Store {
             }
             Lane::Main => {}
         }
-        if let Some(chained) = chained {
+        if let Some(chained) = chained.filter(|_| !is_stranger) {
             self.check_claims(id, header, &chained.frames, now)?;
             self.check_whole(id, header, &chained.frames, now)?;
+            self.note_heir(id, header, &chained.frames);
         }
         let gaps = open.ledger().gaps().count();
-        open.append(&self.root, lane, header, now.wall_us, standing, bytes)
+        let is_first = open.ledger().runs().is_empty() && lane == Lane::Main;
+        open.append(&self.root, lane, batch, now.wall_us, standing, bytes)
             .map_err(StoreError::io(&stream_dir(&self.root, id, header.stream)))?;
-        if open.ledger().gaps().count() > gaps {
+        if is_first && !is_stranger {
+            // a crash before this leaves a stream that is not listed: it is not missed if it goes
+            let _one_at_a_time = locked(&self.log);
+            list::add(&self.root, id, Some(header.stream), now)?;
+        }
+        if open.ledger().gaps().count() > gaps && !is_stranger {
             let detail = "the device no longer holds the records before this one";
             self.alert("gap", id, event, detail, now)?;
         }
-        Ok(acked(header.last_seq, lane))
+        Ok(Placed {
+            answer: acked(header.last_seq, lane),
+            is_new: true,
+        })
     }
 
     fn stream(&self, id: &KeyId, stream: StreamId) -> Slot {
         let mut streams = locked(&self.streams);
-        if streams.len() >= OPEN_STREAMS {
+        if streams.len() >= self.open_streams {
             // those nobody is using right now; what they know is on the disk
             streams.retain(|_, open| Arc::strong_count(open) > 1);
         }
@@ -374,46 +471,13 @@ impl Store {
         Ok(open)
     }
 
-    /// Says how far the key is trusted, and takes note of one that is met the first time.
-    fn meet(
-        &self,
-        id: &KeyId,
-        header: &Header,
-        bytes: usize,
-        registry: &Registry,
-        now: &Now,
-    ) -> Result<Result<Standing, Answer>, StoreError> {
-        let mut installations = locked(&self.installations);
-        if let Some(doc) = installations.known.get(id) {
-            let standing = doc.standing(registry, now);
-            if standing != Standing::Unknown {
-                return Ok(Ok(standing));
-            }
+    /// Closes a stream of a stranger, unless somebody else is at it: whoever makes up streams
+    /// must not keep files open.
+    fn let_go(&self, id: &KeyId, stream: StreamId, slot: Slot) {
+        let mut streams = locked(&self.streams);
+        if Arc::strong_count(&slot) == 2 {
+            streams.remove(&(id.clone(), stream));
         }
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let own = installations.unknown_bytes.get(id).copied().unwrap_or(0);
-        let all: u64 = installations.unknown_bytes.values().sum();
-        let crowded = installations.unknown_bytes.len() >= UNKNOWN_INSTALLATIONS
-            && !installations.known.contains_key(id);
-        if own + bytes > UNKNOWN_BYTES.0 || all + bytes > UNKNOWN_BYTES.1 || crowded {
-            return Ok(Err(Answer::Later {
-                status: 429,
-                retry_s: 3600,
-                refused: Refused {
-                    error: "the room for installations that are not enrolled is used up".to_owned(),
-                    seq: None,
-                },
-            }));
-        }
-        if !installations.known.contains_key(id) {
-            let doc = InstallationDoc::unknown(BASE64.encode(&header.installation.0), now.wall_us);
-            self.write_doc(id, &doc)?;
-            let detail = "batches of an installation that is not enrolled are kept apart";
-            self.alert("unknown-key", id, None, detail, now)?;
-            installations.known.insert(id.clone(), doc);
-        }
-        installations.unknown_bytes.insert(id.clone(), own + bytes);
-        Ok(Ok(Standing::Unknown))
     }
 
     fn write_doc(&self, id: &KeyId, doc: &InstallationDoc) -> Result<(), StoreError> {
@@ -437,11 +501,10 @@ impl Store {
         now: &Now,
     ) -> Result<(), StoreError> {
         let id = installation.id();
-        let mut installations = locked(&self.installations);
-        let mut doc = match installations.known.get(&id) {
-            Some(doc) => doc.clone(),
-            None => InstallationDoc::unknown(String::new(), now.wall_us),
-        };
+        let _one_at_a_time = locked(&self.enrolling);
+        let known = locked(&self.installations).known.get(&id).cloned();
+        let mut doc = known.unwrap_or_else(|| InstallationDoc::unknown(String::new(), now.wall_us));
+        let is_first = doc.bindings.is_empty();
         doc.installation = BASE64.encode(&installation.0);
         doc.machine_id = Some(machine_id.to_owned());
         let new = match doc.bindings.iter_mut().find(|b| b.who.is(&who)) {
@@ -459,11 +522,20 @@ impl Store {
             }
         };
         let unusual = if new {
-            unusual(&installations.known, &id, &doc, &who)
+            unusual(&locked(&self.installations).known, &id, &doc, &who)
         } else {
             Vec::new()
         };
         self.write_doc(&id, &doc)?;
+        if is_first {
+            let _one_at_a_time = locked(&self.log);
+            list::add(&self.root, &id, None, now)?;
+            // what came before it enrolled counts from here on
+            for (stream, _) in streams(&self.root, &id)? {
+                list::add(&self.root, &id, Some(stream), now)?;
+            }
+        }
+        let mut installations = locked(&self.installations);
         installations.unknown_bytes.remove(&id);
         installations.known.insert(id.clone(), doc);
         drop(installations);
@@ -571,17 +643,4 @@ fn about(root: &Path) -> Result<About, StoreError> {
         });
     }
     Ok(about)
-}
-
-fn tree_bytes(dir: &Path) -> io::Result<u64> {
-    let mut total = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        total += if entry.file_type()?.is_dir() {
-            tree_bytes(&entry.path())?
-        } else {
-            entry.metadata()?.len()
-        };
-    }
-    Ok(total)
 }

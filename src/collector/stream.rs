@@ -14,7 +14,7 @@ use super::journal::{Entry, JournalError, Reader, Writer};
 use super::ledger::{Ledger, Run};
 use crate::audit;
 use crate::batch::protocol::{Lane, Standing};
-use crate::batch::{self, Header};
+use crate::batch::{self, Batch, Header};
 use crate::ids::Digest;
 
 /// A journal is closed at this size, in bytes.
@@ -25,6 +25,10 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 pub struct Stored {
     /// Its header, signature checked.
     pub header: Header,
+    /// SHA-256 of its body as it travelled.
+    pub body_digest: Digest,
+    /// The length of its body once decompressed.
+    pub raw_bytes: u32,
     /// In which journal.
     pub journal: PathBuf,
     /// At which byte.
@@ -100,6 +104,8 @@ pub fn index(dir: &Path) -> io::Result<Index> {
                 Ok(Some(entry)) => match batch::open(&entry.batch) {
                     Ok(batch) => index.batches.push(Stored {
                         header: batch.header,
+                        body_digest: batch.body_digest,
+                        raw_bytes: batch.raw_bytes,
                         journal: journal.clone(),
                         offset: entry.offset,
                         received_us: entry.received_us,
@@ -199,11 +205,12 @@ impl LaneWriter {
     fn append(
         &mut self,
         root: &Path,
-        header: &Header,
+        batch: &Batch<'_>,
         received_us: u64,
         standing: Standing,
         bytes: &[u8],
     ) -> io::Result<()> {
+        let header = &batch.header;
         let (journal, mut writer) = match self.writer.take() {
             Some(open) if open.1.end() < JOURNAL_BYTES => open,
             _ => self.open_writer(root, header.first_seq)?,
@@ -213,6 +220,8 @@ impl LaneWriter {
         self.index.tail = Some((journal.clone(), writer.end()));
         self.index.batches.push(Stored {
             header: header.clone(),
+            body_digest: batch.body_digest,
+            raw_bytes: batch.raw_bytes,
             journal: journal.clone(),
             offset,
             received_us,
@@ -301,24 +310,17 @@ impl Stream {
     }
 
     /// Says whether this very batch lies in a lane beside the main one: the same range with the
-    /// same frames. A quarantined frame is held together by no chain, so the range says little.
+    /// same body. Digests are compared; nothing that lies there is read again.
     #[must_use]
-    pub fn has_aside(&self, lane: Lane, header: &Header, frames: &[u8]) -> bool {
+    pub fn has_aside(&self, lane: Lane, header: &Header, body_digest: &Digest) -> bool {
         let lane = match lane {
             Lane::Fork => &self.fork,
             Lane::Main => return false,
             Lane::Quarantine => &self.quarantine,
         };
         let run = Run::of(header);
-        let same = |stored: &Stored| {
-            let entry = stored.read().ok();
-            entry.is_some_and(|entry| {
-                let batch = batch::open(&entry.batch);
-                batch.is_ok_and(|batch| batch.frames().is_ok_and(|held| held == frames))
-            })
-        };
         let mut held = lane.index.batches.iter();
-        held.any(|stored| Run::of(&stored.header) == run && same(stored))
+        held.any(|stored| stored.body_digest == *body_digest && Run::of(&stored.header) == run)
     }
 
     /// The stored chain at a record of the main lane; nothing where it cannot be read.
@@ -338,7 +340,7 @@ impl Stream {
         &mut self,
         root: &Path,
         lane: Lane,
-        header: &Header,
+        batch: &Batch<'_>,
         received_us: u64,
         standing: Standing,
         bytes: &[u8],
@@ -348,9 +350,9 @@ impl Stream {
             Lane::Main => &mut self.main,
             Lane::Quarantine => &mut self.quarantine,
         };
-        writer.append(root, header, received_us, standing, bytes)?;
+        writer.append(root, batch, received_us, standing, bytes)?;
         if lane == Lane::Main {
-            self.ledger.append(Run::of(header));
+            self.ledger.append(Run::of(&batch.header));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::query::RegistryNames;
 use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::fetch::{self, FetchError, Refreshed};
@@ -55,6 +56,7 @@ impl Watch {
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "Registry.");
         }
+        note_names(data, &loaded.registry);
         Ok(Self {
             config,
             current: Mutex::new(Arc::new(loaded.registry)),
@@ -80,6 +82,7 @@ impl Watch {
             Ok(Refreshed::Unchanged) => {}
             Ok(Refreshed::Updated(version)) => match fetch::load(&self.config, &clock.now()) {
                 Ok(loaded) => {
+                    note_names(&self.config.state_dir, &loaded.registry);
                     *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
                         Arc::new(loaded.registry);
                     tracing::info!(version = version.targets, "Registry accepted.");
@@ -88,5 +91,12 @@ impl Watch {
             },
             Err(error) => tracing::warn!(%error, "Registry not renewed."),
         }
+    }
+}
+
+/// Those who ask may read the directory only: the names that the registry has lie there.
+fn note_names(data: &Path, registry: &Registry) {
+    if let Err(error) = RegistryNames::new(registry).save(data) {
+        tracing::warn!(%error, "The names of the registry are not noted.");
     }
 }

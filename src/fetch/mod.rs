@@ -4,6 +4,7 @@
 //! transport. [`load`] touches no network; [`refresh`] drives [`crate::registry::Update`].
 #![warn(missing_docs)]
 
+pub mod certificate;
 mod client;
 mod dial;
 mod poll;

@@ -315,9 +315,6 @@ pub async fn run<R: Records, L: Link>(
         enrol_trouble: None,
     };
     let hurry = dir(sender.state_dir).join("hurry");
-    if let Err(error) = std::fs::create_dir_all(&hurry) {
-        tracing::warn!(%error, "Nobody can hurry this delivery.");
-    }
     let mut wake = wake::Wake::new(spool_dir(sender.state_dir), hurry);
     let start = clock.now();
     let mut last_busy_us = start.mono_us;

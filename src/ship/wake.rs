@@ -48,9 +48,21 @@ impl Watch {
     }
 }
 
+/// Makes the directories that are watched. The shipper of a fresh machine is started with the
+/// first record and may look before that record is written: what is not there cannot be watched,
+/// and nobody would notice the record until the next look.
+fn make(dirs: &[&PathBuf]) {
+    for dir in dirs {
+        if let Err(error) = crate::files::create_private_dir(dir) {
+            tracing::warn!(%error, dir = %dir.display(), "Changes here are noticed late.");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 impl Wake {
     pub(super) fn new(dir: PathBuf, hurry: PathBuf) -> Self {
+        make(&[&dir, &hurry]);
         let watch = Watch::new()
             .inspect_err(|error| tracing::debug!(%error, "The spool is polled."))
             .ok();
@@ -99,6 +111,7 @@ impl Wake {
 #[cfg(not(target_os = "linux"))]
 impl Wake {
     pub(super) fn new(dir: PathBuf, hurry: PathBuf) -> Self {
+        make(&[&dir, &hurry]);
         Self { dir, hurry }
     }
 
@@ -107,5 +120,32 @@ impl Wake {
     pub(super) async fn changed(&mut self, most: Duration) -> bool {
         tokio::time::sleep(most.min(Duration::from_millis(POLL_MS))).await;
         true
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_record_of_a_fresh_machine_is_noticed_at_once() {
+        let state = tempfile::tempdir().unwrap();
+        let spool = state.path().join("spool");
+        let mut wake = Wake::new(spool.clone(), state.path().join("ship").join("hurry"));
+        wake.drain();
+        // the shipper has looked and found nothing; only now the shim writes
+        crate::files::create_private_dir(&spool.join("stream")).unwrap();
+        assert!(
+            wake.changed(Duration::from_secs(20)).await,
+            "nobody noticed"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_new_wakes_nobody() {
+        let state = tempfile::tempdir().unwrap();
+        let mut wake = Wake::new(state.path().join("spool"), state.path().join("hurry"));
+        wake.drain();
+        assert!(!wake.changed(Duration::from_millis(50)).await);
     }
 }

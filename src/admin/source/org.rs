@@ -5,6 +5,7 @@ use super::{
 };
 use crate::admin::problem::{Sink, Spot};
 use crate::admin::yaml::{self, Fields, Node, Value};
+use crate::fetch::certificate;
 use crate::ids::OrgId;
 use crate::registry::doc::{
     AuditKeyDoc, CollectorDoc, FORMAT, IssuerDoc, OrgDoc, OrgLimits, SecretStoresDoc,
@@ -72,10 +73,30 @@ impl Reader<'_> {
         let ca = fields.take("ca");
         fields.finish(sink);
         let ca_pem = ca.and_then(|node| self.certificate(file, node, "collector.ca"));
+        if let (Some(node), Some(pem), Some(url)) = (ca, &ca_pem, &url) {
+            self.check_collector_ca(file, node, pem, url);
+        }
         Some(CollectorDoc {
             url: url.unwrap_or_default(),
             ca_pem,
         })
+    }
+
+    /// A server's own certificate that was made as a CA's: devices refuse the collector that has it.
+    fn check_collector_ca(&mut self, file: &str, node: &Node, pem: &str, url: &str) {
+        let host = url::Url::parse(url).ok();
+        let host = host
+            .as_ref()
+            .and_then(url::Url::host_str)
+            .unwrap_or_default();
+        if certificate::has_servers_own_ca(pem, host) {
+            let message = format!(
+                "collector.ca bears the name {host} itself: {}",
+                certificate::CA_AS_SERVER
+            );
+            let fix = format!("for example: {}", certificate::SELF_SIGNED);
+            self.sink(file).error(node.at, "certificate", message, fix);
+        }
     }
 
     /// Audit keys: each item a path, a glob over `folder/*.json`, or the key itself.

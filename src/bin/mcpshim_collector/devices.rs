@@ -2,12 +2,15 @@
 
 use mcpshim::batch::protocol::Standing;
 use mcpshim::clock::Utc;
-use mcpshim::collector::scan::Device;
+use mcpshim::collector::scan::{Device, SILENT_S};
 use mcpshim::report::Failure;
 
 use super::source::{Source, object, print};
 
 /// List the installations that send records: whose they are, what they still hold, what is missing.
+///
+/// One that nothing was heard of for 7 days is marked silent. Those that nobody enrolled come
+/// last: anybody can make one up, so they count for nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  mcpshim-collector devices --data /srv/mcpshim")]
 pub(crate) struct Args {
@@ -36,6 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn paragraph(device: &Device) -> Vec<String> {
     let time = |us: u64| Utc(us / 1_000_000).to_string();
     let whose = match device.standing {
+        _ if device.is_gone => "gone: it was enrolled here once".to_owned(),
         Standing::Enrolled => device.bound_to.join(", "),
         Standing::Revoked => format!("revoked: {}", device.bound_to.join(", ")),
         Standing::Unknown => "not enrolled".to_owned(),
@@ -57,6 +61,12 @@ fn paragraph(device: &Device) -> Vec<String> {
             None => "  not complete".to_owned(),
         },
     ];
+    if device.is_silent && device.received_us > 0 {
+        lines.push(format!(
+            "  silent: nothing heard for more than {} days",
+            SILENT_S / 86_400
+        ));
+    }
     let mut trouble = |count: u64, what: &str| {
         if count > 0 {
             lines.push(format!("  {count} {what}"));
@@ -73,6 +83,9 @@ fn paragraph(device: &Device) -> Vec<String> {
         device.taken_away,
         "sealed payloads were taken out before delivery",
     );
+    for stream in &device.lost_streams {
+        lines.push(format!("  gone: stream {stream} was here once"));
+    }
     for event in &device.rewritten {
         lines.push(format!(
             "  rewritten: {event} is not what a later stream saw there"

@@ -9,6 +9,7 @@ use mcpshim::clock::{SystemClock, SystemEntropy};
 use mcpshim::collector::server::{Listen, ServeError, Server, publish_url};
 use mcpshim::collector::store::{Store, StoreError};
 use mcpshim::collector::watch::Watch;
+use mcpshim::fetch::certificate;
 use mcpshim::ids::OrgId;
 use mcpshim::report::{Exit, Failure};
 
@@ -29,7 +30,8 @@ pub(crate) struct Args {
     /// The address to listen on; port 0 takes a free one. Other machines can reach it only with TLS.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Certificate chain for TLS, a PEM file.
+    /// Certificate chain for TLS, a PEM file. A self-signed one needs `basicConstraints=CA:FALSE`,
+    /// which `openssl req -x509` does not give it by itself.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Its private key, a PEM file.
@@ -76,6 +78,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             .context(format!("cannot read {}", root_path.display()))
             .hint("give --root, the root.json that `mcpshim-admin key new` wrote to trust/")
     })?;
+    mcpshim::collector::files::raise_open_files();
     let store = Store::open(&args.data, &org).map_err(|error| {
         let failure = Failure::from_error(Exit::Failed, &error);
         match error {
@@ -99,7 +102,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let watch = Watch::open(&data, &org, &registry, root, &*clock)
             .await
             .map_err(|error| {
-                let hint = error.hint();
+                // the advice is for a machine's settings; here the registry is given by a flag
+                let hint = by_flags(error.hint());
                 Failure::from_error(Exit::Registry, &error)
                     .context("the collector has no registry to judge by")
                     .hint(hint)
@@ -111,6 +115,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 match error {
                     ServeError::Plain(_) => {
                         failure.hint("give --tls-cert and --tls-key, or listen on 127.0.0.1")
+                    }
+                    ServeError::Tls { why, .. } if why == certificate::CA_AS_SERVER => {
+                        failure.hint(format!("for example: {}", certificate::SELF_SIGNED))
                     }
                     _ => failure,
                 }
@@ -125,6 +132,21 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         drop(std::io::stdout().flush());
         server.run(end).await;
         Ok(())
+    })
+}
+
+/// Advice about a machine's settings, in the flags that give the same here.
+fn by_flags(hint: &str) -> String {
+    [
+        (" in `mcpshim config`", ""),
+        (" in the configuration", ""),
+        ("`org`", "`--org`"),
+        ("`registry_url`", "`--registry`"),
+        ("`root`", "`--root`"),
+    ]
+    .iter()
+    .fold(hint.to_owned(), |hint, (setting, flag)| {
+        hint.replace(setting, flag)
     })
 }
 

@@ -31,13 +31,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if answer.events.is_empty() {
         let sentence = format!("there is no record {} here", args.event);
         let mut failure = Failure::new(Exit::Failed, sentence);
-        failure.causes.push(answer.completeness.to_string());
+        failure.causes.push(answer.last.completeness.to_string());
         return Err(
             failure.hint("`mcpshim-collector devices` says which devices still hold records")
         );
     }
     if args.json {
-        let last = object(&answer.last());
+        let last = object(&answer.last);
         return print(answer.events.iter().map(object).chain([last]));
     }
     let mut lines = Vec::new();
@@ -53,6 +53,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         lines.push(String::new());
     }
-    lines.push(answer.completeness.to_string());
+    lines.push(answer.last.completeness.to_string());
     print(lines)
 }

@@ -50,23 +50,19 @@ impl Source {
             Some(data) => query::query(data, filter, &now()).map_err(|error| question(&error)),
             None => {
                 let (events, last): (_, Last) = self.ask("query", Some(filter))?;
-                Ok(Answer {
-                    events,
-                    matched: last.matched,
-                    completeness: last.completeness,
-                })
+                Ok(Answer { events, last })
             }
         }
     }
 
     pub(crate) fn devices(&self) -> Result<(Vec<Device>, Completeness), Failure> {
         match &self.data {
-            Some(data) => query::devices(data).map_err(|error| unreadable(&error)),
+            Some(data) => query::devices(data, &now()).map_err(|error| unreadable(&error)),
             None => self.ask::<(), _, _>("devices", None),
         }
     }
 
-    pub(crate) fn unseal(&self, asked: &Unseal) -> Result<(Vec<Sealed>, Completeness), Failure> {
+    pub(crate) fn unseal(&self, asked: &Unseal) -> Result<(Vec<Sealed>, Last), Failure> {
         match &self.data {
             Some(data) => admin::release(data, asked, &now()).map_err(|error| match error {
                 admin::AdminError::Log { .. } => {
@@ -144,6 +140,10 @@ impl Source {
             let refused: Result<mcpshim::batch::protocol::Refused, _> =
                 serde_json::from_slice(&body);
             let why = refused.map_or_else(|_| format!("status {status}"), |refused| refused.error);
+            // what the question says is wrong is wrong with either way to ask
+            if status.as_u16() == 400 {
+                return Err(Failure::new(Exit::Usage, why).hint(FORMS));
+            }
             let mut failure = Failure::new(Exit::Failed, "the collector refuses to answer");
             failure.causes.push(why);
             return Err(failure);
@@ -169,10 +169,13 @@ impl Source {
     }
 }
 
+const FORMS: &str = "see `mcpshim-collector query --help` for what can be asked";
+
 fn question(error: &query::QueryError) -> Failure {
     match error {
-        query::QueryError::Filter(_) => Failure::from_error(Exit::Usage, error)
-            .hint("see `mcpshim-collector query --help` for the forms it can take"),
+        query::QueryError::Filter(_) | query::QueryError::Name(_) => {
+            Failure::from_error(Exit::Usage, error).hint(FORMS)
+        }
         query::QueryError::Store(error) => unreadable(error),
     }
 }

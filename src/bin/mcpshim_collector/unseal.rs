@@ -4,17 +4,19 @@ use std::path::PathBuf;
 
 use mcpshim::audit::PrivateKey;
 use mcpshim::collector::admin::Unseal;
+use mcpshim::collector::query::sealed::{kept, thousands, why_not};
 use mcpshim::collector::query::{self, Filter};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::vault;
 use serde_json::Value;
 
-use super::source::{Source, object, print};
+use super::source::{Source, clean, object, print};
 
 /// Open arguments and results with an audit key that never leaves this process.
 ///
 /// The collector hands out the sealed records and their wrapped keys, and writes down who asked,
-/// why, and for which records, before it does. Opening happens here.
+/// why, and for which records, before it does. Opening happens here. A record that has no content
+/// is listed with the reason, and the answer ends with how many there are.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  mcpshim-collector unseal --data /srv/mcpshim --key audit.key --reason CASE-17 \\\n    0197f3a2-7b1c-7000-8000-000000000000/12\n  mcpshim-collector unseal --data /srv/mcpshim --key audit.key --reason CASE-17 \\\n    --agent nightly --since 1d"
@@ -56,46 +58,65 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         reason: args.reason,
         key: key.id().clone(),
     };
-    let (found, completeness) = args.source.unseal(&asked)?;
-    let mut closed = 0_usize;
+    let (found, last) = args.source.unseal(&asked)?;
+    let (mut opened, mut closed) = (0_u64, 0_u64);
     let mut lines = Vec::new();
     for sealed in &found {
-        let view = match query::open(sealed, &key) {
-            Ok(view) => view,
-            Err(error) => {
-                closed += 1;
-                let mut view = sealed.view.clone();
-                if let Value::Object(view) = &mut view {
-                    view.insert("not_opened".to_owned(), error.to_string().into());
+        let mut view = sealed.view.clone();
+        match kept(&sealed.view).and_then(why_not) {
+            Some(why) => put(&mut view, "no_content", why),
+            None => match query::open(sealed, &key) {
+                Ok(content) => {
+                    opened += 1;
+                    view = content;
                 }
-                view
-            }
-        };
+                Err(error) => {
+                    closed += 1;
+                    put(&mut view, "not_opened", &error.to_string());
+                }
+            },
+        }
         if args.json {
             lines.push(object(&view));
         } else {
             lines.extend(paragraph(&view));
         }
     }
-    lines.push(if args.json {
-        object(&completeness)
+    if args.json {
+        lines.push(object(&last));
     } else {
-        completeness.to_string()
-    });
+        if last.matched > last.shown {
+            lines.push(format!(
+                "the newest {} of {} records; --limit 0 shows all",
+                last.shown, last.matched
+            ));
+        }
+        lines.extend(last.content.sentence());
+        lines.extend(last.notes.iter().map(|note| clean(note)));
+        lines.push(last.completeness.to_string());
+    }
     print(lines)?;
-    if found.is_empty() {
-        return Err(
-            Failure::new(Exit::Failed, "no record with a sealed payload matches").hint(
-                "`mcpshim-collector query` shows what was kept as `args_kept` and `result_kept`",
-            ),
-        );
+    if opened + closed == 0 {
+        let sentence = match last.content.without() {
+            0 => "no record with a payload matches".to_owned(),
+            none => format!("none of {} matching payloads is sealed", thousands(none)),
+        };
+        return Err(Failure::new(Exit::Failed, sentence).hint(
+            "`mcpshim-collector query` shows what was kept as `args_kept` and `result_kept`",
+        ));
     }
     if closed > 0 {
-        let sentence = format!("{closed} of {} payloads did not open", found.len());
+        let sentence = format!("{closed} of {} payloads did not open", opened + closed);
         return Err(Failure::new(Exit::Failed, sentence)
             .hint("use the key that `sealed_to` of the record's segment names"));
     }
     Ok(())
+}
+
+fn put(view: &mut Value, name: &str, text: &str) {
+    if let Value::Object(view) = view {
+        view.insert(name.to_owned(), text.into());
+    }
 }
 
 fn paragraph(view: &Value) -> Vec<String> {
@@ -110,9 +131,12 @@ fn paragraph(view: &Value) -> Vec<String> {
         text("event").unwrap_or_default()
     );
     // what of it must not reach the terminal, `print` shows as an escape
-    let payload = ["args", "result", "not_opened"]
+    let payload = ["args", "result", "not_opened", "no_content"]
         .iter()
-        .find_map(|name| Some(format!("  {name}: {}", text(name)?)));
+        .find_map(|name| {
+            let label = name.replace('_', " ");
+            Some(format!("  {label}: {}", text(name)?))
+        });
     std::iter::once(head).chain(payload).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mcpshim::collector::scan;
+use mcpshim::collector::verify;
 use mcpshim::report::{Exit, Failure};
 
 use super::source::{object, print, unreadable};
@@ -11,9 +11,11 @@ use super::source::{object, print, unreadable};
 ///
 /// Exits with 1 and names the first bad record when something does not hold. A record missing in
 /// the middle of a stream counts as bad; so do streams that a later one of the same machine names
-/// and that are not here, or are others, unless the device said that it still holds records; and
-/// sealed payloads that were taken out before delivery. The newest records of a machine's newest
-/// stream can be removed unseen by this alone.
+/// and that are not here, or are others, unless the device said that it still holds records;
+/// streams and installations that were here once, by the files in `log/`; and sealed payloads that
+/// were taken out before delivery. What installations that nobody enrolled sent is told apart and
+/// never counts, except for stored bytes that changed here. The newest records of a machine's
+/// newest stream can be removed unseen until that machine speaks again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  mcpshim-collector verify --data /srv/mcpshim")]
 pub(crate) struct Args {
@@ -26,12 +28,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let (records, findings) = scan::check(&args.data).map_err(|error| unreadable(&error))?;
-    let bad: Vec<_> = findings
-        .iter()
-        .filter(|finding| !finding.harmless)
-        .collect();
-    let mut lines: Vec<String> = findings
+    let checked = verify::check(&args.data).map_err(|error| unreadable(&error))?;
+    let mut lines: Vec<String> = checked
+        .findings
         .iter()
         .map(|finding| {
             if args.json {
@@ -39,19 +38,42 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                     "event": finding.event,
                     "finding": finding.sentence,
                     "harmless": finding.harmless,
+                    "not_enrolled": finding.is_strangers,
                 }))
             } else {
-                format!("{}: {}", finding.event, finding.sentence)
+                let apart = match finding.is_strangers {
+                    true => " (of an installation that nobody enrolled)",
+                    false => "",
+                };
+                format!("{}: {}{apart}", finding.event, finding.sentence)
             }
         })
         .collect();
+    let bad = checked.bad().count();
     lines.push(if args.json {
-        object(&serde_json::json!({ "records": records, "bad": bad.len() }))
+        object(&serde_json::json!({
+            "records": checked.records,
+            "bad": bad,
+            "not_enrolled": {
+                "installations": checked.strangers,
+                "records": checked.stranger_records,
+            },
+        }))
     } else {
-        format!("{records} records hold, {} findings", bad.len())
+        let apart = match checked.strangers {
+            0 => String::new(),
+            n => format!(
+                "; not counted: {} records of {n} installations that nobody enrolled",
+                checked.stranger_records
+            ),
+        };
+        format!(
+            "{} records are intact, {bad} findings{apart}",
+            checked.records
+        )
     });
     print(lines)?;
-    match bad.first() {
+    match checked.bad().next() {
         None => Ok(()),
         Some(first) => {
             let mut failure =

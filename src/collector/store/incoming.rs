@@ -35,21 +35,23 @@ pub(super) fn refused(status: u16, error: impl std::fmt::Display) -> Answer {
     )
 }
 
+/// The status that says what is wrong with a batch.
+pub(in crate::collector) fn judge(error: &BatchError) -> u16 {
+    match error {
+        BatchError::Signature(_) => 401,
+        BatchError::TooLarge { .. } => 413,
+        BatchError::BodyDigest
+        | BatchError::Compression { .. }
+        | BatchError::Field(_)
+        | BatchError::Magic
+        | BatchError::Newer(_)
+        | BatchError::Size { .. } => 400,
+    }
+}
+
 /// Reads a batch and checks who signed it.
 pub(super) fn open(bytes: &[u8]) -> Result<Batch<'_>, Answer> {
-    batch::open(bytes).map_err(|error| {
-        let status = match error {
-            BatchError::Signature(_) => 401,
-            BatchError::TooLarge { .. } => 413,
-            BatchError::BodyDigest
-            | BatchError::Compression { .. }
-            | BatchError::Field(_)
-            | BatchError::Magic
-            | BatchError::Newer(_)
-            | BatchError::Size { .. } => 400,
-        };
-        refused(status, error)
-    })
+    batch::open(bytes).map_err(|error| refused(judge(&error), error))
 }
 
 /// The frames of a batch, their chain checked.

@@ -4,6 +4,7 @@
 //! <dir>/<stream>.lock             held by the one process that may write the stream
 //! <dir>/<stream>/<first_seq>.seg  frames, nothing else; see docs/formats/spool.md
 //! <dir>/<stream>/ack              how far the collector has it
+//! <dir>/delivered                 the last streams that were delivered and deleted, and their ends
 //! <dir>/quarantine/…              bytes that were not as written
 //! ```
 //!
@@ -17,6 +18,7 @@
 #![warn(missing_docs)]
 
 mod backlog;
+mod delivered;
 mod disk;
 pub mod memory;
 mod repair;
@@ -511,8 +513,9 @@ impl Spool {
             };
             let mut header = (self.describe)(id, now);
             header.stream = id;
-            header.previous = previous(&*self.disk, &self.dir, &others);
-            header.others = (others.len() - header.previous.len()) as u64;
+            let here = previous(&*self.disk, &self.dir, &others);
+            header.others = (others.len() - here.len()) as u64;
+            header.previous = delivered::join(&*self.disk, &self.dir, here);
             let mut encoder = Encoder::open(header, &self.audit_keys);
             for (id, context) in self.early.drain(..) {
                 let entry = Entry {

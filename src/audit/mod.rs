@@ -11,11 +11,13 @@
 #![warn(missing_docs)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod bind;
 mod code;
 pub mod decode;
 pub mod encode;
 pub mod entry;
 pub mod frame;
+mod open;
 pub mod seal;
 pub mod view;
 

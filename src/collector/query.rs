@@ -14,7 +14,7 @@ use crate::audit::view::rfc3339;
 use crate::audit::{self, DataKey, PrivateKey, UnsealError};
 use crate::batch::protocol::Lane;
 use crate::clock::Now;
-use crate::ids::{CallId, KeyId, StreamId};
+use crate::ids::{CallId, Digest, KeyId, StreamId};
 
 /// What is asked for. Everything given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -39,7 +39,7 @@ pub struct Filter {
     #[arg(long, value_name = "DECISION")]
     pub decision: Option<String>,
     /// Records of this phase: `intent`, `outcome`, `denial`, `loss`, `damage`, `link`, `counted`,
-    /// `stream`, `segment`, `context`, `end`.
+    /// `stream`, `segment`, `context`, `carried`, `end`.
     #[arg(long, value_name = "PHASE")]
     pub phase: Option<String>,
     /// Records from this time on: RFC 3339, a date, or an age such as `90s`, `15m`, `2h`, `7d`.
@@ -243,7 +243,7 @@ impl Filter {
 }
 
 /// Phases that nobody looks for unless they are named: the machinery of a stream.
-const INNER: [&str; 3] = ["context", "segment", "end"];
+const INNER: [&str; 4] = ["carried", "context", "segment", "end"];
 
 impl Compiled<'_> {
     /// Says whether a record matches on its own.
@@ -484,6 +484,10 @@ pub struct Sealed {
     pub frame: String,
     /// The frame that began its segment, base64: the wrapped data keys are in it.
     pub segment: Option<String>,
+    /// The clear digest of the record: what its sealing covers beside the payload, from what is
+    /// stored of it, its contexts and its intent.
+    #[serde(default)]
+    pub clear: Option<Digest>,
 }
 
 /// Finds the matching records that carry a sealed payload, with their wrapped keys.
@@ -502,6 +506,7 @@ pub fn sealed(
         stream: record.stream.to_string(),
         frame: BASE64.encode(record.frame.bytes),
         segment: record.segment.map(|bytes| BASE64.encode(bytes)),
+        clear: record.table.clear(record.decoded),
     })?;
     let kept: BTreeSet<&str> = BTreeSet::from(["sealed"]);
     let found = found
@@ -549,7 +554,7 @@ pub fn open(sealed: &Sealed, key: &PrivateKey) -> Result<Value, OpenError> {
         return Err(OpenError::Answer);
     };
     let record = audit::decode(&frame).map_err(|_odd| OpenError::Answer)?;
-    let unsealed = DataKey::open(header, key)?.unseal(&record)?;
+    let unsealed = DataKey::open(header, key)?.unseal(&record, sealed.clear)?;
     let mut view = sealed.view.clone();
     if let Value::Object(view) = &mut view {
         let what = match record.said {

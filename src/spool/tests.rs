@@ -408,6 +408,7 @@ fn told(disk: &MemoryDisk) -> Vec<String> {
     let mut told = Vec::new();
     collector.said(|_, said| {
         told.push(match said {
+            Said::Carried { .. } => "carried".to_owned(),
             Said::Counted { count, .. } => format!("counted {count}"),
             Said::Damage(damage) => format!(
                 "damage {} bytes, {} readable",
@@ -917,7 +918,7 @@ fn reading_gives_at_least_one_record_and_no_more_than_asked() {
     }
 }
 
-/// The spool of `tests/data/spool/v1`: two segments, of which the first is acknowledged, and the
+/// The spool of `tests/data/spool/v2`: two segments, of which the first is acknowledged, and the
 /// beginning of a third whose writer died.
 fn vector() -> BTreeMap<PathBuf, Vec<u8>> {
     let disk = memory();
@@ -945,7 +946,7 @@ fn vector() -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn the_published_spool_is_read_and_written_as_it_stands() {
-    let published = Path::new("tests/data/spool/v1");
+    let published = Path::new("tests/data/spool/v2");
     let written = vector();
     assert_eq!(written.len(), 5, "{:?}", written.keys());
     let temp = tempfile::tempdir().unwrap();
@@ -959,7 +960,23 @@ fn the_published_spool_is_read_and_written_as_it_stands() {
         std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
         std::fs::write(copy, stored).unwrap();
     }
-    let mut backlog = Backlog::open(temp.path().to_owned());
+    check_published(temp.path());
+}
+
+#[test]
+fn the_spool_of_version_1_is_still_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let published = Path::new("tests/data/spool/v1");
+    for name in vector().into_keys() {
+        let copy = temp.path().join(&name);
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(published.join(&name), copy).unwrap();
+    }
+    check_published(temp.path());
+}
+
+fn check_published(dir: &Path) {
+    let mut backlog = Backlog::open(dir.to_owned());
     let state = backlog.streams().unwrap()[0];
     assert_eq!(
         (state.next_unacked, state.last_seq, state.ended),

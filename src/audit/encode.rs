@@ -91,6 +91,8 @@ pub struct Encoder {
     seq: u64,
     hash: Digest,
     segment: Option<Segment>,
+    /// The stream record has been written.
+    headed: bool,
     contexts: Vec<Option<Slot>>,
     open: OpenCalls,
     meta: Vec<u8>,
@@ -134,6 +136,7 @@ impl Encoder {
             seq: 0,
             hash: GENESIS,
             segment: None,
+            headed: false,
             contexts: Vec::new(),
             open: OpenCalls::default(),
             meta: Vec::with_capacity(512),
@@ -153,6 +156,7 @@ impl Encoder {
             seq: 0,
             hash: GENESIS,
             segment: None,
+            headed: false,
             ..self
         }
     }
@@ -202,6 +206,8 @@ impl Encoder {
         }
         self.seq = seq;
         self.hash = hash;
+        // the second record of a stream
+        self.headed &= seq >= 2;
         if self
             .segment
             .as_ref()
@@ -310,9 +316,19 @@ impl Encoder {
 
     /// Begins a segment unless one is open; begins the stream before its first.
     fn begin(&mut self, at: &Now, entropy: &mut dyn Entropy, out: &mut Vec<u8>) {
-        if self.segment.is_some() {
-            return;
+        if self.segment.is_none() {
+            self.begin_segment(at, entropy, out);
         }
+        // also where a write failed between the two
+        if !self.headed {
+            let mut meta = self.meta(at);
+            put_header(&mut meta, &self.header);
+            self.frame(kind::STREAM, meta, None, out);
+            self.headed = true;
+        }
+    }
+
+    fn begin_segment(&mut self, at: &Now, entropy: &mut dyn Entropy, out: &mut Vec<u8>) {
         let first_seq = self.seq + 1;
         let place = Place {
             org: &self.header.org,
@@ -336,11 +352,6 @@ impl Encoder {
         };
         self.frame(kind::SEGMENT, meta, blob, out);
         self.segment = Some(Segment { first_seq, key });
-        if first_seq == 1 {
-            let mut meta = self.meta(at);
-            put_header(&mut meta, &self.header);
-            self.frame(kind::STREAM, meta, None, out);
-        }
     }
 
     fn register(&mut self, id: ContextId, context: &Context) {

@@ -190,21 +190,26 @@ fn world(
 ) -> arbtest::arbitrary::Result<()> {
     let disk = memory();
     let mut seed = 0;
-    let mut fresh = |disk: &MemoryDisk| {
+    let mut fresh = |disk: &MemoryDisk, process: u64| {
         seed += 1000;
-        spool(Path::new(DIR), disk.clone(), seed).with_caps(small())
+        let mut describe = describe();
+        let mut spool = spool(Path::new(DIR), disk.clone(), seed).with_caps(small());
+        spool.describe = Box::new(move |stream, now| StreamHeader {
+            pid: u32::try_from(process).unwrap(),
+            ..describe(stream, now)
+        });
+        spool
     };
-    let mut spools: Vec<Spool> = (0..2).map(|_| fresh(&disk)).collect();
+    let mut spools: Vec<Spool> = (0..2).map(|process| fresh(&disk, process)).collect();
     let mut backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
     let mut collector = Collector::default();
     // promised by each living process, and by those that are gone
     let mut promised = [BTreeSet::new(), BTreeSet::new()];
     let (mut kept, mut durable) = (BTreeSet::new(), BTreeSet::new());
     let mut doubtful: BTreeSet<u64> = BTreeSet::new();
-    // what each process could not record, and whose each stream is
+    // what each process could not record, and which said that it ended
     let mut processes = [0_u64, 1];
     let mut refused: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut owners: BTreeMap<StreamId, u64> = BTreeMap::new();
     let mut closed: BTreeSet<u64> = BTreeSet::new();
     let (mut next, mut now) = (1, 0);
     let steps: usize = u.int_in_range(1..=60)?;
@@ -227,9 +232,6 @@ fn world(
                         *refused.entry(processes[which]).or_default() += error.lost as u64;
                     }
                 }
-                if let Some(stream) = spools[which].stream() {
-                    owners.insert(stream, processes[which]);
-                }
             }
             5 => {
                 // a failed sync may have dropped what it covered: a later one says nothing of that
@@ -245,9 +247,9 @@ fn world(
                 if u.arbitrary()? && spools[which].close(&at(now)).is_ok() && begun {
                     closed.insert(processes[which]);
                 }
-                spools[which] = fresh(&disk);
                 processes[which] = next;
                 next += 1;
+                spools[which] = fresh(&disk, processes[which]);
                 kept.append(&mut promised[which]);
             }
             7 => {
@@ -265,20 +267,20 @@ fn world(
                 let entries = [counted(now, next), counted(now, next + 1)];
                 next += 2;
                 let _dead = spools[which].append(&entries, &at(now)).is_err();
-                spools[which] = fresh(&disk);
                 processes[which] = next;
                 next += 1;
+                spools[which] = fresh(&disk, processes[which]);
                 kept.append(&mut promised[which]);
                 disk.revive();
             }
             13 if power => {
                 spools.clear();
                 disk.power_loss(&mut |n| u.int_in_range(0..=n - 1).unwrap_or(0));
-                spools = vec![fresh(&disk), fresh(&disk)];
                 // what the old ones declared may be gone
                 closed.clear();
                 processes = [next, next + 1];
                 next += 2;
+                spools = processes.map(|process| fresh(&disk, process)).into();
                 backlog = Backlog::on(DIR.into(), Box::new(disk.clone()));
                 let arrived = collector.arrived();
                 for promised in &mut promised {
@@ -327,12 +329,11 @@ fn world(
     );
     assert!(arrived.iter().all(|id| *id < next));
     let mut declared: BTreeMap<u64, u64> = BTreeMap::new();
-    collector.said(|stream, said| match said {
+    let mut process = 0;
+    collector.said(|_, said| match said {
+        Said::Stream(header) => process = header.pid.into(),
         Said::Loss { count, code } if *code != "sync-failed" => {
-            // a stream nobody saw begin is one whose first write failed
-            if let Some(owner) = owners.get(&stream) {
-                *declared.entry(*owner).or_default() += count;
-            }
+            *declared.entry(process).or_default() += count;
         }
         Said::Damage(damage) if !power => panic!("{damage:?}"),
         _ => {}

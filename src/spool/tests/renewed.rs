@@ -122,3 +122,19 @@ fn a_process_that_ends_after_a_failed_sync_declares_it_where_it_lasts() {
     assert_eq!(told.iter().filter(|told| *told == "segment").count(), 2);
     assert!(told.contains(&"loss 2 sync-failed".to_owned()), "{told:?}");
 }
+
+/// Found by the law of what is declared: the stream then named neither its writer nor those before it.
+#[test]
+fn a_stream_whose_first_write_was_cut_short_still_says_who_writes_it() {
+    let disk = memory();
+    let mut spool = spool(Path::new(DIR), disk.clone(), 1);
+    for room in (0..400).step_by(20) {
+        disk.fail(Fault::Full(room));
+        drop(spool.append(&[counted(1, 1)], &at(1)));
+        disk.revive();
+    }
+    spool.append(&[counted(2, 2)], &at(2)).unwrap();
+    let phases: Vec<_> = views(&disk).iter().map(|view| view["phase"].clone()).collect();
+    assert_eq!(phases[..2], ["segment", "stream"], "{phases:?}");
+    assert_eq!(phases.iter().filter(|phase| *phase == "stream").count(), 1);
+}

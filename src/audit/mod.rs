@@ -45,6 +45,8 @@ pub fn fuzz_frames(bytes: &[u8]) {
             }
             if let Some(table) = &mut table {
                 table.observe(&record);
+                let again = table.clear(&record);
+                assert_eq!(table.clear(&record), again);
                 assert!(json(&record, table).is_object());
             }
         }

@@ -10,8 +10,10 @@ use serde_json::Value;
 use super::scan::{self, Completeness, Device, Only, Record};
 use super::store::StoreError;
 use crate::audit::decode::Said;
+use crate::audit::frame::Blob;
 use crate::audit::view::rfc3339;
 use crate::audit::{self, DataKey, PrivateKey, UnsealError};
+use crate::batch::Kind;
 use crate::batch::protocol::Lane;
 use crate::clock::Now;
 use crate::ids::{CallId, Digest, KeyId, StreamId};
@@ -442,6 +444,15 @@ fn view(record: &Record<'_>) -> Value {
         };
         put("received", rfc3339(received).into());
         put("hash", record.frame.hash.to_string().into());
+        if record.stored.header.kind == Kind::Withheld
+            && matches!(record.frame.blob, Blob::Detached(_))
+        {
+            for name in ["args_kept", "result_kept"] {
+                if let Some(kept) = view.get_mut(name).filter(|kept| *kept == "taken-away") {
+                    *kept = "withheld".into();
+                }
+            }
+        }
     }
     view
 }

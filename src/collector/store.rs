@@ -16,6 +16,7 @@
 //! write it can make records look like another person's, which is why the records name their
 //! caller as well and every answer says whether the two agree.
 
+mod body;
 mod incoming;
 mod installation;
 
@@ -298,7 +299,10 @@ impl Store {
             Some(chained) => match open.ledger().place(header) {
                 Place::Append => Lane::Main,
                 Place::Compare { seq } if open.hash_at(seq) == chained.hash_at(seq) => {
-                    return Ok(acked(seq, Lane::Main));
+                    if !body::is_one(header, &chained.frames) {
+                        return Ok(acked(seq, Lane::Main));
+                    }
+                    Lane::Body
                 }
                 Place::Compare { .. } | Place::Fork => Lane::Fork,
                 Place::Rewind {
@@ -333,7 +337,7 @@ impl Store {
                 let detail = "a record that cannot be read is kept apart";
                 self.alert("quarantine", id, event, detail, now)?;
             }
-            Lane::Main => {}
+            Lane::Body | Lane::Main => {}
         }
         if let Some(chained) = chained {
             self.check_claims(id, header, &chained.frames, now)?;
@@ -513,6 +517,9 @@ impl Store {
         let Some(first) = taken.next() else {
             return Ok(());
         };
+        if let Some((kind, detail)) = body::withheld(header) {
+            return self.alert(kind, id, Some((header.stream, first.seq)), detail, now);
+        }
         let count = 1 + taken.count();
         let detail = format!("{count} sealed payloads were taken out before delivery");
         let event = Some((header.stream, first.seq));

@@ -5,6 +5,7 @@
 //! <dir>/<stream>/<first_seq>.seg  frames, nothing else; see docs/formats/spool.md
 //! <dir>/<stream>/ack              how far the collector has it
 //! <dir>/delivered                 the last streams that were delivered and deleted, and their ends
+//! <dir>/bodies/…                  sealed parts that were too large for the way
 //! <dir>/quarantine/…              bytes that were not as written
 //! ```
 //!
@@ -18,6 +19,7 @@
 #![warn(missing_docs)]
 
 mod backlog;
+mod bodies;
 mod delivered;
 mod disk;
 pub mod memory;
@@ -28,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use backlog::{Backlog, Slice, StreamState};
+pub use bodies::{KeptBody, bodies};
 pub use disk::{Disk, DiskFile, Entry as DirEntry, Lock, RealDisk};
 pub use repair::Repair;
 
@@ -841,7 +844,7 @@ pub fn usage(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
     survey(disk, dir).map(|(bytes, _)| bytes)
 }
 
-/// Bytes in all streams; the streams with their last segments, newest first.
+/// Bytes in all streams and of sealed parts that wait; the streams with their last segments, newest first.
 fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<(u64, Vec<(StreamId, u64)>)> {
     let mut total = 0_u64;
     let mut last = Vec::new();
@@ -855,6 +858,10 @@ fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<(u64, Vec<(StreamId, u64)>)
             last.push((stream, *first_seq));
         }
     }
+    let waiting = bodies(disk, dir).unwrap_or_default();
+    total = waiting
+        .iter()
+        .fold(total, |sum, body| sum.saturating_add(body.bytes));
     Ok((total, last))
 }
 

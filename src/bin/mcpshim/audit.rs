@@ -77,6 +77,8 @@ fn unreadable(config: &Config, error: &std::io::Error) -> Failure {
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Standing {
     pub(crate) waiting: u64,
+    /// Sealed payloads whose records were delivered without them: too large for the way.
+    payloads_waiting: usize,
     pub(crate) oldest_age_s: Option<u64>,
     streams: usize,
     live_streams: usize,
@@ -113,9 +115,10 @@ pub(crate) fn standing(config: &Config) -> Result<Standing, Failure> {
     let oldest_age_s = oldest_us.map(|us| crate::now().wall_us.saturating_sub(us) / 1_000_000);
     let live = streams.iter().filter(|stream| stream.live).count();
     let note = ship::read_note(&config.state_dir);
+    let bodies = payloads(&config.state_dir);
     let trouble = note
         .as_ref()
-        .filter(|_| waiting > 0)
+        .filter(|_| waiting > 0 || bodies > 0)
         .and_then(|note| note.trouble.clone());
     let acknowledged = note
         .as_ref()
@@ -123,6 +126,7 @@ pub(crate) fn standing(config: &Config) -> Result<Standing, Failure> {
     let collector = note.as_ref().map(|note| note.collector.clone());
     Ok(Standing {
         waiting,
+        payloads_waiting: bodies,
         oldest_age_s,
         streams: streams.len(),
         live_streams: live,
@@ -165,6 +169,15 @@ fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
                 .unwrap_or_else(|| "not spoken to yet".to_owned()),
         ],
     ];
+    if standing.payloads_waiting > 0 {
+        rows.push(vec![
+            "withheld:".to_owned(),
+            format!(
+                "{} sealed payloads, too large for the way; their records were delivered",
+                standing.payloads_waiting
+            ),
+        ]);
+    }
     rows.extend(
         standing
             .trouble
@@ -402,9 +415,18 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
     };
     let sent = before.saturating_sub(left);
     if as_json {
-        out::print_json(&json!({ "delivered": sent, "waiting": left }))?;
+        let bodies = payloads(&state_dir);
+        out::print_json(
+            &json!({ "delivered": sent, "waiting": left, "payloads_waiting": bodies }),
+        )?;
     } else if left == 0 {
-        out::print(&format!("{sent} records delivered, nothing waits\n"))?;
+        let waits = match payloads(&state_dir) {
+            0 => "nothing waits".to_owned(),
+            bodies => format!(
+                "{bodies} sealed payloads are too large for what lies before the collector and wait here"
+            ),
+        };
+        out::print(&format!("{sent} records delivered, {waits}\n"))?;
     }
     outcome?;
     if left == 0 {
@@ -419,6 +441,11 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
         failure = failure.cause(trouble);
     }
     Err(failure)
+}
+
+/// Sealed payloads whose records were delivered without them.
+fn payloads(state_dir: &Path) -> usize {
+    spool::bodies(&RealDisk, &ship::spool_dir(state_dir)).map_or(0, |bodies| bodies.len())
 }
 
 /// Records that wait. Opened anew each time: what another process acknowledged is in the files.

@@ -73,6 +73,10 @@ fn paragraph(device: &Device) -> Vec<String> {
         device.taken_away,
         "sealed payloads were taken out before delivery",
     );
+    trouble(
+        device.withheld,
+        "sealed payloads are too large for the way; the device keeps them",
+    );
     for event in &device.rewritten {
         lines.push(format!(
             "  rewritten: {event} is not what a later stream saw there"

@@ -134,7 +134,10 @@ fn a_stream_whose_first_write_was_cut_short_still_says_who_writes_it() {
         disk.revive();
     }
     spool.append(&[counted(2, 2)], &at(2)).unwrap();
-    let phases: Vec<_> = views(&disk).iter().map(|view| view["phase"].clone()).collect();
+    let phases: Vec<_> = views(&disk)
+        .iter()
+        .map(|view| view["phase"].clone())
+        .collect();
     assert_eq!(phases[..2], ["segment", "stream"], "{phases:?}");
     assert_eq!(phases.iter().filter(|phase| *phase == "stream").count(), 1);
 }

@@ -473,9 +473,13 @@ impl Run<'_, '_> {
             .map(|trouble| trouble.sentence.clone())
             .or_else(|| {
                 let count = Some(self.bodies.len()).filter(|count| *count > 0)?;
+                let what = match count {
+                    1 => "1 sealed payload is".to_owned(),
+                    count => format!("{count} sealed payloads are"),
+                };
                 Some(format!(
-                    "{count} sealed payloads are too large for what lies before the collector; their \
-                     records were delivered without them, and they follow when they fit"
+                    "{what} too large for what lies before the collector: the rest of the record was \
+                     delivered, and what is kept here follows when it fits"
                 ))
             })
             .or_else(|| self.enrol_trouble.clone())

@@ -173,8 +173,8 @@ fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
         rows.push(vec![
             "withheld:".to_owned(),
             format!(
-                "{} sealed payloads, too large for the way; their records were delivered",
-                standing.payloads_waiting
+                "{}, too large for the way; the rest of the record was delivered",
+                sealed_payloads(standing.payloads_waiting)
             ),
         ]);
     }
@@ -348,6 +348,9 @@ fn before(first_seq: u64, bytes: &[u8]) -> Digest {
     }
 }
 
+/// How long `flush` waits for another process to try what was too large, in microseconds.
+const PAYLOAD_US: u64 = 5_000_000;
+
 /// Word from the thread that delivers.
 enum Word {
     Waiting(u64),
@@ -365,6 +368,7 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
     let mut tell = Some(tell);
     let mut held = None;
     let mut left = before;
+    let mut until_us = clock.now().mono_us;
     let mut shown = None;
     let outcome = loop {
         if clock.now().mono_us >= deadline_us {
@@ -401,8 +405,14 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
                 if held.is_none() {
                     left = waiting(&config)?;
-                    if left == 0 {
+                    // whoever delivers was told to hurry, and tries a sealed payload once
+                    let patient_us = until_us.saturating_add(PAYLOAD_US).min(deadline_us);
+                    let tried = payloads(&state_dir) == 0 || clock.now().mono_us >= patient_us;
+                    if left == 0 && tried {
                         break Ok(());
+                    }
+                    if left > 0 {
+                        until_us = clock.now().mono_us;
                     }
                 }
             }
@@ -423,7 +433,9 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
         let waits = match payloads(&state_dir) {
             0 => "nothing waits".to_owned(),
             bodies => format!(
-                "{bodies} sealed payloads are too large for what lies before the collector and wait here"
+                "{}, too large for what lies before the collector, {} here",
+                sealed_payloads(bodies),
+                if bodies == 1 { "waits" } else { "wait" }
             ),
         };
         out::print(&format!("{sent} records delivered, {waits}\n"))?;
@@ -441,6 +453,13 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
         failure = failure.cause(trouble);
     }
     Err(failure)
+}
+
+fn sealed_payloads(count: usize) -> String {
+    match count {
+        1 => "1 sealed payload".to_owned(),
+        count => format!("{count} sealed payloads"),
+    }
 }
 
 /// Sealed payloads whose records were delivered without them.

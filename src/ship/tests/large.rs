@@ -403,3 +403,57 @@ fn a_collector_without_the_record_takes_the_payload_with_it() {
     assert_eq!((stored.records, stored.withheld), (2, 0));
     assert!(!stored.gaps.is_empty(), "and what is gone shows");
 }
+
+#[test]
+fn payloads_under_another_caller_are_shown_as_such_by_the_collector() {
+    let (device, mut narrow) = (Device::new(), Narrow::new(usize::MAX));
+    let mut backlog = device.backlog();
+    let stream = backlog.streams().unwrap()[0].stream;
+    // whoever has the device writes the stream anew, chain and all, with somebody else as its caller
+    let (mut bytes, mut hash, mut last_seq) = (Vec::new(), crate::audit::frame::GENESIS, 0);
+    while let Some(frames) = backlog.read(stream, last_seq + 1, 512, 1 << 24).unwrap() {
+        for frame in crate::audit::frames(&frames.bytes) {
+            let frame = frame.unwrap();
+            let mut meta = frame.meta.to_vec();
+            if frame.kind == kind::CONTEXT {
+                // `nobody` is its last two bytes
+                meta.truncate(meta.len() - 2);
+                meta.extend_from_slice(b"\x01\x01\x08somebody\x01k\x00");
+            }
+            let (kind, seq) = (frame.kind, frame.seq);
+            let mut put = |out: &mut Vec<u8>| {
+                if let Blob::Present(blob) = frame.blob {
+                    out.extend_from_slice(blob);
+                }
+            };
+            let put: crate::audit::frame::PutBlob<'_> = &mut put;
+            let blob = matches!(frame.blob, Blob::Present(_)).then_some(put);
+            hash = crate::audit::frame::append(&mut bytes, &hash, kind, seq, &meta, blob);
+            last_seq = seq;
+        }
+    }
+    let key = key();
+    let header = Header {
+        org: org(),
+        stream,
+        first_seq: 1,
+        last_seq,
+        prev_hash: crate::audit::frame::GENESIS,
+        last_hash: hash,
+        kind: Kind::Following,
+        remaining: 0,
+        sent_us: 0,
+        installation: key.public(),
+    };
+    let body = batch::seal(&header, &bytes, key.pair()).unwrap();
+    block_on(narrow.post(&format!("v1/streams/{stream}/batches/1"), body));
+    assert_eq!(narrow.findings(), [], "the chain holds");
+    let now = FixedClock::at(UNIX_S).now();
+    let (sealed, _) = query::sealed(narrow.root.path(), &Filter::default(), &now).unwrap();
+    assert_eq!(sealed.len(), 12);
+    for sealed in &sealed {
+        assert_eq!(sealed.view["agent"], "somebody");
+        let error = query::open(sealed, &device.private).unwrap_err();
+        assert!(error.to_string().contains("were changed"), "{error}");
+    }
+}

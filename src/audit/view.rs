@@ -153,9 +153,10 @@ impl ContextTable {
                 clear.add(Some(digest(call.caller)?));
                 clear.add(Some(digest(call.client)?));
                 clear.add(Some(digest_of_target));
-                let server = match target {
-                    Context::Target { server, .. } => *server,
-                    _ => None,
+                let server = if let Context::Target { server, .. } = target {
+                    *server
+                } else {
+                    None
                 };
                 // the writer may name one that it never made
                 clear.add(server.and_then(digest));

@@ -55,9 +55,10 @@ fn opened(private: &PrivateKey, bytes: &[u8]) -> Vec<Result<String, UnsealError>
                     .map(|unsealed| String::from_utf8(unsealed.content.0.to_vec()).unwrap()),
             ),
             Payload::Digest { .. } => {
-                let content: &[u8] = match record.said {
-                    Said::Outcome { .. } => b"result",
-                    _ => b"arguments",
+                let content: &[u8] = if matches!(record.said, Said::Outcome { .. }) {
+                    b"result"
+                } else {
+                    b"arguments"
                 };
                 let same = keys.matches(&record, clear, content).unwrap();
                 opened.push(if same {
@@ -222,9 +223,11 @@ fn a_call_that_ends_in_another_stream_is_bound_to_what_is_said_of_it_there() {
         .encoder
         .end(&at(4), &mut second.entropy, &mut second.out);
     let records = all(&second.out);
-    let carried = records.iter().find_map(|record| match &record.said {
-        Said::Carried { stream, seq, call } => Some(((*stream, *seq), call.call)),
-        _ => None,
+    let carried = records.iter().find_map(|record| {
+        let Said::Carried { stream, seq, call } = &record.said else {
+            return None;
+        };
+        Some(((*stream, *seq), call.call))
     });
     assert_eq!(carried, Some((intent, CallId(1))));
     let ended = matches!(

@@ -7,7 +7,7 @@
 //! offset  size  field                      (integers are big-endian)
 //!      0     4  "MCB1"
 //!      4     1  minimum reader             1
-//!      5     1  flags                      1 = gap, 2 = quarantine
+//!      5     1  flags                      1 = gap, 2 = quarantine, 4 = withheld, 8 = body
 //!      6     2  organisation length        n, 1 to 64
 //!      8    16  stream
 //!     24     8  first sequence number
@@ -46,6 +46,8 @@ const FIXED: usize = 192;
 const SIGNATURE: usize = 64;
 const FLAG_GAP: u8 = 1;
 const FLAG_QUARANTINE: u8 = 2;
+const FLAG_WITHHELD: u8 = 4;
+const FLAG_BODY: u8 = 8;
 const LEVEL: i32 = 1;
 
 /// Longest header with its signature, in bytes: what a reader must hold before it knows more.
@@ -124,12 +126,17 @@ impl InstallationKey {
 /// What a batch claims to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// One record that was delivered withheld, now with its sealed part.
+    Body,
     /// It follows the frame the collector holds last.
     Following,
     /// The device no longer holds what comes before: the collector keeps it behind a gap.
     Gap,
     /// One frame the collector refused to read; kept apart, as bytes.
     Quarantine,
+    /// One record without its sealed part, which is too large for what lies between: the device
+    /// keeps it, and the chain has its digest.
+    Withheld,
 }
 
 /// What a batch says about itself; all of it is signed.
@@ -235,9 +242,11 @@ pub fn seal(header: &Header, frames: &[u8], key: &Ed25519KeyPair) -> Result<Vec<
     out.extend_from_slice(MAGIC);
     out.push(READER);
     out.push(match header.kind {
+        Kind::Body => FLAG_BODY,
         Kind::Following => 0,
         Kind::Gap => FLAG_GAP,
         Kind::Quarantine => FLAG_QUARANTINE,
+        Kind::Withheld => FLAG_WITHHELD,
     });
     out.extend_from_slice(&org_bytes.to_be_bytes());
     out.extend_from_slice(&header.stream.0);
@@ -315,6 +324,8 @@ fn parse(bytes: &[u8]) -> Result<(Front, [u8; SIGNATURE]), BatchError> {
         0 => Kind::Following,
         FLAG_GAP => Kind::Gap,
         FLAG_QUARANTINE => Kind::Quarantine,
+        FLAG_WITHHELD => Kind::Withheld,
+        FLAG_BODY => Kind::Body,
         _ => return Err(BatchError::Field("flags")),
     };
     let org_bytes = usize::from(u16::from_be_bytes(reader.array("organisation length")?));
@@ -444,7 +455,8 @@ fn check_range(header: &Header) -> Result<(), BatchError> {
     if usize::try_from(records).map_or(true, |n| n > limits::BATCH_RECORDS) {
         return Err(BatchError::Field("last sequence number"));
     }
-    if header.kind == Kind::Quarantine && records != 1 {
+    let alone = matches!(header.kind, Kind::Body | Kind::Quarantine | Kind::Withheld);
+    if alone && records != 1 {
         return Err(BatchError::Field("flags"));
     }
     Ok(())

@@ -247,6 +247,12 @@ pub const BATCH_FILL_BYTES: usize = 1 << 20;
 pub const SHIP_BACKOFF_MS: (u64, u64) = (1_000, 300_000);
 /// How long the shipper stays after the last shim ended and everything was sent, in milliseconds.
 pub const SHIP_LINGER_MS: u64 = 10_000;
+/// Between two tries of a sealed part that was too large for the way, the first and the longest,
+/// in milliseconds: at most twelve an hour, and not before somebody may have raised the limit.
+pub const SHIP_BODY_MS: (u64, u64) = (300_000, 3_600_000);
+/// A batch from this size on whose connection is cut twice is taken for one too large; below it, no
+/// refusal is remembered as a limit, in bytes.
+pub const SHIP_CUT_BYTES: usize = 64 << 10;
 /// How long one request of the shipper may take, in milliseconds.
 pub const SHIP_REQUEST_MS: u64 = 60_000;
 /// TUF: largest root, timestamp and snapshot metadata, in bytes.

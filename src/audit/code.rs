@@ -28,6 +28,11 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// How much of `whole` was read, which this reader was made of.
+    pub(super) fn at(&self, whole: &[u8]) -> usize {
+        whole.len() - self.0.len()
+    }
+
     /// Whether everything was read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

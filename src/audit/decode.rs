@@ -3,6 +3,7 @@
 //! Every field is bounded by the frame it stands in. Bytes after the fields known here are a newer
 //! writer's and are ignored; what would change the meaning of a record raises the version instead.
 
+use super::bind::Hole;
 use super::code::Reader;
 use super::encode::{Previous, StreamHeader};
 use super::entry::{CallerContext, Context, ContextId, End, TargetKind};
@@ -29,6 +30,7 @@ pub mod kind {
     pub const LOSS: u8 = 9;
     pub const DAMAGE: u8 = 10;
     pub const END: u8 = 11;
+    pub const CARRIED: u8 = 12;
 }
 
 /// A frame that does not hold what its kind promises.
@@ -50,11 +52,31 @@ pub struct Decoded<'a> {
     pub at: Now,
     /// What it says.
     pub said: Said<'a>,
+    /// The clear part, which sealing covers.
+    pub(super) clear: Clear<'a>,
+}
+
+/// The clear part of a record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Clear<'a> {
+    pub(super) meta: &'a [u8],
+    pub(super) hole: Hole,
+    /// Where a context's own bytes begin, after the time and its number.
+    pub(super) body: usize,
 }
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said<'a> {
+    /// A call that was begun in another stream of the same process and ends in this one.
+    Carried {
+        /// In which stream its intent is.
+        stream: StreamId,
+        /// Which record of it.
+        seq: u64,
+        /// The call, without its arguments.
+        call: Call<'a>,
+    },
     /// A context and its number. Written again in each segment before its first use there.
     Context {
         /// Its number.
@@ -134,6 +156,7 @@ impl Said<'_> {
     #[must_use]
     pub fn kind(&self) -> u8 {
         match self {
+            Self::Carried { .. } => kind::CARRIED,
             Self::Context { .. } => kind::CONTEXT,
             Self::Counted { .. } => kind::COUNTED,
             Self::Damage(_) => kind::DAMAGE,
@@ -225,6 +248,8 @@ pub struct Ids<'a> {
 pub enum Payload<'a> {
     /// A salted digest; the salt follows from the segment's data key.
     Digest {
+        /// What it covers beside the payload.
+        bound: Bound,
         /// Its size.
         bucket: u64,
         /// The derivation number.
@@ -236,6 +261,8 @@ pub enum Payload<'a> {
     Empty,
     /// All of it, sealed.
     Sealed {
+        /// What the sealing covers beside the payload.
+        bound: Bound,
         /// Its size, also where it was cut.
         bucket: u64,
         /// The derivation number.
@@ -252,6 +279,17 @@ pub enum Payload<'a> {
         /// Why no more.
         why: WhySize,
     },
+}
+
+/// What sealing covers beside the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The clear part of the record, the contexts it names and, of an outcome, its intent.
+    Clear,
+    /// Of an outcome whose intent was not recorded: its own clear part.
+    Own,
+    /// The record's place only: readers of version 1 wrote so.
+    Place,
 }
 
 /// Why only the size of a payload was kept.
@@ -301,24 +339,35 @@ pub fn decode<'a>(frame: &Frame<'a>) -> Result<Decoded<'a>, DecodeError> {
 fn try_decode<'a>(frame: &Frame<'a>) -> Option<Decoded<'a>> {
     let mut r = Reader::new(frame.meta);
     let at = now(&mut r)?;
+    let mut clear = Clear {
+        meta: frame.meta,
+        ..Clear::default()
+    };
     let said = match frame.kind {
+        kind::CARRIED => Said::Carried {
+            stream: StreamId(r.array()?),
+            seq: r.number()?,
+            call: call(&mut r, frame, &mut clear.hole)?,
+        },
         kind::SEGMENT => Said::Segment(Box::new(segment(&mut r, frame)?)),
         kind::STREAM => Said::Stream(Box::new(stream(&mut r)?)),
-        kind::CONTEXT => Said::Context {
-            id: context_id(&mut r)?,
-            context: Box::new(context(&mut r)?),
-        },
-        kind::INTENT => Said::Intent(call(&mut r, frame)?),
+        kind::CONTEXT => {
+            let id = context_id(&mut r)?;
+            clear.body = r.at(frame.meta);
+            let context = Box::new(context(&mut r)?);
+            Said::Context { id, context }
+        }
+        kind::INTENT => Said::Intent(call(&mut r, frame, &mut clear.hole)?),
         kind::OUTCOME => Said::Outcome {
             call: CallId(r.number()?),
             leg: r.small()?,
             end: end(&mut r)?,
             took_us: r.number()?,
-            payload: payload(&mut r, frame)?,
+            payload: result(&mut r, frame, &mut clear.hole)?,
         },
         kind::DENIAL => Said::Denial {
             code: r.text()?,
-            call: call(&mut r, frame)?,
+            call: call(&mut r, frame, &mut clear.hole)?,
         },
         kind::COUNTED => Said::Counted {
             code: r.text()?,
@@ -354,7 +403,12 @@ fn try_decode<'a>(frame: &Frame<'a>) -> Option<Decoded<'a>> {
         kind => Said::Unknown { kind },
     };
     let seq = frame.seq;
-    Some(Decoded { seq, at, said })
+    Some(Decoded {
+        seq,
+        at,
+        said,
+        clear,
+    })
 }
 
 fn now(r: &mut Reader<'_>) -> Option<Now> {
@@ -571,7 +625,7 @@ fn end(r: &mut Reader<'_>) -> Option<End> {
     })
 }
 
-fn call<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Call<'a>> {
+fn call<'a>(r: &mut Reader<'a>, frame: &Frame<'a>, hole: &mut Hole) -> Option<Call<'a>> {
     let call = CallId(r.number()?);
     let leg = r.small()?;
     let caller = context_id(r)?;
@@ -602,7 +656,7 @@ fn call<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Call<'a>> {
             None
         },
     };
-    let payload = payload(r, frame)?;
+    let payload = payload(r, frame, hole)?;
     // added after the first writers: absent is none
     let credential = match r.is_empty() {
         true => None,
@@ -624,8 +678,25 @@ fn call<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Call<'a>> {
     })
 }
 
-fn payload<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Payload<'a>> {
-    Some(match r.byte()? {
+/// The payload of an outcome: a bound one says whether its intent was recorded.
+fn result<'a>(r: &mut Reader<'a>, frame: &Frame<'a>, hole: &mut Hole) -> Option<Payload<'a>> {
+    let mut payload = payload(r, frame, hole)?;
+    if let Payload::Digest { bound, .. } | Payload::Sealed { bound, .. } = &mut payload
+        && *bound == Bound::Clear
+        && !flag(r)?
+    {
+        *bound = Bound::Own;
+    }
+    Some(payload)
+}
+
+fn payload<'a>(r: &mut Reader<'a>, frame: &Frame<'a>, hole: &mut Hole) -> Option<Payload<'a>> {
+    let form = r.byte()?;
+    let bound = match form {
+        2 | 3 => Bound::Place,
+        _ => Bound::Clear,
+    };
+    Some(match form {
         0 => Payload::Empty,
         1 => Payload::Size {
             why: match r.byte()? {
@@ -636,21 +707,31 @@ fn payload<'a>(r: &mut Reader<'a>, frame: &Frame<'a>) -> Option<Payload<'a>> {
             },
             bucket: r.number()?,
         },
-        2 => Payload::Digest {
-            bucket: r.number()?,
-            nonce: r.number()?,
-            digest: Digest(r.array()?),
-        },
-        3 => Payload::Sealed {
-            bucket: r.number()?,
-            nonce: r.number()?,
-            commitment: r.array()?,
-            bytes: match frame.blob {
-                Blob::Detached(_) => None,
-                Blob::Present(blob) => Some(blob),
-                Blob::None => return None,
-            },
-        },
+        2 | 4 => {
+            let (bucket, nonce) = (r.number()?, r.number()?);
+            *hole = Some(r.at(frame.meta));
+            Payload::Digest {
+                bound,
+                bucket,
+                nonce,
+                digest: Digest(r.array()?),
+            }
+        }
+        3 | 5 => {
+            let (bucket, nonce) = (r.number()?, r.number()?);
+            *hole = Some(r.at(frame.meta));
+            Payload::Sealed {
+                bound,
+                bucket,
+                nonce,
+                commitment: r.array()?,
+                bytes: match frame.blob {
+                    Blob::Detached(_) => None,
+                    Blob::Present(blob) => Some(blob),
+                    Blob::None => return None,
+                },
+            }
+        }
         _ => return None,
     })
 }

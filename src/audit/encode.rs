@@ -4,15 +4,17 @@
 //! into a buffer of the caller's and knows no file: when a write fails, [`Encoder::rewind`] takes
 //! it back to the last frame that is really there.
 
+use super::bind::{At, Clear, Hole, WHOLE};
 use super::code::{put_number, put_signed, put_text};
 use super::decode::{Ending, kind};
 use super::entry::{
     Body, CallFacts, CallerContext, Context, ContextId, Correlation, End, Entry, TargetKind,
 };
 use super::frame::{self, GENESIS, PutBlob};
+use super::open::{Begun, OpenCalls, Refs};
 use super::seal::{self, DataKey, Place, Spot};
 use crate::clock::{Entropy, Now};
-use crate::ids::{Digest, KeyId, OrgId, StreamId};
+use crate::ids::{CallId, Digest, KeyId, OrgId, StreamId};
 use crate::registry::Freshness;
 use crate::registry::doc::{AuditKeyDoc, Capture, DurabilityClass, FailMode, RegistryVersion};
 use crate::secret::Content;
@@ -31,7 +33,8 @@ pub const ROLES: usize = 128;
 pub const PREVIOUS: usize = 64;
 
 /// The lowest version of a reader that may use what this code writes.
-const MIN_READER: u8 = 1;
+/// Readers of version 1 do not know payloads that are bound to their clear part.
+const MIN_READER: u8 = 2;
 /// Contexts one stream may number: a bound on memory no session comes near.
 const CONTEXTS: usize = 1 << 20;
 
@@ -88,7 +91,10 @@ pub struct Encoder {
     seq: u64,
     hash: Digest,
     segment: Option<Segment>,
+    /// The stream record has been written.
+    headed: bool,
     contexts: Vec<Option<Slot>>,
+    open: OpenCalls,
     meta: Vec<u8>,
 }
 
@@ -99,9 +105,18 @@ struct Segment {
 
 struct Slot {
     body: Vec<u8>,
+    digest: Digest,
     needs: Option<ContextId>,
     /// The frame it was last written in; 0 when none.
     written: u64,
+}
+
+/// What a record with a payload refers to.
+#[derive(Clone, Copy)]
+enum Refers {
+    Call(Refs),
+    /// The clear digest of its intent, where that is recorded.
+    Intent(Option<Digest>),
 }
 
 impl std::fmt::Debug for Encoder {
@@ -121,9 +136,34 @@ impl Encoder {
             seq: 0,
             hash: GENESIS,
             segment: None,
+            headed: false,
             contexts: Vec::new(),
+            open: OpenCalls::default(),
             meta: Vec::with_capacity(512),
         }
+    }
+
+    /// Goes on in another stream of the same process: contexts keep their numbers, and calls that
+    /// have no outcome yet end there.
+    #[must_use]
+    pub fn follow(mut self, header: StreamHeader) -> Self {
+        self.open.carry(self.header.stream);
+        for slot in self.contexts.iter_mut().flatten() {
+            slot.written = 0;
+        }
+        Self {
+            header,
+            seq: 0,
+            hash: GENESIS,
+            segment: None,
+            headed: false,
+            ..self
+        }
+    }
+
+    /// What was appended so far is in the file, and will not be taken back.
+    pub fn settle(&mut self) {
+        self.open.settle();
     }
 
     /// The stream.
@@ -166,6 +206,8 @@ impl Encoder {
         }
         self.seq = seq;
         self.hash = hash;
+        // the second record of a stream
+        self.headed &= seq >= 2;
         if self
             .segment
             .as_ref()
@@ -178,6 +220,7 @@ impl Encoder {
                 slot.written = 0;
             }
         }
+        self.open.rewind(seq);
     }
 
     /// Appends the frames of one entry to `out` and returns the number of the last frame there is.
@@ -244,13 +287,17 @@ impl Encoder {
                 audit,
             } => {
                 self.begin(at, entropy, out);
+                let intent = self.intent(*call, *leg, at, out);
                 let mut meta = self.meta(at);
                 put_number(&mut meta, call.0);
                 put_number(&mut meta, (*leg).into());
                 put_end(&mut meta, *end);
                 put_number(&mut meta, *took_us);
                 let payload = (content, audit.results, room);
-                self.finish(kind::OUTCOME, meta, payload, None, out);
+                self.finish(kind::OUTCOME, meta, payload, Refers::Intent(intent), out);
+                if let Some(begun) = self.open.find(*call, *leg) {
+                    begun.ended = self.seq;
+                }
             }
         }
         self.seq
@@ -269,9 +316,19 @@ impl Encoder {
 
     /// Begins a segment unless one is open; begins the stream before its first.
     fn begin(&mut self, at: &Now, entropy: &mut dyn Entropy, out: &mut Vec<u8>) {
-        if self.segment.is_some() {
-            return;
+        if self.segment.is_none() {
+            self.begin_segment(at, entropy, out);
         }
+        // also where a write failed between the two
+        if !self.headed {
+            let mut meta = self.meta(at);
+            put_header(&mut meta, &self.header);
+            self.frame(kind::STREAM, meta, None, out);
+            self.headed = true;
+        }
+    }
+
+    fn begin_segment(&mut self, at: &Now, entropy: &mut dyn Entropy, out: &mut Vec<u8>) {
         let first_seq = self.seq + 1;
         let place = Place {
             org: &self.header.org,
@@ -295,11 +352,6 @@ impl Encoder {
         };
         self.frame(kind::SEGMENT, meta, blob, out);
         self.segment = Some(Segment { first_seq, key });
-        if first_seq == 1 {
-            let mut meta = self.meta(at);
-            put_header(&mut meta, &self.header);
-            self.frame(kind::STREAM, meta, None, out);
-        }
     }
 
     fn register(&mut self, id: ContextId, context: &Context) {
@@ -323,9 +375,11 @@ impl Encoder {
             | Context::Rule { .. }
             | Context::Server { .. } => None,
         };
+        let digest = Digest::of(&body);
         if let Some(slot) = self.contexts.get_mut(index) {
             *slot = Some(Slot {
                 body,
+                digest,
                 needs,
                 written: 0,
             });
@@ -342,7 +396,7 @@ impl Encoder {
         if slot.written >= first_seq && slot.written > 0 {
             return;
         }
-        let needs = slot.needs.take();
+        let (needs, digest) = (slot.needs.take(), slot.digest);
         let body = std::mem::take(&mut slot.body);
         if let Some(needs) = needs {
             self.context(needs, at, out);
@@ -355,6 +409,7 @@ impl Encoder {
         if let Some(Some(slot)) = self.contexts.get_mut(index) {
             *slot = Slot {
                 body,
+                digest,
                 needs,
                 written,
             };
@@ -370,16 +425,13 @@ impl Encoder {
         facts: &CallFacts,
         out: &mut Vec<u8>,
     ) {
-        for id in [facts.caller, facts.client, facts.target, facts.rule] {
-            self.context(id, at, out);
-        }
-        for id in [facts.registry, facts.credential].into_iter().flatten() {
-            self.context(id, at, out);
-        }
+        let refs = Refs::from(facts);
+        self.refer(refs, at, out);
         let mut meta = self.meta(at);
         if let Some(code) = code {
             put_text(&mut meta, code, CODE_BYTES);
         }
+        let begin = meta.len();
         put_number(&mut meta, facts.call.0);
         put_number(&mut meta, facts.leg.into());
         for id in [facts.caller, facts.client, facts.target] {
@@ -398,30 +450,99 @@ impl Encoder {
         };
         meta.push(class | fail_mode);
         put_correlation(&mut meta, &facts.correlation);
-        self.finish(
-            kind,
-            meta,
-            (&facts.content, facts.audit.arguments, room),
-            facts.credential,
-            out,
-        );
+        let payload_at = meta.len();
+        let payload = (&facts.content, facts.audit.arguments, room);
+        let clear = self.finish(kind, meta, payload, Refers::Call(refs), out);
+        if kind == kind::INTENT {
+            let mut said = self.open.buffer();
+            said.extend_from_slice(self.meta.get(begin..payload_at).unwrap_or_default());
+            self.open.begin(Begun {
+                call: facts.call,
+                leg: facts.leg,
+                refs,
+                said,
+                clear,
+                written: self.seq,
+                from: None,
+                ended: 0,
+            });
+        }
     }
 
-    /// Writes a record that ends in a payload and, where there was one, a credential.
+    /// Writes the contexts a call refers to, unless this segment has them.
+    fn refer(&mut self, refs: Refs, at: &Now, out: &mut Vec<u8>) {
+        for id in [refs.caller, refs.client, refs.target, refs.rule] {
+            self.context(id, at, out);
+        }
+        for id in [refs.registry, refs.credential].into_iter().flatten() {
+            self.context(id, at, out);
+        }
+    }
+
+    /// The clear digest of the record an outcome belongs to. One whose intent is in another stream
+    /// is told first what it belongs to.
+    fn intent(&mut self, call: CallId, leg: u16, at: &Now, out: &mut Vec<u8>) -> Option<Digest> {
+        let begun = self.open.find(call, leg)?;
+        let Some((stream, seq)) = begun.from.filter(|_| begun.written == 0) else {
+            return Some(begun.clear);
+        };
+        let (refs, said) = (begun.refs, std::mem::take(&mut begun.said));
+        self.refer(refs, at, out);
+        let mut meta = self.meta(at);
+        meta.extend_from_slice(&stream.0);
+        put_number(&mut meta, seq);
+        meta.extend_from_slice(&said);
+        meta.push(0);
+        if let Some(credential) = refs.credential {
+            put_number(&mut meta, credential.0.into());
+        }
+        let clear = self.clear(kind::CARRIED, &meta, WHOLE, Refers::Call(refs));
+        self.frame(kind::CARRIED, meta, None, out);
+        let written = self.seq;
+        let begun = self.open.find(call, leg)?;
+        (begun.said, begun.clear, begun.written) = (said, clear, written);
+        Some(clear)
+    }
+
+    /// The clear digest of the next record.
+    fn clear(&self, kind: u8, meta: &[u8], hole: Hole, refers: Refers) -> Digest {
+        let at = At {
+            stream: self.header.stream,
+            seq: self.seq + 1,
+            kind,
+        };
+        let mut clear = Clear::new(at, meta, hole);
+        match refers {
+            Refers::Call(refs) => {
+                let slot = |id: ContextId| {
+                    let index = (id.0 as usize).wrapping_sub(1);
+                    self.contexts.get(index)?.as_ref()
+                };
+                let digest = |id| slot(id).map(|slot| &slot.digest);
+                clear.add(digest(refs.caller));
+                clear.add(digest(refs.client));
+                clear.add(digest(refs.target));
+                let server = slot(refs.target).and_then(|target| target.needs);
+                clear.add(server.and_then(digest));
+                clear.add(digest(refs.rule));
+                clear.add(refs.registry.and_then(digest));
+                clear.add(refs.credential.and_then(digest));
+            }
+            Refers::Intent(intent) => clear.add(intent.as_ref()),
+        }
+        clear.finish()
+    }
+
+    /// Writes a record that ends in a payload and, where there was one, a credential; of an
+    /// outcome, whether its intent is recorded. Returns its clear digest.
     fn finish(
         &mut self,
         kind: u8,
         mut meta: Vec<u8>,
         (content, capture, room): (&Content, Capture, Room),
-        credential: Option<ContextId>,
+        refers: Refers,
         out: &mut Vec<u8>,
-    ) {
-        // readers that do not know it ignore what follows the payload
-        let last = |meta: &mut Vec<u8>| {
-            if let Some(credential) = credential {
-                put_number(meta, credential.0.into());
-            }
-        };
+    ) -> Digest {
         let content = &content.0[..];
         let size = |meta: &mut Vec<u8>, why: u8| {
             meta.extend_from_slice(&[1, why]);
@@ -429,40 +550,72 @@ impl Encoder {
         };
         let seq = self.seq + 1;
         let mut key = self.segment.as_mut().and_then(|segment| segment.key.take());
-        match (&mut key, capture) {
-            _ if content.is_empty() => meta.push(0),
-            (_, Capture::None) => size(&mut meta, 0),
-            (None, Capture::Digest | Capture::Full) => size(&mut meta, 1),
+        // the form, and of the bound ones the number of the derivation
+        let spot = match (&mut key, capture) {
+            _ if content.is_empty() => {
+                meta.push(0);
+                None
+            }
+            (_, Capture::None) => {
+                size(&mut meta, 0);
+                None
+            }
+            (None, Capture::Digest | Capture::Full) => {
+                size(&mut meta, 1);
+                None
+            }
             (Some(_), Capture::Digest | Capture::Full) if room == Room::Reserve => {
                 size(&mut meta, 2);
+                None
             }
-            (Some(key), Capture::Digest) => {
+            (Some(key), Capture::Digest | Capture::Full) => {
                 let nonce = key.next_nonce();
-                meta.push(2);
+                meta.push(match capture {
+                    Capture::Full => 5,
+                    Capture::Digest | Capture::None => 4,
+                });
                 put_number(&mut meta, seal::bucket(content.len()) as u64);
                 put_number(&mut meta, nonce);
-                let digest = key.digest(Spot { seq, kind, nonce }, content);
-                meta.extend_from_slice(&digest.0);
+                Some(Spot { seq, kind, nonce })
             }
-            (Some(key), Capture::Full) => {
-                let nonce = key.next_nonce();
-                let spot = Spot { seq, kind, nonce };
-                meta.push(3);
-                put_number(&mut meta, seal::bucket(content.len()) as u64);
-                put_number(&mut meta, nonce);
-                meta.extend_from_slice(&key.commitment(spot));
-                last(&mut meta);
-                let mut seal = |out: &mut Vec<u8>| key.seal(spot, content, out);
-                self.frame(kind, std::mem::take(&mut meta), Some(&mut seal), out);
-            }
+        };
+        let hole: Hole = spot.map(|_| meta.len());
+        if let (Some(spot), Some(key)) = (spot, &key) {
+            // the digest is known once the clear part is, and stands where the commitment would
+            meta.extend_from_slice(&match capture {
+                Capture::Full => key.commitment(spot),
+                Capture::Digest | Capture::None => [0; 32],
+            });
         }
-        if !meta.is_empty() {
-            last(&mut meta);
-            self.frame(kind, meta, None, out);
+        // readers that do not know it ignore what follows the payload
+        match refers {
+            Refers::Call(refs) => {
+                if let Some(credential) = refs.credential {
+                    put_number(&mut meta, credential.0.into());
+                }
+            }
+            Refers::Intent(intent) if spot.is_some() => meta.push(u8::from(intent.is_some())),
+            Refers::Intent(_) => {}
+        }
+        let clear = self.clear(kind, &meta, hole, refers);
+        match (spot, &key, hole) {
+            (Some(spot), Some(key), _) if capture == Capture::Full => {
+                let mut seal = |out: &mut Vec<u8>| key.seal(spot, &clear, content, out);
+                self.frame(kind, meta, Some(&mut seal), out);
+            }
+            (Some(spot), Some(key), Some(hole)) => {
+                let digest = key.digest(spot, Some(&clear), content);
+                if let Some(slot) = meta.get_mut(hole..hole + 32) {
+                    slot.copy_from_slice(&digest.0);
+                }
+                self.frame(kind, meta, None, out);
+            }
+            _ => self.frame(kind, meta, None, out),
         }
         if let Some(segment) = &mut self.segment {
             segment.key = key;
         }
+        clear
     }
 
     fn plain(&mut self, kind: u8, at: &Now, out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {

@@ -11,11 +11,13 @@
 #![warn(missing_docs)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod bind;
 mod code;
 pub mod decode;
 pub mod encode;
 pub mod entry;
 pub mod frame;
+mod open;
 pub mod seal;
 pub mod view;
 
@@ -42,6 +44,8 @@ pub fn fuzz_frames(bytes: &[u8]) {
             }
             if let Some(table) = &mut table {
                 table.observe(&record);
+                let again = table.clear(&record);
+                assert_eq!(table.clear(&record), again);
                 assert!(json(&record, table).is_object());
             }
         }

@@ -18,7 +18,7 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use super::code::{Reader, put_text};
-use super::decode::{Decoded, Payload, Said, SegmentHeader};
+use super::decode::{Bound, Decoded, Payload, Said, SegmentHeader};
 use crate::clock::Entropy;
 use crate::ids::{Digest, KeyId, OrgId, StreamId};
 use crate::limits;
@@ -34,6 +34,8 @@ const PRIVATE_PREFIX: &str = "mcpshim-audit-private-1:";
 const WRAP: &[u8] = b"mcpshim/data-key/1\n";
 const SEAL: &[u8] = b"mcpshim/seal/1\n";
 const TAG_BYTES: usize = 16;
+/// A record's place, as every derivation is given it.
+const PLACE_BYTES: usize = 49;
 const ENCAPPED_BYTES: usize = 32;
 const WRAPPED_BYTES: usize = 32 + TAG_BYTES;
 
@@ -330,13 +332,19 @@ impl DataKey {
         Ok(Self::new(place, key))
     }
 
-    /// Opens the payload of a record of this segment.
+    /// Opens the payload of a record of this segment. `clear` is what its stream's
+    /// [`ContextTable::clear`](super::ContextTable::clear) says of it.
     ///
     /// # Errors
     /// [`UnsealError`] says whether there never was one, it was taken away, or it is not what was
     /// written here.
-    pub fn unseal(&self, record: &Decoded<'_>) -> Result<Unsealed, UnsealError> {
+    pub fn unseal(
+        &self,
+        record: &Decoded<'_>,
+        clear: Option<Digest>,
+    ) -> Result<Unsealed, UnsealError> {
         let Payload::Sealed {
+            bound,
             nonce,
             commitment,
             bytes,
@@ -354,14 +362,20 @@ impl DataKey {
         if self.commitment(spot) != *commitment {
             return Err(UnsealError::WrongSegment);
         }
+        let clear = covered(*bound, clear)?;
+        let failed = match clear {
+            Some(_) => UnsealError::Changed,
+            None => UnsealError::Damaged,
+        };
         let mut plain = bytes.to_vec();
-        let aad = self.message(spot, Label::Aad);
+        let (aad, length) = self.aad(spot, clear.as_ref());
+        let aad = aad.get(..length).unwrap_or(&aad);
         let opened = aes(&self.hash(spot, Label::Key))
             .and_then(|aes| {
                 let nonce = Nonce::assume_unique_for_key([0; 12]);
                 aes.open_in_place(nonce, Aad::from(aad), &mut plain).ok()
             })
-            .ok_or(UnsealError::Damaged)?;
+            .ok_or(failed)?;
         let mut reader = Reader::new(opened);
         let content = reader
             .array()
@@ -373,19 +387,33 @@ impl DataKey {
         })
     }
 
-    /// Says whether a record whose payload was kept as a digest was made of exactly `content`.
-    /// `None` when it was not kept as a digest.
+    /// Says whether a record whose payload was kept as a digest was made of exactly `content`, in
+    /// this clear part (see [`Self::unseal`]). `None` when it was not kept as a digest.
     #[must_use]
-    pub fn matches(&self, record: &Decoded<'_>, content: &[u8]) -> Option<bool> {
-        let Payload::Digest { nonce, digest, .. } = record.payload() else {
+    pub fn matches(
+        &self,
+        record: &Decoded<'_>,
+        clear: Option<Digest>,
+        content: &[u8],
+    ) -> Option<bool> {
+        let Payload::Digest {
+            bound,
+            nonce,
+            digest,
+            ..
+        } = record.payload()
+        else {
             return None;
+        };
+        let Ok(clear) = covered(*bound, clear) else {
+            return Some(false);
         };
         let spot = Spot {
             seq: record.seq,
             kind: record.said.kind(),
             nonce: *nonce,
         };
-        Some(self.digest(spot, content) == *digest)
+        Some(self.digest(spot, clear.as_ref(), content) == *digest)
     }
 
     /// The next unused derivation number.
@@ -395,7 +423,7 @@ impl DataKey {
     }
 
     /// Seals `content` onto the end of `out` and returns the commitment to its key.
-    pub(super) fn seal(&self, spot: Spot, content: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn seal(&self, spot: Spot, clear: &Digest, content: &[u8], out: &mut Vec<u8>) {
         let content = content.get(..limits::PAYLOAD_BYTES).unwrap_or(content);
         let start = out.len();
         let padded = bucket(content.len());
@@ -408,7 +436,7 @@ impl DataKey {
         out.extend_from_slice(content);
         out.resize(start + padded, 0);
         let key = self.hash(spot, Label::Key);
-        let aad = self.message(spot, Label::Aad);
+        let (aad, _) = self.aad(spot, Some(clear));
         let sealed = out.get_mut(start..).and_then(|plain| {
             // the key is used for this one message, so the nonce may be constant
             let nonce = Nonce::assume_unique_for_key([0; 12]);
@@ -430,14 +458,33 @@ impl DataKey {
     }
 
     /// The salted digest of `content`; the salt follows from the data key.
-    pub(super) fn digest(&self, spot: Spot, content: &[u8]) -> Digest {
-        let salt = self.hash(spot, Label::Salt);
+    pub(super) fn digest(&self, spot: Spot, clear: Option<&Digest>, content: &[u8]) -> Digest {
+        let salt = match clear {
+            None => self.hash(spot, Label::Salt),
+            Some(_) => self.hash(spot, Label::BoundSalt),
+        };
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         context.update(&salt);
+        if let Some(clear) = clear {
+            context.update(&clear.0);
+        }
         context.update(content);
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
         Digest(digest)
+    }
+
+    /// What sealing covers beside the payload. The two forms differ in length, so none is taken for
+    /// the other.
+    fn aad(&self, spot: Spot, clear: Option<&Digest>) -> ([u8; PLACE_BYTES + 32], usize) {
+        let mut aad = [0; PLACE_BYTES + 32];
+        let (place, rest) = aad.split_at_mut(PLACE_BYTES);
+        place.copy_from_slice(&self.message(spot, Label::Aad));
+        let Some(clear) = clear else {
+            return (aad, PLACE_BYTES);
+        };
+        rest.copy_from_slice(&clear.0);
+        (aad, PLACE_BYTES + 32)
     }
 
     fn hash(&self, spot: Spot, label: Label) -> [u8; 32] {
@@ -448,8 +495,8 @@ impl DataKey {
     }
 
     /// 49 bytes: with the padding of SHA-256 one block.
-    fn message(&self, spot: Spot, label: Label) -> [u8; 49] {
-        let mut message = [0; 49];
+    fn message(&self, spot: Spot, label: Label) -> [u8; PLACE_BYTES] {
+        let mut message = [0; PLACE_BYTES];
         let mut at = 0;
         let parts: [&[u8]; 5] = [
             SEAL,
@@ -476,6 +523,15 @@ enum Label {
     Commitment = 2,
     Salt = 3,
     Aad = 4,
+    BoundSalt = 5,
+}
+
+/// The clear digest that a payload was bound to, if it was to any.
+fn covered(bound: Bound, clear: Option<Digest>) -> Result<Option<Digest>, UnsealError> {
+    match bound {
+        Bound::Clear | Bound::Own => clear.map(Some).ok_or(UnsealError::Apart),
+        Bound::Place => Ok(None),
+    }
 }
 
 fn aes(key: &[u8; 32]) -> Option<LessSafeKey> {
@@ -494,9 +550,18 @@ pub struct Unsealed {
 /// Why a payload does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnsealError {
+    /// What it was sealed with is not here.
+    #[error("what the record refers to is missing: its contexts or its intent")]
+    Apart,
     /// Not an audit key of ours.
     #[error("this is not a private audit key (expected one line that begins `{PRIVATE_PREFIX}`)")]
     BadKey,
+    /// Moved, or its clear part was written anew.
+    #[error(
+        "the payload was not sealed in this record: its clear part, or who, what and which rule it \
+         refers to, were changed"
+    )]
+    Changed,
     /// The bytes are not what was sealed.
     #[error("the sealed bytes are not what was written")]
     Damaged,
@@ -520,7 +585,9 @@ impl<'a> Decoded<'a> {
     #[must_use]
     pub fn payload(&self) -> &Payload<'a> {
         match &self.said {
-            Said::Denial { call, .. } | Said::Intent(call) => &call.payload,
+            Said::Carried { call, .. } | Said::Denial { call, .. } | Said::Intent(call) => {
+                &call.payload
+            }
             Said::Outcome { payload, .. } => payload,
             Said::Context { .. }
             | Said::Counted { .. }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json as value};
 
-use super::decode::{Call, Decoded, Ending, Payload, Said, WhySize};
+use super::bind::{At, Clear, WHOLE};
+use super::decode::{Bound, Call, Decoded, Ending, Payload, Said, WhySize};
 use super::entry::{CallerContext, Context, ContextId, End, TargetKind};
 use crate::clock::{Now, Utc};
 use crate::ids::{CallId, Digest, StreamId};
@@ -23,11 +24,20 @@ const CALLS: usize = 1 << 12;
 #[derive(Debug, Clone)]
 pub struct ContextTable {
     stream: StreamId,
-    contexts: BTreeMap<ContextId, Context>,
+    /// Each with the digest of its bytes.
+    contexts: BTreeMap<ContextId, (Context, Digest)>,
     /// What they take, about.
     bytes: usize,
     /// By call and leg: each leg has an outcome of its own.
-    calls: BTreeMap<(CallId, u16), Facts>,
+    calls: BTreeMap<(CallId, u16), Begun>,
+}
+
+/// A call whose intent was seen.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    facts: Facts,
+    /// The clear digest of the intent; nothing where a context it names is missing.
+    clear: Option<Digest>,
 }
 
 /// The contexts a call was made in.
@@ -82,16 +92,22 @@ impl ContextTable {
     pub fn observe(&mut self, record: &Decoded<'_>) {
         match &record.said {
             Said::Context { id, context } => {
-                let old = self.contexts.get(id).map(weight);
+                let old = self.contexts.get(id).map(|(context, _)| weight(context));
                 let bytes = self.bytes - old.unwrap_or(0) + weight(context);
                 let room = self.contexts.len() < CONTEXTS || old.is_some();
                 if room && bytes <= CONTEXT_BYTES {
-                    self.contexts.insert(*id, (**context).clone());
+                    let body = record.clear.meta.get(record.clear.body..);
+                    let digest = Digest::of(body.unwrap_or_default());
+                    self.contexts.insert(*id, ((**context).clone(), digest));
                     self.bytes = bytes;
                 }
             }
-            Said::Intent(call) => {
-                self.calls.insert((call.call, call.leg), call.into());
+            Said::Carried { call, .. } | Said::Intent(call) => {
+                let begun = Begun {
+                    facts: call.into(),
+                    clear: self.clear(record),
+                };
+                self.calls.insert((call.call, call.leg), begun);
                 if self.calls.len() > CALLS {
                     self.calls.pop_first();
                 }
@@ -112,15 +128,84 @@ impl ContextTable {
     /// The context of that number.
     #[must_use]
     pub fn context(&self, id: ContextId) -> Option<&Context> {
-        self.contexts.get(&id)
+        self.contexts.get(&id).map(|(context, _)| context)
+    }
+
+    /// The clear digest of a record with a payload: what its sealing covers. Nothing where a
+    /// context that it names, or its intent, was not seen.
+    #[must_use]
+    pub fn clear(&self, record: &Decoded<'_>) -> Option<Digest> {
+        let at = At {
+            stream: self.stream,
+            seq: record.seq,
+            kind: record.said.kind(),
+        };
+        // without its own digest or commitment, but where nothing covers it
+        let hole = match record.payload() {
+            Payload::Digest { .. } | Payload::Sealed { .. } => record.clear.hole,
+            Payload::Empty | Payload::Size { .. } => WHOLE,
+        };
+        let mut clear = Clear::new(at, record.clear.meta, hole);
+        match &record.said {
+            Said::Carried { call, .. } | Said::Denial { call, .. } | Said::Intent(call) => {
+                let digest = |id| self.contexts.get(&id).map(|(_, digest)| digest);
+                let (target, digest_of_target) = self.contexts.get(&call.target)?;
+                clear.add(Some(digest(call.caller)?));
+                clear.add(Some(digest(call.client)?));
+                clear.add(Some(digest_of_target));
+                let server = if let Context::Target { server, .. } = target {
+                    *server
+                } else {
+                    None
+                };
+                // the writer may name one that it never made
+                clear.add(server.and_then(digest));
+                clear.add(Some(digest(call.rule)?));
+                clear.add(present(call.registry.map(digest))?);
+                clear.add(present(call.credential.map(digest))?);
+            }
+            Said::Outcome {
+                call, leg, payload, ..
+            } => {
+                let own = matches!(
+                    payload,
+                    Payload::Digest {
+                        bound: Bound::Own,
+                        ..
+                    } | Payload::Sealed {
+                        bound: Bound::Own,
+                        ..
+                    }
+                );
+                if own {
+                    clear.add(None);
+                } else {
+                    clear.add(Some(&self.calls.get(&(*call, *leg))?.clear?));
+                }
+            }
+            Said::Context { .. }
+            | Said::Counted { .. }
+            | Said::Damage(_)
+            | Said::End { .. }
+            | Said::Link { .. }
+            | Said::Loss { .. }
+            | Said::Segment(_)
+            | Said::Stream(_)
+            | Said::Unknown { .. } => return None,
+        }
+        Some(clear.finish())
     }
 
     /// The contexts of the call a record belongs to: its own, or those of its intent.
     #[must_use]
     pub fn facts(&self, record: &Decoded<'_>) -> Option<Facts> {
         match &record.said {
-            Said::Denial { call, .. } | Said::Intent(call) => Some(call.into()),
-            Said::Outcome { call, leg, .. } => self.calls.get(&(*call, *leg)).copied(),
+            Said::Carried { call, .. } | Said::Denial { call, .. } | Said::Intent(call) => {
+                Some(call.into())
+            }
+            Said::Outcome { call, leg, .. } => {
+                self.calls.get(&(*call, *leg)).map(|begun| begun.facts)
+            }
             Said::Context { .. }
             | Said::Counted { .. }
             | Said::Damage(_)
@@ -131,6 +216,14 @@ impl ContextTable {
             | Said::Stream(_)
             | Said::Unknown { .. } => None,
         }
+    }
+}
+
+/// A context that is named must be there; one that is not named need not.
+fn present(named: Option<Option<&Digest>>) -> Option<Option<&Digest>> {
+    match named {
+        None => Some(None),
+        Some(found) => found.map(Some),
     }
 }
 
@@ -179,6 +272,11 @@ pub fn json(record: &Decoded<'_>, table: &ContextTable) -> Value {
     put("mono_us", record.at.mono_us.into());
     put("phase", phase(&record.said).into());
     match &record.said {
+        Said::Carried { stream, seq, call } => {
+            put("decision", "allow".into());
+            put("intent", format!("{stream}/{seq}").into());
+            put_call(&mut put, call);
+        }
         Said::Context { id, context } => {
             put("context", id.0.into());
             put("value", context_json(context, table));
@@ -282,6 +380,7 @@ pub fn json(record: &Decoded<'_>, table: &ContextTable) -> Value {
 
 fn phase(said: &Said<'_>) -> &'static str {
     match said {
+        Said::Carried { .. } => "carried",
         Said::Context { .. } => "context",
         Said::Counted { .. } => "counted",
         Said::Damage(_) => "damage",

@@ -96,6 +96,8 @@ pub struct EnrolReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lane {
+    /// A sealed part that came after its record.
+    Body,
     /// It contradicts what was stored of the same stream; both are kept.
     Fork,
     /// With the rest of its stream.

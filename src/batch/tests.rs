@@ -186,11 +186,13 @@ fn ranges_that_are_none_are_refused() {
         };
         assert!(seal(&odd, b"", &key).is_err(), "{first}..={last} passed");
     }
-    let two = Header {
-        kind: Kind::Quarantine,
-        ..header(&key)
-    };
-    assert_eq!(seal(&two, b"", &key), Err(BatchError::Field("flags")));
+    for kind in [Kind::Body, Kind::Quarantine, Kind::Withheld] {
+        let two = Header {
+            kind,
+            ..header(&key)
+        };
+        assert_eq!(seal(&two, b"", &key), Err(BatchError::Field("flags")));
+    }
 }
 
 #[test]

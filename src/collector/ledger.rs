@@ -100,7 +100,9 @@ impl Ledger {
             };
         }
         let (held, hash) = before.map_or((0, GENESIS), |run| (run.last_seq, run.last_hash));
-        if first > held + 1 && header.kind != Kind::Gap {
+        // a body whose record is not here carries it: the device has nothing else of it any more
+        let anywhere = matches!(header.kind, Kind::Body | Kind::Gap);
+        if first > held + 1 && !anywhere {
             return Place::Rewind {
                 expected_seq: held + 1,
                 upto_seq: behind.map(|run| run.first_seq - 1),

@@ -23,10 +23,12 @@ use super::scan::{self, Completeness, Device, Only, Record};
 use super::store::StoreError;
 use crate::audit;
 use crate::audit::decode::Said;
+use crate::audit::frame::Blob;
 use crate::audit::view::rfc3339;
+use crate::batch::Kind;
 use crate::batch::protocol::{Lane, Standing};
 use crate::clock::Now;
-use crate::ids::{CallId, KeyId, StreamId};
+use crate::ids::{CallId, Digest, KeyId, StreamId};
 
 /// From so many seconds on, a device's clock and the collector's are told to be apart.
 pub const CLOCK_APART_S: u64 = 300;
@@ -90,11 +92,12 @@ struct Hit {
     leg: Option<Leg>,
 }
 
-/// What opens a payload, base64.
+/// What opens a payload: frames in base64, and what the sealing covers beside it.
 struct Frames {
     stream: String,
     frame: String,
     segment: Option<String>,
+    clear: Option<Digest>,
 }
 
 impl PartialEq for Hit {
@@ -341,6 +344,7 @@ fn find(root: &Path, filter: &Filter, now: &Now, with_frames: bool) -> Result<Fo
                 stream: record.stream.to_string(),
                 frame: BASE64.encode(record.frame.bytes),
                 segment: record.segment.map(|bytes| BASE64.encode(bytes)),
+                clear: record.table.clear(record.decoded),
             }),
             leg: leg_of(record),
         });
@@ -484,6 +488,15 @@ fn view(record: &Record<'_>) -> Value {
             put("clock", words.into());
         }
         put("hash", record.frame.hash.to_string().into());
+        if record.stored.header.kind == Kind::Withheld
+            && matches!(record.frame.blob, Blob::Detached(_))
+        {
+            for name in ["args_kept", "result_kept"] {
+                if let Some(kept) = view.get_mut(name).filter(|kept| *kept == "taken-away") {
+                    *kept = "withheld".into();
+                }
+            }
+        }
     }
     view
 }

@@ -13,8 +13,8 @@ use crate::audit::decode::Said;
 use crate::audit::entry::{CallerContext, Context};
 use crate::audit::frame::Blob;
 use crate::audit::{self, ContextTable, Decoded, Frame};
-use crate::batch;
 use crate::batch::protocol::{Lane, Standing};
+use crate::batch::{self, Kind};
 use crate::clock::Now;
 use crate::ids::{Digest, KeyId, StreamId};
 
@@ -133,6 +133,9 @@ pub struct Device {
     /// Sealed payloads that were taken out of records before they were delivered.
     #[serde(default)]
     pub taken_away: u64,
+    /// Records whose sealed part their device keeps: it was too large for the way.
+    #[serde(default)]
+    pub withheld: u64,
     /// Records that are not the ones a later stream of the machine saw, as `stream/seq`: the
     /// stream was written anew before it was delivered.
     #[serde(default)]
@@ -172,6 +175,7 @@ impl Device {
             quarantined: 0,
             damaged: 0,
             taken_away: 0,
+            withheld: 0,
             rewritten: Vec::new(),
             lost_streams: Vec::new(),
             is_gone: false,
@@ -230,6 +234,12 @@ pub fn scan(
         };
         for (stream, dir) in store::streams(root, &id)? {
             device.streams += 1;
+            let bodies = Bodies::open(&dir)?;
+            device.damaged += bodies.damaged;
+            for sent in bodies.stored.values() {
+                tally(&mut device, Lane::Body, sent, &doc);
+                device.is_stranger &= sent.iter().all(|b| b.standing == Standing::Unknown);
+            }
             for lane in [Lane::Main, Lane::Fork, Lane::Quarantine] {
                 let lane_dir = stream::lane_dir(&dir, lane);
                 let index = stream::index(&lane_dir).map_err(StoreError::io(&lane_dir))?;
@@ -252,9 +262,10 @@ pub fn scan(
                 }
                 let shown = only.stream.is_none_or(|wanted| wanted == stream);
                 let number = devices.len();
-                let mut taken_away = 0;
+                let (mut taken_away, mut withheld) = (0, 0);
                 device.damaged += records(
                     &index.batches,
+                    &bodies,
                     stream,
                     &mut |frame, decoded, table, segment, stored| {
                         if let Said::Stream(header) = &decoded.said {
@@ -267,7 +278,10 @@ pub fn scan(
                             }
                         }
                         if matches!(frame.blob, Blob::Detached(_)) {
-                            taken_away += 1;
+                            match stored.header.kind {
+                                Kind::Withheld => withheld += 1,
+                                _ => taken_away += 1,
+                            }
                         }
                         let early = only
                             .received_before_us
@@ -288,6 +302,7 @@ pub fn scan(
                     },
                 );
                 device.taken_away += taken_away;
+                device.withheld += withheld;
                 // whose note is lost was known all the same when this came
                 let batches = &index.batches;
                 device.is_stranger &= batches.iter().all(|b| b.standing == Standing::Unknown);
@@ -423,6 +438,7 @@ fn tally(device: &mut Device, lane: Lane, batches: &[Stored], doc: &Installation
             Lane::Fork => device.forks += 1,
             Lane::Main => device.records += header.last_seq - header.first_seq + 1,
             Lane::Quarantine => device.quarantined += 1,
+            Lane::Body => {}
         }
         if stored.received_us >= device.received_us {
             device.received_us = stored.received_us;
@@ -440,10 +456,54 @@ fn tally(device: &mut Device, lane: Lane, batches: &[Stored], doc: &Installation
     }
 }
 
+/// The sealed parts of a stream that came after their records.
+struct Bodies {
+    stored: BTreeMap<u64, Vec<Stored>>,
+    damaged: u64,
+}
+
+impl Bodies {
+    fn open(stream: &Path) -> Result<Self, StoreError> {
+        let dir = stream::lane_dir(stream, Lane::Body);
+        let index = stream::index(&dir).map_err(StoreError::io(&dir))?;
+        let damaged = index.troubles.iter().filter(|t| !t.torn).count();
+        let mut stored: BTreeMap<u64, Vec<Stored>> = BTreeMap::new();
+        for one in index.batches {
+            stored.entry(one.header.first_seq).or_default().push(one);
+        }
+        Ok(Self {
+            stored,
+            damaged: u64::try_from(damaged).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The record with its sealed part, if it lacks one and that came: the one whose digest stands
+    /// in its place.
+    fn of(&self, frame: &Frame<'_>) -> Option<Vec<u8>> {
+        let Blob::Detached(digest) = frame.blob else {
+            return None;
+        };
+        self.stored.get(&frame.seq)?.iter().find_map(|stored| {
+            let bytes = batch::open(&stored.read().ok()?.batch)
+                .ok()?
+                .frames()
+                .ok()?;
+            let whole = audit::frames(&bytes).next()?.ok()?;
+            let Blob::Present(blob) = whole.blob else {
+                return None;
+            };
+            let fits = whole.meta == frame.meta
+                && (whole.kind, whole.seq, whole.hash) == (frame.kind, frame.seq, frame.hash)
+                && Digest::of(blob) == digest;
+            fits.then_some(bytes)
+        })
+    }
+}
+
 type Visit<'v> = dyn FnMut(&Frame<'_>, &Decoded<'_>, &ContextTable, Option<&[u8]>, &Stored) + 'v;
 
 /// Reads the records of one lane in order; returns how many batches could not be read.
-fn records(batches: &[Stored], stream: StreamId, visit: &mut Visit<'_>) -> u64 {
+fn records(batches: &[Stored], bodies: &Bodies, stream: StreamId, visit: &mut Visit<'_>) -> u64 {
     let mut table = ContextTable::new(stream);
     let mut segment: Option<Vec<u8>> = None;
     let mut damaged = 0;
@@ -461,6 +521,12 @@ fn records(batches: &[Stored], stream: StreamId, visit: &mut Visit<'_>) -> u64 {
                 damaged += 1;
                 break;
             };
+            // one whose sealed part came later is whole again
+            let body = bodies.of(&frame);
+            let frame = body
+                .as_deref()
+                .and_then(|bytes| audit::frames(bytes).next()?.ok())
+                .unwrap_or(frame);
             let Ok(decoded) = audit::decode(&frame) else {
                 damaged += 1;
                 continue;

@@ -17,6 +17,7 @@
 //! write it can make records look like another person's, which is why the records name their
 //! caller as well and every answer says whether the two agree.
 
+mod body;
 mod heirs;
 mod incoming;
 mod installation;
@@ -392,7 +393,10 @@ impl Store {
             Some(chained) => match open.ledger().place(header) {
                 Place::Append => Lane::Main,
                 Place::Compare { seq } if open.hash_at(seq) == chained.hash_at(seq) => {
-                    return Ok(Placed::nothing(acked(seq, Lane::Main)));
+                    if !body::is_one(header, &chained.frames) {
+                        return Ok(Placed::nothing(acked(seq, Lane::Main)));
+                    }
+                    Lane::Body
                 }
                 Place::Compare { .. } | Place::Fork => Lane::Fork,
                 Place::Rewind {
@@ -411,7 +415,7 @@ impl Store {
         }
         // the alert goes first: a crash between the two tells once too often, never too seldom
         match lane {
-            Lane::Fork | Lane::Main | Lane::Quarantine if is_stranger => {}
+            Lane::Body | Lane::Fork | Lane::Main | Lane::Quarantine if is_stranger => {}
             Lane::Fork => {
                 let detail = "records contradict those stored before; both are kept";
                 self.alert("fork", id, event, detail, now)?;
@@ -420,7 +424,7 @@ impl Store {
                 let detail = "a record that cannot be read is kept apart";
                 self.alert("quarantine", id, event, detail, now)?;
             }
-            Lane::Main => {}
+            Lane::Body | Lane::Main => {}
         }
         if let Some(chained) = chained.filter(|_| !is_stranger) {
             self.check_claims(id, header, &chained.frames, now)?;
@@ -585,6 +589,9 @@ impl Store {
         let Some(first) = taken.next() else {
             return Ok(());
         };
+        if let Some((kind, detail)) = body::withheld(header) {
+            return self.alert(kind, id, Some((header.stream, first.seq)), detail, now);
+        }
         let count = 1 + taken.count();
         let detail = format!("{count} sealed payloads were taken out before delivery");
         let event = Some((header.stream, first.seq));

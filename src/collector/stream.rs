@@ -1,9 +1,10 @@
-//! One stream of one installation on the disk: three lanes of journals.
+//! One stream of one installation on the disk: four lanes of journals.
 //!
 //! ```text
 //! <stream>/main/<first seq>.journal         the chain, each record once
 //! <stream>/fork/<first seq>.journal         what contradicts it, if anything ever does
 //! <stream>/quarantine/<first seq>.journal   frames nobody could read
+//! <stream>/body/<seq>.journal               sealed parts that came after their records
 //! ```
 
 use std::io;
@@ -67,6 +68,7 @@ pub struct Index {
 #[must_use]
 pub fn lane_dir(stream: &Path, lane: Lane) -> PathBuf {
     stream.join(match lane {
+        Lane::Body => "body",
         Lane::Fork => "fork",
         Lane::Main => "main",
         Lane::Quarantine => "quarantine",
@@ -274,6 +276,7 @@ pub struct Stream {
     main: LaneWriter,
     fork: LaneWriter,
     quarantine: LaneWriter,
+    body: LaneWriter,
     ledger: Ledger,
 }
 
@@ -292,6 +295,7 @@ impl Stream {
             main,
             fork: LaneWriter::open(dir, Lane::Fork)?,
             quarantine: LaneWriter::open(dir, Lane::Quarantine)?,
+            body: LaneWriter::open(dir, Lane::Body)?,
             ledger,
         })
     }
@@ -304,7 +308,7 @@ impl Stream {
 
     /// What was wrong with the stored lanes when the stream was opened.
     pub fn troubles(&self) -> impl Iterator<Item = &Trouble> {
-        [&self.main, &self.fork, &self.quarantine]
+        [&self.main, &self.fork, &self.quarantine, &self.body]
             .into_iter()
             .flat_map(|lane| &lane.index.troubles)
     }
@@ -314,6 +318,7 @@ impl Stream {
     #[must_use]
     pub fn has_aside(&self, lane: Lane, header: &Header, body_digest: &Digest) -> bool {
         let lane = match lane {
+            Lane::Body => &self.body,
             Lane::Fork => &self.fork,
             Lane::Main => return false,
             Lane::Quarantine => &self.quarantine,
@@ -346,6 +351,7 @@ impl Stream {
         bytes: &[u8],
     ) -> io::Result<()> {
         let writer = match lane {
+            Lane::Body => &mut self.body,
             Lane::Fork => &mut self.fork,
             Lane::Main => &mut self.main,
             Lane::Quarantine => &mut self.quarantine,

@@ -39,9 +39,22 @@ impl Waiting {
     }
 }
 
+/// A record whose sealed part waits here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    /// Its size, about: the smallest goes first.
+    pub bytes: u64,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its number.
+    pub seq: u64,
+}
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
+    /// Send the sealed part of a record that was delivered without.
+    Body(Kept),
     /// Nothing waits.
     Idle,
     /// Send a batch that begins with this record.
@@ -77,6 +90,8 @@ pub struct Sent {
     pub last_seq: u64,
     /// How it was said to relate to what was sent before.
     pub kind: Kind,
+    /// How large it was, in bytes.
+    pub bytes: usize,
 }
 
 /// What came back.
@@ -91,6 +106,8 @@ pub enum Reply {
         /// Its body, bounded.
         body: Vec<u8>,
     },
+    /// None, after the connection stood: cut while it was sent or answered.
+    Cut(String),
     /// None: the network, TLS, or too slow.
     Unreachable(String),
 }
@@ -130,6 +147,10 @@ struct Track {
     kind: Kind,
     /// A record nobody can read: sent alone, as bytes.
     quarantine: Option<u64>,
+    /// A record too large for the way: sent alone, without its sealed part.
+    withheld: Option<u64>,
+    /// Connections that were cut in a row.
+    cuts: u32,
     rewinds: u32,
     failures: u32,
     not_before_us: u64,
@@ -143,6 +164,8 @@ impl Default for Track {
             upto_seq: None,
             kind: Kind::Following,
             quarantine: None,
+            withheld: None,
+            cuts: 0,
             rewinds: 0,
             failures: 0,
             not_before_us: 0,
@@ -159,6 +182,10 @@ pub struct Courier {
     not_before_us: u64,
     failures: u32,
     trouble: Option<Trouble>,
+    /// Batches of this size do not get through, until this monotonic microsecond.
+    too_large: Option<(usize, u64)>,
+    bodies_not_before_us: u64,
+    bodies_failures: u32,
 }
 
 impl Courier {
@@ -168,8 +195,9 @@ impl Courier {
         self.trouble.as_ref()
     }
 
-    /// Says what to do now. Streams take turns.
-    pub fn next(&mut self, streams: &[Waiting], now: &Now) -> Next {
+    /// Says what to do now. Streams take turns; sealed parts that were too large go when nothing
+    /// else can.
+    pub fn next(&mut self, streams: &[Waiting], bodies: &[Kept], now: &Now) -> Next {
         self.tracks
             .retain(|id, _| streams.iter().any(|waiting| waiting.stream == *id));
         let mut soonest: Option<u64> = None;
@@ -189,7 +217,76 @@ impl Courier {
             self.last = Some(waiting.stream);
             return Next::Send(track.ask(waiting.stream, from_seq));
         }
+        // one that does not fit tells that no larger one does
+        let due_us = self.bodies_not_before_us.max(self.not_before_us);
+        if let Some(body) = bodies.iter().min()
+            && due_us <= now.mono_us
+        {
+            return Next::Body(*body);
+        }
         soonest.map_or(Next::Idle, |until_us| Next::Wait { until_us })
+    }
+
+    /// Puts the sealed parts that wait aside for the first pause: delivery begins, and nothing is
+    /// known of the way.
+    pub fn bodies_later(&mut self, now: &Now) {
+        self.bodies_not_before_us = after(now, limits::SHIP_BODY_MS.0);
+    }
+
+    /// Takes note of the reply to a sealed part; says whether the collector has it.
+    pub fn body_replied(
+        &mut self,
+        bytes: usize,
+        reply: &Reply,
+        now: &Now,
+        entropy: &mut dyn Entropy,
+    ) -> bool {
+        if let Reply::Answer {
+            status: 200, body, ..
+        } = reply
+            && serde_json::from_slice::<Stored>(body).is_ok()
+        {
+            self.bodies_failures = 0;
+            self.bodies_not_before_us = 0;
+            // what fits now is no longer known
+            self.too_large = self.too_large.filter(|(limit, _)| *limit > bytes);
+            return true;
+        }
+        if let Reply::Unreachable(why) = reply {
+            let sentence = format!("the collector cannot be reached: {why}");
+            self.pause(sentence, None, now, entropy);
+            return false;
+        }
+        // too large still, cut, or refused by something between: it waits, and nothing else does
+        let (first_ms, most_ms) = limits::SHIP_BODY_MS;
+        let doubled = self.bodies_failures.min(20);
+        let pause_ms = first_ms.saturating_mul(1 << doubled).min(most_ms);
+        self.bodies_failures = self.bodies_failures.saturating_add(1);
+        self.bodies_not_before_us = after(now, pause_ms);
+        false
+    }
+
+    /// Says whether a batch of this size is known not to get through: one did not, not long ago.
+    #[must_use]
+    pub fn is_too_large(&self, bytes: usize, now: &Now) -> bool {
+        self.too_large
+            .is_some_and(|(limit, until_us)| bytes >= limit && now.mono_us < until_us)
+    }
+
+    /// Takes note that a batch is too large for the way: half as many records go, and of one alone
+    /// its sealed part stays here.
+    pub fn too_large(&mut self, sent: &Sent, now: &Now, entropy: &mut dyn Entropy) {
+        let track = self.tracks.entry(sent.stream).or_default();
+        if sent.last_seq > sent.first_seq {
+            let records = usize::try_from(sent.last_seq - sent.first_seq + 1).unwrap_or(1);
+            track.max_records = (records / 2).max(1);
+        } else if sent.kind == Kind::Withheld || sent.kind == Kind::Quarantine {
+            let sentence =
+                "the collector, or something before it, refuses a single record as too large";
+            self.hold(sent.stream, sentence.to_owned(), now, entropy);
+        } else {
+            track.withheld = Some(sent.first_seq);
+        }
     }
 
     /// Takes note that what the collector asked for is not here any more; `from_seq` is the
@@ -204,6 +301,7 @@ impl Courier {
     /// Waits for nothing any more: a person asked. What fails again waits as long as before.
     pub fn hurry(&mut self) {
         self.not_before_us = 0;
+        self.bodies_not_before_us = 0;
         for track in self.tracks.values_mut() {
             track.not_before_us = 0;
         }
@@ -238,6 +336,18 @@ impl Courier {
                 );
                 return Effect::None;
             }
+            Reply::Cut(why) => {
+                let sentence = format!("the connection to the collector is cut: {why}");
+                self.pause(sentence, None, now, entropy);
+                let track = self.tracks.entry(sent.stream).or_default();
+                track.cuts += 1;
+                // something between may end connections that carry too much
+                if track.cuts >= 2 && sent.bytes >= limits::SHIP_CUT_BYTES {
+                    self.too_large(sent, now, entropy);
+                    self.failures = 0;
+                }
+                return Effect::None;
+            }
             Reply::Answer {
                 status,
                 retry_after_s,
@@ -266,15 +376,14 @@ impl Courier {
                 }
                 Effect::None
             }
-            413 if sent.last_seq > sent.first_seq => {
-                let records = usize::try_from(sent.last_seq - sent.first_seq + 1).unwrap_or(1);
-                self.tracks.entry(sent.stream).or_default().max_records = (records / 2).max(1);
-                Effect::None
-            }
             413 => {
-                let sentence =
-                    "the collector, or something before it, refuses a single record as too large";
-                self.hold(sent.stream, sentence.to_owned(), now, entropy);
+                // a limit of that size is one; below, a refusal says little of the next batch
+                if sent.kind != Kind::Withheld && sent.bytes >= limits::SHIP_CUT_BYTES {
+                    let (limit, _) = self.too_large.unwrap_or((usize::MAX, 0));
+                    let until_us = after(now, limits::SHIP_BODY_MS.0);
+                    self.too_large = Some((limit.min(sent.bytes), until_us));
+                }
+                self.too_large(sent, now, entropy);
                 Effect::None
             }
             422 => {
@@ -333,6 +442,11 @@ impl Courier {
         }
         let track = self.tracks.entry(sent.stream).or_default();
         let quarantine = track.quarantine.filter(|seq| *seq > upto_seq);
+        if self.too_large.is_some_and(|(limit, _)| sent.bytes >= limit) {
+            // somebody raised the limit
+            self.too_large = None;
+            self.bodies_not_before_us = 0;
+        }
         *track = Track {
             next_seq: Some(upto_seq + 1),
             max_records: (track.max_records * 2).min(limits::BATCH_RECORDS),
@@ -370,7 +484,10 @@ impl Courier {
         }
         track.next_seq = Some(rewind.expected_seq);
         track.upto_seq = rewind.upto_seq;
-        track.kind = if back { Kind::Following } else { sent.kind };
+        track.kind = match sent.kind {
+            Kind::Gap if !back => Kind::Gap,
+            _ => Kind::Following,
+        };
     }
 
     /// Puts one stream aside for a while.
@@ -419,6 +536,9 @@ impl Track {
         };
         if self.quarantine == Some(from_seq) {
             return ask(1, Kind::Quarantine);
+        }
+        if self.withheld == Some(from_seq) {
+            return ask(1, Kind::Withheld);
         }
         let upto = [self.upto_seq, self.quarantine.map(|seq| seq - 1)]
             .into_iter()
@@ -489,6 +609,7 @@ mod tests {
     struct Desk {
         courier: Courier,
         streams: Vec<Waiting>,
+        bodies: Vec<Kept>,
         entropy: CountingEntropy,
         now: Now,
     }
@@ -498,13 +619,14 @@ mod tests {
             Self {
                 courier: Courier::default(),
                 streams: streams.to_vec(),
+                bodies: Vec::new(),
                 entropy: CountingEntropy(1),
                 now: at(0),
             }
         }
 
         fn next(&mut self) -> Next {
-            self.courier.next(&self.streams, &self.now)
+            self.courier.next(&self.streams, &self.bodies, &self.now)
         }
 
         /// What is sent: first record, at most how many, and how.
@@ -540,6 +662,7 @@ mod tests {
                 first_seq,
                 last_seq,
                 kind,
+                bytes: 1 << 20,
             };
             self.courier
                 .replied(&sent, reply, &self.now, &mut self.entropy)
@@ -653,9 +776,80 @@ mod tests {
         assert_eq!(sizes, [200, 100, 50, 25, 12, 6, 3, 1]);
         desk.replied(1, 1, &stored(1, "main"));
         assert_eq!(desk.sends(), (2, 2, Kind::Following));
+        // one alone goes without its sealed part, at once; nothing waits behind it
         desk.replied(2, 2, &answer(413, ""));
+        assert_eq!(desk.sends(), (2, 1, Kind::Withheld));
+        desk.replied_as(Kind::Withheld, 2, 2, &stored(2, "main"));
+        assert_eq!(desk.sends(), (3, 4, Kind::Following));
+        // what is too large without it has no other form
+        desk.replied(3, 3, &answer(413, ""));
+        desk.replied_as(Kind::Withheld, 3, 3, &answer(413, ""));
         assert!(desk.waits_until_ms() > 0);
         assert!(desk.courier.trouble().is_some());
+    }
+
+    #[test]
+    fn connections_cut_twice_at_a_large_batch_make_it_smaller() {
+        let mut desk = Desk::new(&[waiting(A, 1, 9)]);
+        let cut = Reply::Cut("reset".to_owned());
+        desk.replied(1, 9, &cut);
+        desk.courier.hurry();
+        assert_eq!(
+            desk.sends().1,
+            limits::BATCH_RECORDS,
+            "once may be the network"
+        );
+        desk.replied(1, 9, &cut);
+        desk.courier.hurry();
+        assert_eq!(desk.sends(), (1, 4, Kind::Following));
+        // no answer at all says nothing of the size, however often
+        let mut desk = Desk::new(&[waiting(A, 1, 9)]);
+        for _ in 0..5 {
+            desk.replied(1, 9, &Reply::Unreachable("refused".to_owned()));
+        }
+        desk.courier.hurry();
+        assert_eq!(desk.sends().1, limits::BATCH_RECORDS);
+    }
+
+    #[test]
+    fn sealed_parts_are_tried_with_growing_pauses_the_smallest_first_and_stop_nothing() {
+        let kept = |seq, bytes| Kept {
+            bytes,
+            stream: A,
+            seq,
+        };
+        let mut desk = Desk::new(&[waiting(A, 1, 9)]);
+        desk.bodies = vec![kept(3, 900), kept(2, 500)];
+        assert_eq!(desk.sends().0, 1, "records go first");
+        desk.replied(1, 9, &stored(9, "main"));
+        desk.streams = Vec::new();
+        let mut tried = 0;
+        for second in 0..3600 {
+            desk.now = at(second * 1000);
+            if let Next::Body(body) = desk.next() {
+                assert_eq!(body, kept(2, 500));
+                tried += 1;
+                let (now, entropy) = (desk.now, &mut desk.entropy);
+                assert!(
+                    !desk
+                        .courier
+                        .body_replied(600, &answer(413, ""), &now, entropy)
+                );
+            } else {
+                assert_eq!(desk.next(), Next::Idle, "nobody is kept awake by them");
+            }
+        }
+        assert!((3..=12).contains(&tried), "{tried} tries in an hour");
+        // a person asked; then one that fits says that the next may
+        desk.courier.hurry();
+        assert_eq!(desk.next(), Next::Body(kept(2, 500)));
+        let (now, entropy) = (desk.now, &mut desk.entropy);
+        assert!(
+            desk.courier
+                .body_replied(600, &stored(2, "body"), &now, entropy)
+        );
+        desk.bodies = vec![kept(3, 900)];
+        assert_eq!(desk.next(), Next::Body(kept(3, 900)));
     }
 
     #[test]

@@ -82,7 +82,10 @@ impl Link for HttpLink {
         };
         match tokio::time::timeout(Duration::from_millis(limits::SHIP_REQUEST_MS), exchange).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => Reply::Unreachable(innermost(&error)),
+            Ok(Err(error)) if error.is_connect() || error.is_builder() => {
+                Reply::Unreachable(innermost(&error))
+            }
+            Ok(Err(error)) => Reply::Cut(innermost(&error)),
             Err(_elapsed) => Reply::Unreachable("no answer in time".to_owned()),
         }
     }

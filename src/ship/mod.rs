@@ -26,14 +26,16 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 
-pub use self::courier::Waiting;
 use self::courier::{Ask, Courier, Effect, Next, Reply, Sent};
+pub use self::courier::{Kept, Waiting};
 pub use self::link::{HttpLink, LinkError};
 pub use self::note::{Note, read_note};
+use crate::audit::decode::kind;
+use crate::audit::frame::Blob;
 use crate::batch::protocol::{
     self, ChallengeReply, ChallengeRequest, EnrolReply, Enrolling, Refused, Standing,
 };
-use crate::batch::{self, Header, InstallationKey};
+use crate::batch::{self, BatchError, Header, InstallationKey, Kind};
 use crate::clock::{Clock, Entropy, Now};
 use crate::ids::{Digest, OrgId, StreamId};
 use crate::{files, limits};
@@ -92,6 +94,30 @@ pub trait Records {
     /// # Errors
     /// When it cannot be written.
     fn ack(&mut self, stream: StreamId, upto_seq: u64) -> io::Result<()>;
+
+    /// Says which records were delivered without their sealed part.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn bodies(&mut self) -> io::Result<Vec<Kept>>;
+
+    /// Keeps a record with its sealed part, durably, beside its stream.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn keep_body(&mut self, stream: StreamId, seq: u64) -> io::Result<()>;
+
+    /// Reads such a record; nothing when it is not here, or not as it was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn body(&mut self, stream: StreamId, seq: u64) -> io::Result<Option<Frames>>;
+
+    /// Takes note that the collector has it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    fn drop_body(&mut self, stream: StreamId, seq: u64) -> io::Result<()>;
 
     /// Takes over what dead processes left, and removes what is acknowledged.
     ///
@@ -313,7 +339,11 @@ pub async fn run<R: Records, L: Link>(
         note: note::Keeper::open(&dir(sender.state_dir), sender.collector),
         enrol_not_before_us: 0,
         enrol_trouble: None,
+        bodies: Vec::new(),
     };
+    if !sender.flush {
+        run.courier.bodies_later(&clock.now());
+    }
     let hurry = dir(sender.state_dir).join("hurry");
     let mut wake = wake::Wake::new(spool_dir(sender.state_dir), hurry);
     let start = clock.now();
@@ -342,7 +372,17 @@ pub async fn run<R: Records, L: Link>(
         if waiting > 0 {
             run.enrol(link, clock, entropy).await;
         }
-        match run.courier.next(&streams, &now) {
+        run.bodies = records.bodies().unwrap_or_else(|error| {
+            tracing::warn!(%error, "The sealed parts that wait cannot be listed.");
+            Vec::new()
+        });
+        let left = (waiting, run.bodies.len() as u64);
+        match run.courier.next(&streams, &run.bodies, &now) {
+            Next::Body(body) => {
+                run.send_body(&body, waiting, records, link, clock, entropy)
+                    .await;
+                last_busy_us = clock.now().mono_us;
+            }
             Next::Send(ask) => {
                 if run
                     .send(&ask, &streams, records, link, clock, entropy)
@@ -358,7 +398,7 @@ pub async fn run<R: Records, L: Link>(
                 if let Err(error) = records.tidy(&now) {
                     tracing::warn!(%error, "The spool cannot be tidied now.");
                 }
-                run.note.write(waiting, run.trouble(), &now);
+                run.note.write(left, run.trouble(), &now);
                 let idle_ms = now.mono_us.saturating_sub(last_busy_us) / 1000;
                 if sender.flush || (!live && idle_ms >= limits::SHIP_LINGER_MS) {
                     return Ok(Ended::Done);
@@ -372,13 +412,16 @@ pub async fn run<R: Records, L: Link>(
                     limits::SHIP_LINGER_MS - idle_ms
                 };
                 if wake.changed(Duration::from_millis(pause_ms.max(1))).await {
+                    if !run.bodies.is_empty() && is_hurried(sender.state_dir) {
+                        run.courier.hurry();
+                    }
                     let since_ms = clock.now().mono_us.saturating_sub(last_progress_us) / 1000;
                     let gather_ms = GATHER_MS.saturating_sub(since_ms);
                     tokio::time::sleep(Duration::from_millis(gather_ms)).await;
                 }
             }
             Next::Wait { until_us } => {
-                run.note.write(waiting, run.trouble(), &now);
+                run.note.write(left, run.trouble(), &now);
                 let fruitless_ms = now.mono_us.saturating_sub(last_progress_us) / 1000;
                 if !live && fruitless_ms >= PATIENCE_MS {
                     return Ok(Ended::GaveUp);
@@ -416,6 +459,8 @@ struct Run<'r, 'a> {
     note: note::Keeper,
     enrol_not_before_us: u64,
     enrol_trouble: Option<String>,
+    /// Records that were delivered without their sealed part.
+    bodies: Vec<Kept>,
 }
 
 impl Run<'_, '_> {
@@ -423,6 +468,17 @@ impl Run<'_, '_> {
         self.courier
             .trouble()
             .map(|trouble| trouble.sentence.clone())
+            .or_else(|| {
+                let count = Some(self.bodies.len()).filter(|count| *count > 0)?;
+                let what = match count {
+                    1 => "1 sealed payload is".to_owned(),
+                    count => format!("{count} sealed payloads are"),
+                };
+                Some(format!(
+                    "{what} too large for what lies before the collector: the rest of the record was \
+                     delivered, and what is kept here follows when it fits"
+                ))
+            })
             .or_else(|| self.enrol_trouble.clone())
     }
 
@@ -455,20 +511,43 @@ impl Run<'_, '_> {
                 return false;
             }
         };
+        let frames = match ask.kind {
+            Kind::Withheld => match without_body(frames) {
+                Some(frames) => frames,
+                None => {
+                    let sentence = format!(
+                        "record {} of stream {stream} is too large for what lies before the collector",
+                        ask.from_seq
+                    );
+                    self.courier.stuck(stream, sentence, &clock.now(), entropy);
+                    return false;
+                }
+            },
+            _ => frames,
+        };
         let now = clock.now();
-        let header = Header {
-            org: self.sender.org.clone(),
+        let remaining = remaining(streams, stream, &frames);
+        let body = self.seal(stream, &frames, ask.kind, remaining, &now);
+        let mut sent = Sent {
             stream,
             first_seq: frames.first_seq,
             last_seq: frames.last_seq,
-            prev_hash: frames.prev_hash,
-            last_hash: frames.last_hash,
             kind: ask.kind,
-            remaining: remaining(streams, stream, &frames),
-            sent_us: now.wall_us,
-            installation: self.sender.key.public(),
+            bytes: body.as_ref().map_or(0, Vec::len),
         };
-        let body = match batch::seal(&header, &frames.bytes, self.sender.key.pair()) {
+        let body = match body {
+            // known not to get through, or more than any batch may hold: not sent to be refused
+            Ok(body)
+                if ask.kind != Kind::Withheld && self.courier.is_too_large(body.len(), &now) =>
+            {
+                self.courier.too_large(&sent, &now, entropy);
+                return false;
+            }
+            Err(BatchError::TooLarge { .. }) => {
+                sent.bytes = usize::MAX;
+                self.courier.too_large(&sent, &now, entropy);
+                return false;
+            }
             Ok(body) => body,
             Err(error) => {
                 self.courier.stuck(stream, error.to_string(), &now, entropy);
@@ -477,12 +556,6 @@ impl Run<'_, '_> {
         };
         let path = format!("v1/streams/{stream}/batches/{}", frames.first_seq);
         let reply = link.post(&path, body).await;
-        let sent = Sent {
-            stream,
-            first_seq: frames.first_seq,
-            last_seq: frames.last_seq,
-            kind: ask.kind,
-        };
         let now = clock.now();
         match self.courier.replied(&sent, &reply, &now, entropy) {
             Effect::Acked {
@@ -492,6 +565,15 @@ impl Run<'_, '_> {
             } => {
                 if standing == Standing::Unknown {
                     self.note.forget();
+                }
+                // before the record may go from here. A crash between the two leaves both: the record
+                // is sent again, whole or not, and the collector knows it
+                if ask.kind == Kind::Withheld
+                    && let Err(error) = records.keep_body(stream, ask.from_seq)
+                {
+                    let sentence = format!("a sealed payload cannot be kept here: {error}");
+                    self.courier.stuck(stream, sentence, &now, entropy);
+                    return false;
                 }
                 // point of no return: from here on the spool may delete these records. A crash
                 // before leaves them here; they are sent again, and the collector knows them.
@@ -509,6 +591,70 @@ impl Run<'_, '_> {
                 }
                 false
             }
+        }
+    }
+
+    fn seal(
+        &self,
+        stream: StreamId,
+        frames: &Frames,
+        kind: Kind,
+        remaining: u64,
+        now: &Now,
+    ) -> Result<Vec<u8>, BatchError> {
+        let header = Header {
+            org: self.sender.org.clone(),
+            stream,
+            first_seq: frames.first_seq,
+            last_seq: frames.last_seq,
+            prev_hash: frames.prev_hash,
+            last_hash: frames.last_hash,
+            kind,
+            remaining,
+            sent_us: now.wall_us,
+            installation: self.sender.key.public(),
+        };
+        batch::seal(&header, &frames.bytes, self.sender.key.pair())
+    }
+
+    /// Sends the sealed part of a record that was delivered without. Whatever comes of it, nothing
+    /// else waits for it.
+    async fn send_body(
+        &mut self,
+        kept: &Kept,
+        waiting: u64,
+        records: &mut impl Records,
+        link: &mut impl Link,
+        clock: &dyn Clock,
+        entropy: &mut dyn Entropy,
+    ) {
+        let (stream, seq) = (kept.stream, kept.seq);
+        let sealed = match records.body(stream, seq) {
+            Ok(Some(frames)) => self
+                .seal(stream, &frames, Kind::Body, waiting, &clock.now())
+                .map_err(|error| error.to_string()),
+            // set aside: the next look does not find it
+            Ok(None) => return,
+            Err(error) => Err(error.to_string()),
+        };
+        let (bytes, reply) = match sealed {
+            Ok(body) => {
+                let path = format!("v1/streams/{stream}/batches/{seq}");
+                (body.len(), link.post(&path, body).await)
+            }
+            Err(error) => (0, Reply::Cut(error)),
+        };
+        if !self
+            .courier
+            .body_replied(bytes, &reply, &clock.now(), entropy)
+        {
+            tracing::debug!(%stream, seq, bytes, "A sealed part still does not get through.");
+            return;
+        }
+        // a crash before this sends it again, and the collector knows it
+        if let Err(error) = records.drop_body(stream, seq) {
+            tracing::warn!(%stream, seq, %error, "A delivered sealed part cannot be removed.");
+            self.courier.bodies_later(&clock.now());
         }
     }
 
@@ -607,7 +753,7 @@ async fn exchange<T: serde::de::DeserializeOwned>(
 ) -> Result<T, String> {
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
     match link.post(path, body).await {
-        Reply::Unreachable(why) => Err(why),
+        Reply::Cut(why) | Reply::Unreachable(why) => Err(why),
         Reply::Answer {
             status: 200, body, ..
         } => serde_json::from_slice(&body)
@@ -620,6 +766,18 @@ async fn exchange<T: serde::de::DeserializeOwned>(
             ))
         }
     }
+}
+
+/// A record without its sealed part, whose digest stands in its place. Nothing where it has none,
+/// or where it begins a segment: without the keys in it nothing of the segment opens.
+fn without_body(frames: Frames) -> Option<Frames> {
+    let frame = crate::audit::frames(&frames.bytes).next()?.ok()?;
+    if frame.kind == kind::SEGMENT || !matches!(frame.blob, Blob::Present(_)) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    frame.detach(&mut bytes);
+    Some(Frames { bytes, ..frames })
 }
 
 /// Records that still wait on this device once this batch is stored.

@@ -29,6 +29,8 @@ pub struct Note {
     pub last_acknowledged: Option<String>,
     /// Records that waited when this was written.
     pub waiting: u64,
+    /// Records that were delivered without their sealed part, which waits here.
+    pub bodies: u64,
     /// What keeps them here, for a person.
     pub trouble: Option<String>,
     /// How the installation stood at the collector when it last took something.
@@ -108,9 +110,11 @@ impl Keeper {
     }
 
     /// Writes it, if anything but the time has changed.
-    pub(super) fn write(&mut self, waiting: u64, trouble: Option<String>, now: &Now) {
+    pub(super) fn write(&mut self, waiting: (u64, u64), trouble: Option<String>, now: &Now) {
+        let (waiting, bodies) = waiting;
         let next = Note {
             waiting,
+            bodies,
             trouble,
             written: Utc(now.unix_s()).to_string(),
             ..self.note.clone()

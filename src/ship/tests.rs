@@ -1,5 +1,8 @@
 //! Delivery against the collector's own store, with a line that loses requests and replies.
 
+#[cfg(feature = "collector")]
+mod large;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -139,6 +142,22 @@ impl Records for Rc<RefCell<Memory>> {
         Ok(())
     }
 
+    fn bodies(&mut self) -> io::Result<Vec<Kept>> {
+        Ok(Vec::new())
+    }
+
+    fn keep_body(&mut self, _stream: StreamId, _seq: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn body(&mut self, _stream: StreamId, _seq: u64) -> io::Result<Option<Frames>> {
+        Ok(None)
+    }
+
+    fn drop_body(&mut self, _stream: StreamId, _seq: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn tidy(&mut self, _now: &Now) -> io::Result<()> {
         Ok(())
     }
@@ -155,6 +174,10 @@ impl Clock for Hasty {
 }
 
 async fn deliver<L: Link>(memory: &Rc<RefCell<Memory>>, link: &mut L) -> Ended {
+    deliver_from(&mut Rc::clone(memory), link).await
+}
+
+async fn deliver_from<R: Records, L: Link>(records: &mut R, link: &mut L) -> Ended {
     let state = tempfile::tempdir().unwrap();
     drop(lock(state.path()).unwrap().unwrap());
     let key = key();
@@ -172,7 +195,7 @@ async fn deliver<L: Link>(memory: &Rc<RefCell<Memory>>, link: &mut L) -> Ended {
     for _ in 0..1000 {
         let ended = run(
             &sender,
-            &mut Rc::clone(memory),
+            records,
             link,
             &Hasty(FixedClock::at(UNIX_S)),
             &mut CountingEntropy(3),
@@ -235,7 +258,7 @@ mod against_the_store {
     use crate::ids::KeyId;
     use crate::registry::doc::{OrgDoc, PolicyDoc, Registry, RegistryVersion, RevocationsDoc};
 
-    fn registry() -> Registry {
+    pub(super) fn registry() -> Registry {
         Registry {
             version: RegistryVersion::default(),
             digest: Digest::default(),
@@ -569,7 +592,7 @@ mod against_the_store {
             last_seq: 5,
             prev_hash: frames.prev_hash,
             last_hash: frames.last_hash,
-            kind: batch::Kind::Following,
+            kind: Kind::Following,
             remaining: 0,
             sent_us: 0,
             installation: stranger.public(),

@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, RealDisk};
-use super::{ACK, lock_path, replace, segment_name, segments, streams, sync_file, sync_names};
+use super::{
+    ACK, delivered, lock_path, replace, segment_name, segments, streams, sync_file, sync_names,
+};
 use crate::audit::decode::{Said, kind};
+use crate::audit::encode::Previous;
 use crate::audit::frame::{Frame, FrameError, GENESIS};
 use crate::audit::{decode, frames};
 use crate::clock::Now;
@@ -104,6 +107,8 @@ pub(super) struct Cursor {
     named: u64,
     /// Quarantined files this stream declares.
     pub(super) declared: Vec<String>,
+    /// The streams it names, and how far it saw each.
+    named_streams: Vec<(StreamId, u64)>,
 }
 
 /// A place between two frames.
@@ -306,6 +311,16 @@ impl Backlog {
         let found = segments(disk, &dir)?;
         let whole = cursor.ended && cursor.acked >= cursor.at.seq && !cursor.live;
         let mut freed = 0;
+        let ended = Previous {
+            stream: id,
+            at_least: cursor.at.seq,
+            hash: cursor.at.hash,
+        };
+        let remember =
+            |named: &[(StreamId, u64)]| delivered::remember(disk, &self.dir, ended, named);
+        // first: a crash in between leaves the stream in both places. Only on a disk without room
+        // for it something goes before
+        let remembered = !whole || remember(&cursor.named_streams).is_ok();
         for (index, (first_seq, bytes)) in found.iter().enumerate() {
             let next = found.get(index + 1).map(|(first_seq, _)| *first_seq);
             let delivered = next.is_some_and(|next| next <= cursor.acked + 1);
@@ -315,6 +330,10 @@ impl Backlog {
             disk.remove(&dir.join(segment_name(*first_seq)))?;
             freed += bytes;
             cursor.first_seq = next.unwrap_or(cursor.at.seq + 1);
+        }
+        if !remembered && let Err(error) = remember(&cursor.named_streams) {
+            // a full disk gets its room back all the same: without it no call is recorded
+            tracing::warn!(stream = %id, %error, "No later stream will name this one.");
         }
         cursor
             .segments
@@ -397,6 +416,7 @@ impl Cursor {
             marks: Vec::new(),
             named: 0,
             declared: Vec::new(),
+            named_streams: Vec::new(),
         }
     }
 
@@ -516,6 +536,14 @@ impl Cursor {
                     && let Said::Damage(damage) = record.said
                 {
                     self.declared.push(damage.file.to_owned());
+                }
+            }
+            kind::STREAM => {
+                if let Ok(record) = decode(frame)
+                    && let Said::Stream(header) = record.said
+                {
+                    let named = header.previous.iter();
+                    self.named_streams = named.map(|one| (one.stream, one.at_least)).collect();
                 }
             }
             _ => {}

@@ -4,6 +4,8 @@
 //! <dir>/<stream>.lock             held by the one process that may write the stream
 //! <dir>/<stream>/<first_seq>.seg  frames, nothing else; see docs/formats/spool.md
 //! <dir>/<stream>/ack              how far the collector has it
+//! <dir>/delivered                 the last streams that were delivered and deleted, and their ends
+//! <dir>/bodies/…                  sealed parts that were too large for the way
 //! <dir>/quarantine/…              bytes that were not as written
 //! ```
 //!
@@ -17,6 +19,8 @@
 #![warn(missing_docs)]
 
 mod backlog;
+mod bodies;
+mod delivered;
 mod disk;
 pub mod memory;
 mod repair;
@@ -26,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use backlog::{Backlog, Slice, StreamState};
+pub use bodies::{KeptBody, bodies};
 pub use disk::{Disk, DiskFile, Entry as DirEntry, Lock, RealDisk};
 pub use repair::Repair;
 
@@ -185,6 +190,9 @@ struct Stream {
     names_unsynced: bool,
     records_unsynced: u64,
     rotate: bool,
+    /// A sync failed: what it was to cover may be gone, and with it the chain of all that would
+    /// follow. The next record begins another stream.
+    doubtful: bool,
     #[expect(
         dead_code,
         reason = "held until the stream is closed or the process ends"
@@ -299,7 +307,26 @@ impl Spool {
                 return Err(self.refuse(entries, 0, Why::of(&error), Some(error)));
             }
         }
+        if self.stream.as_ref().is_some_and(|stream| stream.doubtful)
+            && let Err(error) = self.begin(now)
+        {
+            self.keep_contexts(entries);
+            return Err(self.refuse(entries, 0, Why::of(&error), Some(error)));
+        }
         self.append_open(entries, now)
+    }
+
+    /// Keeps the contexts among entries that are not recorded: they are never lost.
+    fn keep_contexts(&mut self, entries: &[Entry]) {
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        for entry in entries {
+            if matches!(entry.body, Body::Context(..)) {
+                let mut none = Vec::new();
+                stream.encoder.append(entry, &mut *self.entropy, &mut none);
+            }
+        }
     }
 
     fn append_open(&mut self, entries: &[Entry], now: &Now) -> Result<(), SpoolError> {
@@ -308,12 +335,7 @@ impl Spool {
         };
         if let Err(error) = stream.mend() {
             // a context is kept in memory, whatever the disk says
-            for entry in entries {
-                if matches!(entry.body, Body::Context(..)) {
-                    let mut none = Vec::new();
-                    stream.encoder.append(entry, &mut *self.entropy, &mut none);
-                }
-            }
+            self.keep_contexts(entries);
             return Err(self.refuse(entries, 0, Why::of(&error), Some(error)));
         }
         let payloads = entries.iter().map(|entry| payload_bytes(&entry.body)).sum();
@@ -367,6 +389,7 @@ impl Spool {
         }
 
         let written = stream.write(&buffer, before, now, &*self.disk);
+        stream.encoder.settle();
         let reached = stream.encoder.seq();
         let recorded = upto.iter().take_while(|seq| **seq <= reached).count();
         stream.records_unsynced += recorded as u64;
@@ -432,8 +455,8 @@ impl Spool {
     ///
     /// # Errors
     /// [`Why::SyncFailed`]: the records since the last sync are written and may be lost. They are
-    /// declared as such; the next record goes to a new segment, since asking a disk again after a
-    /// failed sync proves nothing.
+    /// declared as such, first thing in a new stream: asking a disk again after a failed sync
+    /// proves nothing, and what is chained to lost records is lost with them.
     pub fn sync(&mut self) -> Result<(), SpoolError> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
@@ -442,7 +465,7 @@ impl Spool {
             return Ok(());
         };
         let count = std::mem::take(&mut stream.records_unsynced);
-        stream.rotate = true;
+        stream.doubtful = true;
         self.count(Why::SyncFailed, count);
         Err(SpoolError {
             why: Why::SyncFailed,
@@ -463,7 +486,7 @@ impl Spool {
             return Ok(());
         }
         let declared = if self.undeclared() > 0 {
-            self.append_open(&[], now)
+            self.append(&[], now)
         } else {
             Ok(())
         };
@@ -489,8 +512,9 @@ impl Spool {
         }
     }
 
-    /// Begins the stream: directory, then lock. The order matters to whoever takes over streams: a
-    /// lock without a directory is never one that is about to be used.
+    /// Begins the stream, or the next one where the last cannot go on: directory, then lock. The
+    /// order matters to whoever takes over streams: a lock without a directory is never one that is
+    /// about to be used.
     fn begin(&mut self, now: &Now) -> io::Result<()> {
         let (usage, others) = survey(&*self.disk, &self.dir)?;
         // another process may hold the new stream's lock for the moment it looks at it
@@ -511,9 +535,15 @@ impl Spool {
             };
             let mut header = (self.describe)(id, now);
             header.stream = id;
-            header.previous = previous(&*self.disk, &self.dir, &others);
-            header.others = (others.len() - header.previous.len()) as u64;
-            let mut encoder = Encoder::open(header, &self.audit_keys);
+            let here = previous(&*self.disk, &self.dir, &others);
+            header.others = (others.len() - here.len()) as u64;
+            header.previous = delivered::join(&*self.disk, &self.dir, here);
+            let mut encoder = match self.stream.take() {
+                None => Encoder::open(header, &self.audit_keys),
+                Some(before) => before
+                    .end(now, &mut *self.entropy, &*self.disk)
+                    .follow(header),
+            };
             for (id, context) in self.early.drain(..) {
                 let entry = Entry {
                     at: *now,
@@ -531,6 +561,7 @@ impl Spool {
                 names_unsynced: true,
                 records_unsynced: 0,
                 rotate: false,
+                doubtful: false,
                 lock,
             });
             return Ok(());
@@ -566,6 +597,22 @@ impl Caps {
 }
 
 impl Stream {
+    /// Ends the stream for another one of this process, as far as the disk still takes it: without,
+    /// it looks like that of a process that died, and is taken over like one.
+    fn end(mut self, now: &Now, entropy: &mut dyn Entropy, disk: &dyn Disk) -> Encoder {
+        let before = (self.encoder.seq(), self.encoder.hash());
+        let mut last = Vec::new();
+        self.encoder.end(now, entropy, &mut last);
+        let ended = match self.mend() {
+            Err(error) => Some(error),
+            Ok(()) => self.write(&last, before, now, disk).error,
+        };
+        if let Some(error) = ended {
+            tracing::warn!(%error, "The stream of records has no end.");
+        }
+        self.encoder
+    }
+
     /// Removes what a failed write left behind. Nothing is written before this works.
     fn mend(&mut self) -> io::Result<()> {
         match &mut self.segment {
@@ -594,10 +641,10 @@ impl Stream {
         }
         if self.unsynced.len() > UNSYNCED {
             let oldest = self.unsynced.remove(0);
-            // a sync that fails here is found by the next one that somebody waits for: that one
-            // covers this file again only through the disk, so say nothing less than "again"
+            // a sync that fails here is told by the next one that somebody waits for
             if let Err(error) = sync_file(disk, &oldest) {
                 tracing::warn!(%error, "A closed segment could not be synced.");
+                self.doubtful = true;
             }
         }
         // the other streams' share may be stale by what they write in this time: far below the reserve
@@ -659,6 +706,9 @@ impl Stream {
     }
 
     fn sync(&mut self, disk: &dyn Disk, spool: &Path) -> io::Result<()> {
+        if self.doubtful {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
         for path in self.unsynced.drain(..) {
             sync_file(disk, &path)?;
         }
@@ -794,7 +844,7 @@ pub fn usage(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
     survey(disk, dir).map(|(bytes, _)| bytes)
 }
 
-/// Bytes in all streams; the streams with their last segments, newest first.
+/// Bytes in all streams and of sealed parts that wait; the streams with their last segments, newest first.
 fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<(u64, Vec<(StreamId, u64)>)> {
     let mut total = 0_u64;
     let mut last = Vec::new();
@@ -808,6 +858,10 @@ fn survey(disk: &dyn Disk, dir: &Path) -> io::Result<(u64, Vec<(StreamId, u64)>)
             last.push((stream, *first_seq));
         }
     }
+    let waiting = bodies(disk, dir).unwrap_or_default();
+    total = waiting
+        .iter()
+        .fold(total, |sum, body| sum.saturating_add(body.bytes));
     Ok((total, last))
 }
 

@@ -28,6 +28,7 @@ mod lossless;
 #[cfg(target_os = "linux")]
 mod managed;
 mod matrix;
+mod november;
 mod parked;
 mod peers;
 mod programs;

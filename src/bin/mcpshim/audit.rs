@@ -77,6 +77,8 @@ fn unreadable(config: &Config, error: &std::io::Error) -> Failure {
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Standing {
     pub(crate) waiting: u64,
+    /// Sealed payloads whose records were delivered without them: too large for the way.
+    payloads_waiting: usize,
     pub(crate) oldest_age_s: Option<u64>,
     streams: usize,
     live_streams: usize,
@@ -113,9 +115,10 @@ pub(crate) fn standing(config: &Config) -> Result<Standing, Failure> {
     let oldest_age_s = oldest_us.map(|us| crate::now().wall_us.saturating_sub(us) / 1_000_000);
     let live = streams.iter().filter(|stream| stream.live).count();
     let note = ship::read_note(&config.state_dir);
+    let bodies = payloads(&config.state_dir);
     let trouble = note
         .as_ref()
-        .filter(|_| waiting > 0)
+        .filter(|_| waiting > 0 || bodies > 0)
         .and_then(|note| note.trouble.clone());
     let acknowledged = note
         .as_ref()
@@ -123,6 +126,7 @@ pub(crate) fn standing(config: &Config) -> Result<Standing, Failure> {
     let collector = note.as_ref().map(|note| note.collector.clone());
     Ok(Standing {
         waiting,
+        payloads_waiting: bodies,
         oldest_age_s,
         streams: streams.len(),
         live_streams: live,
@@ -165,6 +169,15 @@ fn status(config: &Config, as_json: bool) -> Result<(), Failure> {
                 .unwrap_or_else(|| "not spoken to yet".to_owned()),
         ],
     ];
+    if standing.payloads_waiting > 0 {
+        rows.push(vec![
+            "withheld:".to_owned(),
+            format!(
+                "{}, too large for the way; the rest of the record was delivered",
+                sealed_payloads(standing.payloads_waiting)
+            ),
+        ]);
+    }
     rows.extend(
         standing
             .trouble
@@ -335,6 +348,9 @@ fn before(first_seq: u64, bytes: &[u8]) -> Digest {
     }
 }
 
+/// How long `flush` waits for another process to try what was too large, in microseconds.
+const PAYLOAD_US: u64 = 5_000_000;
+
 /// Word from the thread that delivers.
 enum Word {
     Waiting(u64),
@@ -352,6 +368,7 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
     let mut tell = Some(tell);
     let mut held = None;
     let mut left = before;
+    let mut until_us = clock.now().mono_us;
     let mut shown = None;
     let outcome = loop {
         if clock.now().mono_us >= deadline_us {
@@ -388,8 +405,14 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
             Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
                 if held.is_none() {
                     left = waiting(&config)?;
-                    if left == 0 {
+                    // whoever delivers was told to hurry, and tries a sealed payload once
+                    let patient_us = until_us.saturating_add(PAYLOAD_US).min(deadline_us);
+                    let tried = payloads(&state_dir) == 0 || clock.now().mono_us >= patient_us;
+                    if left == 0 && tried {
                         break Ok(());
+                    }
+                    if left > 0 {
+                        until_us = clock.now().mono_us;
                     }
                 }
             }
@@ -402,9 +425,20 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
     };
     let sent = before.saturating_sub(left);
     if as_json {
-        out::print_json(&json!({ "delivered": sent, "waiting": left }))?;
+        let bodies = payloads(&state_dir);
+        out::print_json(
+            &json!({ "delivered": sent, "waiting": left, "payloads_waiting": bodies }),
+        )?;
     } else if left == 0 {
-        out::print(&format!("{sent} records delivered, nothing waits\n"))?;
+        let waits = match payloads(&state_dir) {
+            0 => "nothing waits".to_owned(),
+            bodies => format!(
+                "{}, too large for what lies before the collector, {} here",
+                sealed_payloads(bodies),
+                if bodies == 1 { "waits" } else { "wait" }
+            ),
+        };
+        out::print(&format!("{sent} records delivered, {waits}\n"))?;
     }
     outcome?;
     if left == 0 {
@@ -419,6 +453,18 @@ fn flush(config: Config, wait_s: u64, as_json: bool) -> Result<(), Failure> {
         failure = failure.cause(trouble);
     }
     Err(failure)
+}
+
+fn sealed_payloads(count: usize) -> String {
+    match count {
+        1 => "1 sealed payload".to_owned(),
+        count => format!("{count} sealed payloads"),
+    }
+}
+
+/// Sealed payloads whose records were delivered without them.
+fn payloads(state_dir: &Path) -> usize {
+    spool::bodies(&RealDisk, &ship::spool_dir(state_dir)).map_or(0, |bodies| bodies.len())
 }
 
 /// Records that wait. Opened anew each time: what another process acknowledged is in the files.

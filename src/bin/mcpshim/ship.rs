@@ -12,8 +12,8 @@ use mcpshim::ids::StreamId;
 use mcpshim::registry::Loaded;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble;
-use mcpshim::ship::{self, Ended, Frames, HttpLink, Records, Sender, Waiting};
-use mcpshim::spool::Backlog;
+use mcpshim::ship::{self, Ended, Frames, HttpLink, Kept, Records, Sender, Waiting};
+use mcpshim::spool::{Backlog, Slice};
 use mcpshim::{login, telemetry, vault};
 
 /// Deliver records to the collector, in the background
@@ -205,21 +205,47 @@ impl Records for Spooled {
         max_bytes: usize,
     ) -> io::Result<Option<Frames>> {
         let slice = self.0.read(stream, from_seq, max_records, max_bytes)?;
-        Ok(slice.map(|slice| Frames {
-            first_seq: slice.first_seq,
-            last_seq: slice.last_seq,
-            prev_hash: slice.prev_hash,
-            last_hash: slice.last_hash,
-            bytes: slice.frames,
-        }))
+        Ok(slice.map(frames))
     }
 
     fn ack(&mut self, stream: StreamId, upto_seq: u64) -> io::Result<()> {
         self.0.ack(stream, upto_seq)
     }
 
+    fn bodies(&mut self) -> io::Result<Vec<Kept>> {
+        let bodies = self.0.bodies()?.into_iter();
+        let kept = bodies.map(|body| Kept {
+            bytes: body.bytes,
+            stream: body.stream,
+            seq: body.seq,
+        });
+        Ok(kept.collect())
+    }
+
+    fn keep_body(&mut self, stream: StreamId, seq: u64) -> io::Result<()> {
+        self.0.keep_body(stream, seq)
+    }
+
+    fn body(&mut self, stream: StreamId, seq: u64) -> io::Result<Option<Frames>> {
+        Ok(self.0.body(stream, seq)?.map(frames))
+    }
+
+    fn drop_body(&mut self, stream: StreamId, seq: u64) -> io::Result<()> {
+        self.0.drop_body(stream, seq)
+    }
+
     fn tidy(&mut self, now: &Now) -> io::Result<()> {
         self.0.adopt(now)?;
         self.0.collect(now).map(drop)
+    }
+}
+
+fn frames(slice: Slice) -> Frames {
+    Frames {
+        first_seq: slice.first_seq,
+        last_seq: slice.last_seq,
+        prev_hash: slice.prev_hash,
+        last_hash: slice.last_hash,
+        bytes: slice.frames,
     }
 }

@@ -83,6 +83,10 @@ fn paragraph(device: &Device) -> Vec<String> {
         device.taken_away,
         "sealed payloads were taken out before delivery",
     );
+    trouble(
+        device.withheld,
+        "sealed payloads are too large for the way; the device keeps them",
+    );
     for stream in &device.lost_streams {
         lines.push(format!("  gone: stream {stream} was here once"));
     }

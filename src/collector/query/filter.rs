@@ -34,7 +34,7 @@ pub struct Filter {
     #[arg(long, value_name = "DECISION")]
     pub decision: Option<String>,
     /// Records of this phase: `intent`, `outcome`, `denial`, `loss`, `damage`, `link`, `counted`,
-    /// `stream`, `segment`, `context`, `end`.
+    /// `stream`, `segment`, `context`, `carried`, `end`.
     #[arg(long, value_name = "PHASE")]
     pub phase: Option<String>,
     /// Calls with this outcome: `ok`, `tool_error`, `error`, `input_required`, `cancelled`,
@@ -101,9 +101,9 @@ impl BadFilter {
     }
 }
 
-const PHASES: [&str; 12] = [
-    "context", "counted", "damage", "denial", "end", "intent", "link", "loss", "outcome",
-    "segment", "stream", "unknown",
+const PHASES: [&str; 13] = [
+    "carried", "context", "counted", "damage", "denial", "end", "intent", "link", "loss",
+    "outcome", "segment", "stream", "unknown",
 ];
 const OUTCOMES: [&str; 9] = [
     "cancelled",
@@ -263,7 +263,7 @@ fn range(kind: &str, since: Option<u64>, until: Option<u64>) -> Result<(), BadFi
 }
 
 /// Phases that nobody looks for unless they are named: the machinery of a stream.
-const INNER: [&str; 3] = ["context", "segment", "end"];
+const INNER: [&str; 4] = ["carried", "context", "segment", "end"];
 
 /// What a record is held against a filter with.
 pub(super) struct Candidate<'a> {

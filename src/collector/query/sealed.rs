@@ -11,6 +11,7 @@ use super::{Filter, Last, QueryError, find};
 use crate::audit::decode::Said;
 use crate::audit::{self, DataKey, PrivateKey, UnsealError};
 use crate::clock::Now;
+use crate::ids::Digest;
 
 /// How arguments or results of records were kept, by the word of `args_kept` and `result_kept`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,7 @@ pub fn why_not(kept: &str) -> Option<&str> {
         "size-no-key" => "size only: no audit key was valid",
         "size-no-room" => "size only: the spool lived off its reserve",
         "taken-away" => "taken out before it came",
+        "withheld" => "withheld: too large for the way",
         other => other,
     })
 }
@@ -111,6 +113,10 @@ pub struct Sealed {
     pub frame: Option<String>,
     /// The frame that began its segment, base64: the wrapped data keys are in it.
     pub segment: Option<String>,
+    /// The clear digest of the record: what its sealing covers beside the payload, from what is
+    /// stored of it, its contexts and its intent.
+    #[serde(default)]
+    pub clear: Option<Digest>,
 }
 
 /// Finds the matching records that had a payload: those that are sealed with their wrapped keys,
@@ -126,15 +132,21 @@ pub fn sealed(root: &Path, filter: &Filter, now: &Now) -> Result<(Vec<Sealed>, L
     let records = found.hits.into_iter().filter_map(|hit| {
         let is_sealed = why_not(kept(&hit.view)?).is_none();
         let frames = hit.frames.filter(|_| is_sealed);
-        let (stream, frame, segment) = match frames {
-            Some(frames) => (frames.stream, Some(frames.frame), frames.segment),
-            None => (String::new(), None, None),
+        let (stream, frame, segment, clear) = match frames {
+            Some(frames) => (
+                frames.stream,
+                Some(frames.frame),
+                frames.segment,
+                frames.clear,
+            ),
+            None => (String::new(), None, None, None),
         };
         Some(Sealed {
             view: hit.view,
             stream,
             frame,
             segment,
+            clear,
         })
     });
     Ok((records.collect(), last))
@@ -173,7 +185,7 @@ pub fn open(sealed: &Sealed, key: &PrivateKey) -> Result<Value, OpenError> {
         return Err(OpenError::Answer);
     };
     let record = audit::decode(&frame).map_err(|_odd| OpenError::Answer)?;
-    let unsealed = DataKey::open(header, key)?.unseal(&record)?;
+    let unsealed = DataKey::open(header, key)?.unseal(&record, sealed.clear)?;
     let mut view = sealed.view.clone();
     if let Value::Object(view) = &mut view {
         let what = match record.said {
@@ -224,6 +236,12 @@ mod tests {
             missing.sentence().unwrap(),
             "941 of 1,175 have no content: 940 size only (no audit key was valid), \
              1 taken out before it came"
+        );
+        assert_eq!(
+            content(&[("sealed", 1), ("withheld", 2)])
+                .sentence()
+                .unwrap(),
+            "2 of 3 have no content: withheld (too large for the way)"
         );
         assert_eq!(content(&[("sealed", 3), ("empty", 2)]).sentence(), None);
         assert_eq!(content(&[("sealed", 3), ("empty", 2)]).all(), 3);

@@ -48,7 +48,7 @@ pub(super) fn cost(raw_bytes: u32) -> u64 {
 pub(super) fn stored_bytes(root: &Path, id: &KeyId) -> Result<u64, StoreError> {
     let mut total = 0;
     for (_, dir) in streams(root, id)? {
-        for lane in [Lane::Main, Lane::Fork, Lane::Quarantine] {
+        for lane in [Lane::Main, Lane::Fork, Lane::Quarantine, Lane::Body] {
             let dir = stream::lane_dir(&dir, lane);
             let index = stream::index(&dir).map_err(StoreError::io(&dir))?;
             total += index.batches.iter().map(|b| cost(b.raw_bytes)).sum::<u64>();

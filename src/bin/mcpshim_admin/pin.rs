@@ -1,6 +1,6 @@
 //! `mcpshim-admin pin`: run the servers, record what they offer.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,7 +134,8 @@ fn survey(
     let surveyed = mcpshim::upstream::survey(server, &means, deadline);
     let surveyed = surveyed.map_err(|error| error.to_string())?;
     for remark in surveyed.remarks {
-        eprintln!("warning: server `{}` {remark}", server.key);
+        let warning = format!("warning: server `{}` {remark}", server.key);
+        drop(writeln!(std::io::stderr(), "{}", text::visible(&warning)));
     }
     Ok(surveyed.surface)
 }

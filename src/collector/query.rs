@@ -129,6 +129,10 @@ const OPEN_LEGS: usize = 1 << 20;
 struct Open {
     legs: BTreeSet<Leg>,
     ended: BTreeSet<(KeyId, StreamId)>,
+    /// Legs that go on in another stream of the same process, with where they began.
+    carried: BTreeMap<Leg, Leg>,
+    /// The other way: where legs went on last.
+    home: BTreeMap<Leg, Leg>,
     /// Installations that were heard of not long ago; empty until the whole record is read.
     heard: BTreeSet<KeyId>,
 }
@@ -142,18 +146,39 @@ impl Open {
             (record.installation.clone(), record.stream, call, leg)
         };
         match &record.decoded.said {
-            Said::Intent(call) if self.legs.len() < OPEN_LEGS => {
-                self.legs.insert(leg(call.call, call.leg));
+            Said::Intent(call) => self.begin(leg(call.call, call.leg)),
+            Said::Carried { stream, call, .. } => {
+                let here = leg(call.call, call.leg);
+                let began = (here.0.clone(), *stream, here.2, here.3);
+                self.carry(began, here);
             }
-            Said::Outcome { call, leg: own, .. } => {
-                self.legs.remove(&leg(*call, *own));
-            }
+            Said::Outcome { call, leg: own, .. } => self.finish(&leg(*call, *own)),
             Said::End { .. } => {
                 self.ended
                     .insert((record.installation.clone(), record.stream));
             }
             _ => {}
         }
+    }
+
+    fn begin(&mut self, leg: Leg) {
+        if self.legs.len() < OPEN_LEGS {
+            self.legs.insert(leg);
+        }
+    }
+
+    /// A leg that began in an earlier stream goes on in this one.
+    fn carry(&mut self, began: Leg, here: Leg) {
+        // one that was carried before began where that one did
+        let began = self.carried.get(&began).cloned().unwrap_or(began);
+        if self.carried.len() < OPEN_LEGS {
+            self.home.insert(began.clone(), here.clone());
+            self.carried.insert(here, began);
+        }
+    }
+
+    fn finish(&mut self, leg: &Leg) {
+        self.legs.remove(self.carried.get(leg).unwrap_or(leg));
     }
 
     fn heard(&mut self, devices: &[Device], now: &Now) {
@@ -169,7 +194,7 @@ impl Open {
         if !self.legs.contains(leg) {
             return None;
         }
-        let (installation, stream, ..) = leg;
+        let (installation, stream, ..) = self.home.get(leg).unwrap_or(leg);
         let is_over = self.ended.contains(&(installation.clone(), *stream));
         Some(match is_over || !self.heard.contains(installation) {
             true => "unknown",
@@ -190,7 +215,7 @@ fn leg_of(record: &Record<'_>) -> Option<Leg> {
     }
 }
 
-/// Ids that only an intent carries, passed on to its outcome.
+/// Ids that only an intent, or a carried call, carries, passed on to its outcome.
 const INTENT_ONLY: [&str; 4] = ["tool_use_id", "call_id", "session_id", "trace_id"];
 /// The longest of those that is passed on, in bytes.
 const ID_BYTES: usize = 128;
@@ -219,7 +244,7 @@ impl Ids {
             return;
         };
         match &record.decoded.said {
-            Said::Intent(_) => {
+            Said::Carried { .. } | Said::Intent(_) => {
                 let known = INTENT_ONLY
                     .iter()
                     .filter_map(|name| Some((*name, view.get(*name)?)))
@@ -405,7 +430,9 @@ fn look_ahead(
 
 fn call_of(record: &Record<'_>) -> Option<CallId> {
     match &record.decoded.said {
-        Said::Denial { call, .. } | Said::Intent(call) => Some(call.call),
+        Said::Carried { call, .. } | Said::Denial { call, .. } | Said::Intent(call) => {
+            Some(call.call)
+        }
         Said::Outcome { call, .. } => Some(*call),
         _ => None,
     }
@@ -536,6 +563,31 @@ mod tests {
     use super::*;
 
     const S: u64 = 1_000_000;
+
+    #[test]
+    fn a_call_that_goes_on_in_another_stream_ends_there() {
+        let id = KeyId::from(Digest::default());
+        let leg = |stream: u8, call| (id.clone(), StreamId([stream; 16]), CallId(call), 0);
+        let mut open = Open::default();
+        open.heard.insert(id.clone());
+        for call in [1, 2, 3] {
+            open.begin(leg(1, call));
+        }
+        // the process gave up its first stream, and its second
+        open.carry(leg(1, 1), leg(2, 1));
+        open.carry(leg(1, 2), leg(2, 2));
+        open.carry(leg(2, 2), leg(3, 2));
+        open.ended.insert((id.clone(), StreamId([1; 16])));
+        assert_eq!(open.state(&leg(1, 1)), Some("running"));
+        assert_eq!(open.state(&leg(1, 2)), Some("running"));
+        assert_eq!(open.state(&leg(1, 3)), Some("unknown"), "nobody carried it");
+        open.finish(&leg(2, 1));
+        open.finish(&leg(3, 2));
+        assert_eq!(open.state(&leg(1, 1)), None);
+        assert_eq!(open.state(&leg(1, 2)), None);
+        open.finish(&leg(2, 3));
+        assert_eq!(open.state(&leg(1, 3)), Some("unknown"), "it is another's");
+    }
 
     #[test]
     fn clocks_that_are_apart_are_told_and_those_within_the_bound_are_not() {

@@ -32,6 +32,16 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
+/// Writes a file that nobody else may read.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = private();
+    let mut file = options.create(true).truncate(true).open(path)?;
+    io::Write::write_all(&mut file, bytes)
+}
+
 /// Opens the file of a lock, which is made where there is none. Nothing holds the lock yet.
 ///
 /// # Errors

@@ -252,8 +252,8 @@ fn is(name: &OsStr, known: &str) -> bool {
 /// What the file system says.
 pub fn hurry(state_dir: &Path) -> io::Result<()> {
     let dir = dir(state_dir).join("hurry");
-    std::fs::create_dir_all(&dir)?;
-    std::fs::write(dir.join("now"), b"")
+    files::create_private_dir(&dir)?;
+    files::write_private(&dir.join("now"), b"")
 }
 
 /// Says whether somebody is in a hurry, once.
@@ -315,7 +315,7 @@ pub async fn run<R: Records, L: Link>(
         enrol_trouble: None,
     };
     let hurry = dir(sender.state_dir).join("hurry");
-    if let Err(error) = std::fs::create_dir_all(&hurry) {
+    if let Err(error) = files::create_private_dir(&hurry) {
         tracing::warn!(%error, "Nobody can hurry this delivery.");
     }
     let mut wake = wake::Wake::new(spool_dir(sender.state_dir), hurry);

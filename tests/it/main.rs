@@ -19,6 +19,8 @@ mod clients;
 mod collector;
 mod credentials;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod hardened;
 mod hostile;
 mod http_zoo;
 mod kill;

@@ -40,7 +40,7 @@ use crate::upstream::{
     Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError, unanswered,
 };
 use crate::wire::line::LineBuffer;
-use crate::{fetch, limits, ship, telemetry, vault};
+use crate::{fetch, limits, ship, telemetry, upstream, vault};
 
 /// While the client has this much to read, nothing more is read from upstreams.
 const CLIENT_QUEUE_BYTES: usize = 8 << 20;
@@ -55,6 +55,12 @@ const UNINTERRUPTED_US: u64 = 2_000;
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long remote servers may take to hear that their sessions are over.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// How long what a killed guard left may take to end. Only a hostile server leaves something.
+const ORPHANS: Duration = Duration::from_millis(400);
+/// Reads for each server and the client before a time that has come is told to the machine.
+const READS_OVERDUE: u32 = 4;
+/// Turns of the runtime without anything to read before it is told.
+const TURNS_OVERDUE: u32 = 4;
 /// How often the process that delivers is asked for while records are written, in microseconds.
 const DELIVERY_US: u64 = 60_000_000;
 /// The run file is written at most this often, in microseconds.
@@ -593,7 +599,10 @@ impl Driver {
         }
         self.delivery_not_before_us = now_us.saturating_add(DELIVERY_US);
         let started = std::env::current_exe().and_then(|program| {
-            ship::spawn_detached(program, config::children(self.config.as_ref()).into_iter())
+            let environment = config::children(self.config.as_ref());
+            ship::spawn_detached(program, environment.into_iter(), |command| {
+                upstream::beside(|| command.spawn(), |mut child| child.wait())?
+            })
         });
         if let Err(error) = started {
             tracing::warn!(%error, "Records wait: the process that delivers is not started.");
@@ -884,6 +893,7 @@ impl Driver {
         if tokio::time::timeout(FAREWELL, said).await.is_err() {
             tracing::debug!("A remote session was left to time out.");
         }
+        upstream::settled(ORPHANS).await;
     }
 }
 

@@ -15,7 +15,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -213,7 +213,8 @@ fn ask(shell: &Path, environment: &Environment, patience: Duration) -> Option<Ve
         .filter_map(|name| Some((*name, environment.get(name)?)));
     // interactive too: version managers are set up there; in a group of its own, so that all of
     // it can be ended and none of it takes a terminal
-    let mut child = Command::new(shell)
+    let mut command = Command::new(shell);
+    command
         .args(["-l", "-i", "-c", "/usr/bin/printenv PATH"])
         .env_clear()
         .envs(known)
@@ -222,9 +223,13 @@ fn ask(shell: &Path, environment: &Environment, patience: Duration) -> Option<Ve
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .ok()?;
+        .process_group(0);
+    // what a profile starts and leaves is the person's
+    super::beside(|| command.spawn(), |child| answer(child, patience)).ok()?
+}
+
+/// What a shell printed in time; it is ended.
+fn answer(mut child: Child, patience: Duration) -> Option<Vec<PathBuf>> {
     let stdout = child.stdout.take()?;
     let (tell, told) = std::sync::mpsc::channel();
     let reader = std::thread::Builder::new()

@@ -35,6 +35,8 @@ mod programs;
 mod registry;
 mod remote;
 mod review;
+#[cfg(target_os = "linux")]
+mod rogue;
 mod serve;
 mod session;
 mod spool;

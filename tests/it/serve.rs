@@ -108,7 +108,7 @@ fn lists_come_from_the_registry_and_start_nothing() {
     });
     assert!(!org.state().join("spool").exists());
     shim.call("up_count", json!({"id": "1"}));
-    assert!(running(&org, "__guard") == 1 && executed(&log) == ["1"]);
+    assert!(running(&org, "__guard guard") == 1 && executed(&log) == ["1"]);
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::secret::Secret;
 use crate::session::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput};
 use crate::wire::msg::{Message, Response};
 
+/// Turns of the runtime, in which it asks what has come, before a time that has come counts.
+const TURNS_OVERDUE: u32 = 4;
+
 /// Why a surface could not be read. A sentence without its subject, the server.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
@@ -103,6 +106,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
     let mut link = Link::new(LinkId(1), Arc::new(server.clone()), true);
     let mut pipe: Option<Pipe> = None;
     link.want(&clock.now());
+    let mut overdue = false;
     loop {
         while let Some(output) = link.poll() {
             match output {
@@ -134,6 +138,14 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
             pipe.poll_event(cx, true)
         });
         match tokio::time::timeout(Duration::from_micros(pause), event).await {
+            // after a stop the timer rings before what lies in the pipe: that is read first
+            Err(_) if !overdue => {
+                overdue = true;
+                for _ in 0..TURNS_OVERDUE {
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
             Err(_) => link.handle(LinkInput::Wake, &clock.now()),
             Ok(PipeEvent::Ended(reason)) => {
                 pipe = None;
@@ -163,6 +175,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
             Ok(PipeEvent::Started) => link.handle(LinkInput::Opened, &clock.now()),
             Ok(PipeEvent::Over { .. } | PipeEvent::Unheard(_)) => {}
         }
+        overdue = false;
     }
 }
 

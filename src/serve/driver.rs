@@ -872,8 +872,7 @@ impl Driver {
         let project = config.and_then(|config| config.project_dir.as_deref());
         let launch = Launch::of(server, &self.environment, log);
         let child = launch.and_then(|mut launch| {
-            launch.place(project)?;
-            self.places.find(&mut launch)?;
+            launch.settle(project, &self.places)?;
             launch.scrubber = self.scrubber.clone();
             if let Some((doc, secret)) = server.credential.as_ref().zip(secret) {
                 launch.inject(doc, secret)?;

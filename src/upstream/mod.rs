@@ -30,6 +30,7 @@ mod http;
 mod job;
 #[cfg(any(windows, test))]
 mod lookup;
+mod origin;
 #[cfg(target_os = "linux")]
 mod orphans;
 mod pipe;
@@ -137,6 +138,8 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
     /// Where its standard error is kept, bounded; nowhere when `None`.
     pub log: Option<PathBuf>,
+    /// The entry lets the client's project bring the program.
+    pub program_from_project: bool,
 }
 
 /// Why a server cannot be started. A phrase that follows the server's key.
@@ -196,6 +199,7 @@ impl Launch {
                 args,
                 cwd,
                 env,
+                program_from_project,
                 ..
             } => Ok(Self {
                 key: server.key.clone(),
@@ -207,6 +211,7 @@ impl Launch {
                 environment: environment.clone(),
                 cwd: cwd.as_ref().map(PathBuf::from),
                 log,
+                program_from_project: *program_from_project,
             }),
         }
     }
@@ -257,6 +262,7 @@ impl Launch {
             environment,
             cwd: None,
             log: None,
+            program_from_project: false,
         }
     }
 }

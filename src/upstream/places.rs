@@ -88,6 +88,18 @@ impl Places {
         }
     }
 
+    /// Whether a directory is one where the system or its package manager puts programs, or
+    /// belongs to somebody else than us.
+    pub(super) fn is_of_the_system(dir: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let known = SHORT
+            .iter()
+            .chain(&SHARED)
+            .any(|known| Path::new(known) == dir);
+        let own = rustix::process::geteuid().as_raw();
+        known || std::fs::metadata(dir).is_ok_and(|meta| meta.uid() != own && !is_open(meta.mode()))
+    }
+
     /// Sees to it that a server's program is found; its PATH grows at the end where it has to.
     ///
     /// # Errors
@@ -163,6 +175,11 @@ impl Places {
         });
         std::env::join_paths(dirs).unwrap_or_else(|_| path.to_owned())
     }
+}
+
+/// Anybody may write there.
+fn is_open(mode: u32) -> bool {
+    mode & 0o002 != 0
 }
 
 fn is_short(path: &OsStr) -> bool {

@@ -83,8 +83,7 @@ impl Means<'_> {
                 let mut launch = Launch::of(server, self.environment, None)?;
                 // whoever pins stands in for a client that works here
                 let here = std::env::current_dir().ok();
-                launch.place(here.as_deref())?;
-                Places::default().find(&mut launch)?;
+                launch.settle(here.as_deref(), &Places::default())?;
                 if let Some((doc, secret)) = server.credential.as_ref().zip(self.secret) {
                     launch.inject(doc, secret)?;
                 }

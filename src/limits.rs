@@ -9,10 +9,16 @@ pub const LINE_BYTES: usize = 16 << 20;
 pub const LINE_ENDLESS_BYTES: usize = 256 << 20;
 /// Longest line written to a client, in bytes: the TypeScript SDK's read buffer is 10 MB.
 pub const LINE_OUT_BYTES: usize = 10_000_000;
-/// Deepest nesting of arrays and objects in one message.
-pub const JSON_DEPTH: usize = 96;
+/// Deepest nesting of arrays and objects in one message. The readers of SDKs in the field stop at
+/// 64 (.NET), 128 (Rust), 200 (Python's pydantic), 1,000 (Java) and 10,000 (Go) levels, or when
+/// their stack ends (Node): what two of them can say to each other must pass.
+pub const JSON_DEPTH: usize = 1_000;
+/// Deepest nesting in a definition that is pinned: it is compared by a reader that recurses.
+pub const PIN_DEPTH: usize = 96;
 /// Longest JSON-RPC id token, in bytes.
-pub const ID_BYTES: usize = 256;
+pub const ID_BYTES: usize = 4 << 10;
+/// Longest id token that the refusal of a message repeats, in bytes.
+pub const ID_ECHO_BYTES: usize = 64 << 10;
 /// Longest method name, in bytes.
 pub const METHOD_BYTES: usize = 128;
 /// Longest tool or prompt name of an upstream, in bytes (MCP 2026-07-28, tools: 1 to 128).
@@ -26,8 +32,9 @@ pub const URI_BYTES: usize = 8 << 10;
 /// Calls one session may have in flight.
 pub const CALLS_IN_FLIGHT: usize = 1024;
 /// The same call (tool and arguments) may be made so often in so many seconds, unless the registry
-/// says otherwise: a model that is stuck makes the same one for ever.
-pub const REPEAT: (u32, u32) = (20, 60);
+/// says otherwise: a model that is stuck makes the same one for ever; one that looks at a page
+/// after each click makes one every two seconds.
+pub const REPEAT: (u32, u32) = (30, 60);
 /// Largest such limit a registry may set, in calls and in seconds; `off` lifts it.
 pub const REPEAT_MOST: (u32, u32) = (1_000, 3_600);
 /// Calls that one session remembers to notice repeated ones; the oldest are forgotten first.

@@ -43,7 +43,7 @@ pub use self::told::allowed;
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
-use crate::pin::Kind;
+use crate::pin::{Kind, printable};
 use crate::registry::doc::{ServerDoc, Surface};
 use crate::wire::era::{Can, Era, Revision};
 
@@ -53,6 +53,9 @@ pub const CLIENT_INFO: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     r#""}"#
 );
+
+/// Characters of an id that are told, of an answer that fitted nothing.
+const STRAY_CHARS: usize = 40;
 
 /// One upstream connection.
 #[derive(Debug)]
@@ -140,6 +143,8 @@ struct Run {
     /// Since when its calls may be sent, for the first time.
     ready_us: Option<u64>,
     faults: u32,
+    /// The last answer that fitted nothing: when it came, and its id.
+    stray: Option<(u64, String)>,
 }
 
 /// What became of `server/discover` on one transport.
@@ -403,6 +408,9 @@ impl Link {
                 self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
             }
             LinkInput::Spoilt(reason) => self.spoilt(reason, now),
+            LinkInput::Stray(token) => {
+                self.run.stray = Some((now.mono_us, token.chars().take(STRAY_CHARS).collect()));
+            }
             LinkInput::Overdue(reason) => self.overdue(reason, now),
             LinkInput::Strained(loss) => self.strained(loss, now),
             LinkInput::Refused(reason) => self.refused(reason, now),
@@ -429,6 +437,23 @@ impl Link {
     /// It answered a call.
     pub fn served(&mut self) {
         self.overdue = 0;
+    }
+
+    /// What is added to the reason of a request that was open since then and got no answer in time,
+    /// where one came that fitted nothing. Empty otherwise.
+    #[must_use]
+    pub fn stray_since(&self, since_us: u64) -> String {
+        match &self.run.stray {
+            Some((at_us, token)) if *at_us >= since_us => {
+                let token = printable(token);
+                format!(", but an answer came with the id {token}, which no open request has")
+            }
+            Some(_) | None => String::new(),
+        }
+    }
+
+    fn overdue_at(&self, what: &str) -> String {
+        format!("did not answer {what} in time{}", self.stray_since(0))
     }
 
     /// How often in a row it could not be used, and the Unix second from which it is tried again.
@@ -547,7 +572,7 @@ impl Link {
             }
             Phase::Initializing { deadline_us } => {
                 if now.mono_us >= *deadline_us {
-                    self.fail(overdue("initialize"), now);
+                    self.fail(self.overdue_at("initialize"), now);
                 }
             }
             Phase::Probing {
@@ -558,7 +583,7 @@ impl Link {
                 if now.mono_us >= *until_us {
                     let deadline_us = *deadline_us;
                     if self.is_remote() {
-                        return self.fail(overdue("server/discover"), now);
+                        return self.fail(self.overdue_at("server/discover"), now);
                     }
                     self.run.probed = Probed::Silent;
                     self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
@@ -579,7 +604,7 @@ impl Link {
             }
             Phase::Starting { deadline_us } => {
                 if now.mono_us >= *deadline_us {
-                    self.fail(overdue("starting"), now);
+                    self.fail(self.overdue_at("starting"), now);
                 }
             }
             Phase::Surveying { deadline_us, .. } => {
@@ -588,7 +613,7 @@ impl Link {
                         Ask::List(kind) => Some(survey::method(*kind)),
                         Ask::Discover | Ask::Initialize | Ask::Listen => None,
                     });
-                    let phrase = overdue(open.unwrap_or("lists"));
+                    let phrase = self.overdue_at(open.unwrap_or("lists"));
                     self.fail(phrase, now);
                 }
             }
@@ -620,8 +645,4 @@ impl Link {
         line.push(b'\n');
         self.out.push_back(LinkOutput::Send(line));
     }
-}
-
-fn overdue(what: &str) -> String {
-    format!("did not answer {what} in time")
 }

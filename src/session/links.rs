@@ -293,6 +293,15 @@ impl Links {
         self.seen(link).is_some_and(|slot| id <= slot.given)
     }
 
+    /// What is added to the reason of a call that got no answer in its time: see
+    /// [`Link::stray_since`].
+    pub(super) fn stray_since(&self, key: Key, now: &Now) -> String {
+        self.seen(key.link).map_or_else(String::new, |slot| {
+            let limit_us = slot.link.server().limits.call_ms.saturating_mul(1000);
+            slot.link.stray_since(now.mono_us.saturating_sub(limit_us))
+        })
+    }
+
     /// The context of the credential a link was given.
     pub(super) fn credential(&self, id: LinkId) -> Option<ContextId> {
         self.seen(id)?.credential

@@ -53,6 +53,7 @@ use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
 use crate::registry::doc::ServerDoc;
 pub use crate::wire::line::LineFault;
+use crate::wire::peek::Peeked;
 use crate::wire::raw::Edits;
 
 /// Where something of a link's came, as far as its transport tells.
@@ -82,8 +83,8 @@ impl Place {
 pub enum Input<'a> {
     /// The client closed its end, or a signal asked us to end: settle what is open.
     ClientClosed,
-    /// A line from the client that is not usable as a line.
-    ClientFault(LineFault),
+    /// A line from the client that is not usable as a line, and what was seen of it.
+    ClientFault(LineFault, Peeked),
     /// One line from the client, without its newline.
     ClientLine(&'a [u8]),
     /// A link's transport ended, or never started.
@@ -340,7 +341,7 @@ impl Machine {
                 Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
                 Input::Recorded { upto } => self.recorded(upto, now),
                 Input::ClientClosed
-                | Input::ClientFault(_)
+                | Input::ClientFault(..)
                 | Input::ClientLine(_)
                 | Input::LinkClosed { .. }
                 | Input::LinkFault { .. }
@@ -359,7 +360,7 @@ impl Machine {
         }
         match input {
             Input::ClientClosed => self.client_closed(now),
-            Input::ClientFault(fault) => self.client_fault(fault, now),
+            Input::ClientFault(fault, peeked) => self.client_fault(fault, &peeked, now),
             Input::ClientLine(line) => self.client_line(line, now),
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),

@@ -186,12 +186,11 @@ fn give(link: &mut Link, line: &[u8], clock: &SystemClock) {
 }
 
 fn answer(link: &mut Link, response: &Response<'_>, now: &crate::clock::Now) {
-    let Some(id) = response.id.and_then(|id| id.number()) else {
-        return;
+    let id = response.id.and_then(|id| id.number());
+    let Some(id) = id.filter(|id| link.owns(*id)) else {
+        let token = response.id.as_ref().map_or("null", |id| id.raw());
+        return link.handle(LinkInput::Stray(token), now);
     };
-    if !link.owns(id) {
-        return;
-    }
     let answer = Answer::of(&response.body);
     link.handle(LinkInput::Answer { id, answer }, now);
 }

@@ -98,6 +98,19 @@ pub const ENDPOINT_MS: u64 = 30_000;
 pub const ENDPOINT_BYTES: usize = 2_048;
 /// Bytes of one event that is too long that are read over before its stream is given up.
 pub const PASSED_OVER_BYTES: usize = 32 << 20;
+/// The same of a body in a coding, in bytes that were unpacked without a message among them.
+pub const UNPACKED_BYTES: usize = 32 << 20;
+/// Largest window of a body in the coding `zstd`, as a power of two: 8 MiB (RFC 9659).
+pub const CODED_WINDOW_LOG: u32 = 23;
+/// How long the text of an HTTP refusal may take to come, in milliseconds.
+pub const REFUSAL_MS: u64 = 5_000;
+/// Characters that are shown of what a server says beside a refusal.
+pub const REFUSAL_CHARS: usize = 200;
+/// A server that refuses a call may have lost its session: a new one is tried at once if a call was
+/// answered since the last such trial, else after so many milliseconds…
+pub const DOUBT_MS: u64 = 60_000;
+/// …and so often within them.
+pub const DOUBTS: u32 = 20;
 /// Times in a row that a broken answer may fail to be resumed.
 pub const RESUME_TRIES: u32 = 5;
 /// Room that is made at once for a body whose length is said, in bytes. Of a lie, only what is

@@ -497,10 +497,25 @@ impl Driver {
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
-            PipeEvent::Forgotten(met) => {
+            PipeEvent::Doubted {
+                id,
+                mut loss,
+                doubtful,
+            } => {
+                loss.reason = self.shown(loss.reason);
+                let doubtful = self.shown(doubtful);
+                self.handle(Input::ExchangeDoubted {
+                    link,
+                    id,
+                    loss,
+                    doubtful,
+                });
+            }
+            PipeEvent::Forgotten { met, said } => {
+                let said = self.shown(said);
                 self.credentials.remove(&link);
                 self.pipes.remove(&link);
-                self.handle(Input::LinkForgotten { link, met });
+                self.handle(Input::LinkForgotten { link, met, said });
             }
             PipeEvent::Lost { id, mut loss } => {
                 loss.reason = self.shown(loss.reason);
@@ -509,7 +524,13 @@ impl Driver {
             PipeEvent::Over { id, body } if self.machine.awaits(link, id) => {
                 let mut loss = unanswered(&body);
                 loss.reason = self.shown(loss.reason);
-                self.handle(Input::ExchangeLost { link, id, loss });
+                let doubtful = loss.reason.clone();
+                self.handle(Input::ExchangeDoubted {
+                    link,
+                    id,
+                    loss,
+                    doubtful,
+                });
             }
             PipeEvent::Over { .. } => {}
             PipeEvent::Read => {

@@ -60,7 +60,13 @@ impl Machine {
             return;
         };
         let (method, to, can) = (call.method, call.era, call.can);
-        self.links.served(link);
+        // servers say in many ways that they lost a session, as an answer to the call too
+        let of_session = match &response.body {
+            Body::Error { message, .. } => message.to_ascii_lowercase().contains("session"),
+            Body::Result(_) => false,
+        };
+        let doubted = of_session && self.links.doubts(link, now);
+        self.links.served(link, !of_session);
         let (end, span) = match &response.body {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
             Body::Result(result) => {
@@ -227,6 +233,9 @@ impl Machine {
             content: Content(content),
         };
         self.settle(key, outcome, Some(line), now);
+        if doubted {
+            self.session_doubted(link, now);
+        }
         if end == End::Error(-32020) {
             // MCP 2026-07-28, header mismatch: its definitions may be others by now
             self.link_input(link, LinkInput::Changed, now);

@@ -530,6 +530,24 @@ impl Link {
         lasted
     }
 
+    /// Puts something into the record.
+    pub fn note(&mut self, code: &'static str, detail: String) {
+        self.out.push_back(LinkOutput::Note(code, detail));
+    }
+
+    /// Whether its server has a session of the handshake era over HTTP that it could lose.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.is_remote()
+            && matches!(
+                self.phase,
+                Phase::Ready {
+                    era: Era::Handshake(_),
+                    ..
+                }
+            )
+    }
+
     /// Whether a transport runs, or was asked for.
     #[must_use]
     pub fn is_open(&self) -> bool {

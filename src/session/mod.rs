@@ -110,6 +110,8 @@ pub enum Input<'a> {
         link: LinkId,
         /// The request that met it, which was not executed.
         met: Option<u64>,
+        /// What the server said of it, to be appended; most often empty.
+        said: String,
     },
     /// How a link's server was opened the last time that any session met it. Comes before
     /// [`Input::LinkOpened`].
@@ -156,6 +158,18 @@ pub enum Input<'a> {
         link: LinkId,
         /// What is known of it.
         loss: Loss,
+    },
+    /// One request of a link was refused, and that may mean that its server lost the session: it
+    /// may have said so in a way that nobody knows.
+    ExchangeDoubted {
+        /// Which.
+        link: LinkId,
+        /// The request's id on that link.
+        id: u64,
+        /// What is known of it.
+        loss: Loss,
+        /// The reason that is told instead if a new session is tried.
+        doubtful: String,
     },
     /// One request of a link got no answer and never will, though the link is alive: an HTTP
     /// exchange that failed.
@@ -348,6 +362,7 @@ impl Machine {
                 | Input::LinkForgotten { .. }
                 | Input::LinkKnown { .. }
                 | Input::LinkLine { .. }
+                | Input::ExchangeDoubted { .. }
                 | Input::ExchangeLost { .. }
                 | Input::LinkOpened { .. }
                 | Input::LinkRedacted { .. }
@@ -364,11 +379,19 @@ impl Machine {
             Input::ClientLine(line) => self.client_line(line, now),
             Input::LinkClosed { link, reason } => self.link_closed(link, &reason, now),
             Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),
-            Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
+            Input::LinkForgotten { link, met, said } => {
+                self.link_forgotten(link, met, &said, now);
+            }
             Input::LinkKnown { link, opening } => self.link_known(link, opening),
             Input::LinkLine { link, place, line } => {
                 self.link_line(link, place, line, now, entropy);
             }
+            Input::ExchangeDoubted {
+                link,
+                id,
+                loss,
+                doubtful,
+            } => self.exchange_doubted(link, id, loss, &doubtful, now),
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkRedacted { link, times } => self.redacted(link, times, now),
             Input::LinkRefused { link, reason } => self.link_refused(link, &reason, now),

@@ -139,12 +139,12 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 pipe = None;
                 link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(PipeEvent::Forgotten(_)) => {
+            Ok(PipeEvent::Forgotten { said, .. }) => {
                 pipe = None;
-                let reason = "does not know its own session";
-                link.handle(LinkInput::Closed(reason), &clock.now());
+                let reason = format!("does not know its own session{said}");
+                link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(PipeEvent::Lost { id, loss }) => {
+            Ok(PipeEvent::Doubted { id, loss, .. } | PipeEvent::Lost { id, loss }) => {
                 let loss = &loss;
                 link.handle(LinkInput::Lost { id, loss }, &clock.now());
             }

@@ -127,13 +127,137 @@ fn a_session_of_the_handshake_era_is_kept_and_ended() {
     asked_rightly(&org, &web);
 }
 
-fn a_forgotten_session(refuse: fn(&mut Line) -> bool) {
-    let session = Arc::new(AtomicUsize::new(1));
+/// Says that a session is not known.
+struct Form {
+    status: &'static str,
+    /// Its content type, empty for none, and the body.
+    body: (&'static str, &'static str),
+    /// What the call that meets it is told, and how it ended.
+    told: &'static str,
+    end: &'static str,
+}
+
+const JSON: &str = "application/json";
+const GONE: &str =
+    "server web does not know this session any more, so it did not take the call; call again";
+const ANEW: &str = "; the next call is made on a new session";
+
+const FORMS: [Form; 13] = [
+    Form {
+        status: "404 Not Found",
+        body: ("", ""),
+        told: GONE,
+        end: "Error(404)",
+    },
+    Form {
+        status: "404 Not Found",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#,
+        ),
+        told: r#"call again; it says: "Session not found""#,
+        end: "Error(404)",
+    },
+    // as the example of the TypeScript SDK says it
+    Form {
+        status: "400 Bad Request",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#,
+        ),
+        told: GONE,
+        end: "Error(404)",
+    },
+    // as its transport says it after a restart
+    Form {
+        status: "400 Bad Request",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#,
+        ),
+        told: "Server not initialized",
+        end: "Error(-32000)",
+    },
+    // as the Python SDK, mcp-go and rmcp said it
+    Form {
+        status: "400 Bad Request",
+        body: (
+            "text/plain; charset=utf-8",
+            "Bad Request: No valid session ID provided",
+        ),
+        told: ANEW,
+        end: "Error(400)",
+    },
+    Form {
+        status: "400 Bad Request",
+        body: ("text/plain", "Invalid session ID\n"),
+        told: ANEW,
+        end: "Error(400)",
+    },
+    Form {
+        status: "401 Unauthorized",
+        body: ("", "Unauthorized: Session not found"),
+        told: ANEW,
+        end: "Error(401)",
+    },
+    Form {
+        status: "403 Forbidden",
+        body: ("text/html", "<html>no</html>"),
+        told: ANEW,
+        end: "Error(403)",
+    },
+    Form {
+        status: "410 Gone",
+        body: ("", ""),
+        told: ANEW,
+        end: "Error(410)",
+    },
+    Form {
+        status: "500 Internal Server Error",
+        body: ("text/plain", "no such session"),
+        told: ANEW,
+        end: "Unknown",
+    },
+    Form {
+        status: "302 Found",
+        body: ("", ""),
+        told: ANEW,
+        end: "Error(302)",
+    },
+    Form {
+        status: "200 OK",
+        body: ("text/html", "<html>log in</html>"),
+        told: ANEW,
+        end: "Unknown",
+    },
+    Form {
+        status: "200 OK",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid session"},"id":null}"#,
+        ),
+        told: r#"it says: "Invalid session"; the next call is made on a new session"#,
+        end: "Unknown",
+    },
+];
+
+/// Found: which answer means that a session is lost was a closed list of forms; after another one
+/// every call failed until somebody ran `mcpshim restart`.
+#[test]
+fn a_session_lost_in_any_form_costs_one_call_and_is_opened_anew() {
+    let session = Arc::new(AtomicUsize::new(0));
     let current = Arc::clone(&session);
     let web = Web::start(move |seen, line| {
-        let id = format!("s-{}", current.load(Ordering::SeqCst));
+        let now = current.load(Ordering::SeqCst);
+        let id = format!("s-{now}");
         if seen.header("mcp-session-id").is_some_and(|own| own != id) {
-            return refuse(line);
+            let form = &FORMS[now - 1];
+            let (kind, body) = form.body;
+            let headers = match kind {
+                "" => String::new(),
+                kind => format!("Content-Type: {kind}\r\n"),
+            };
+            return line.respond(form.status, &headers, body);
         }
         match handshake(seen, line, &tools(&["hello"]), &id) {
             Some(on) => on,
@@ -143,32 +267,61 @@ fn a_forgotten_session(refuse: fn(&mut Line) -> bool) {
     let org = org(&web, "");
     let mut shim = org.serve("ci");
     shim.initialize();
-    assert_eq!(text(&shim.call("web_hello", json!({}))), "s-1");
-    session.store(2, Ordering::SeqCst);
-    let answer = shim.call("web_hello", json!({}));
-    assert!(answer.is_tool_error());
-    assert_eq!(
-        text(&answer),
-        "server web does not know this session any more, so it did not take the call; call again"
-    );
-    assert_eq!(text(&shim.call("web_hello", json!({}))), "s-2");
+    assert_eq!(text(&shim.call("web_hello", json!({}))), "s-0");
+    let mut expected = vec!["Ok"];
+    for (n, form) in FORMS.iter().enumerate() {
+        session.store(n + 1, Ordering::SeqCst);
+        let before = web.asked("tools/call").len();
+        // never the same call twice: that is bounded
+        let said = text(&shim.call("web_hello", json!({"lost": n})));
+        assert!(
+            said.contains(form.told),
+            "{} {:?}: {said}",
+            form.status,
+            form.body
+        );
+        assert!(!said.contains("credential set"), "{said}");
+        let unknown = said.contains("whether the call took effect is not known");
+        assert_eq!(unknown, form.end == "Unknown", "{said}");
+        assert_eq!(
+            web.asked("tools/call").len(),
+            before + 1,
+            "it is not sent again"
+        );
+        let next = shim.call("web_hello", json!({"found": n}));
+        assert_eq!(text(&next), format!("s-{}", n + 1));
+        expected.extend([form.end, "Ok"]);
+    }
     shim.close();
-    assert_eq!(ends(&org), ["Ok", "Error(404)", "Ok"]);
+    assert_eq!(ends(&org), expected);
 }
 
+/// The control: one that refuses the credential is not asked for session after session, and is told
+/// as what it is once a new session did not help.
 #[test]
-fn a_forgotten_session_costs_one_call_and_is_opened_anew() {
-    a_forgotten_session(|line| line.respond("404 Not Found", "", ""));
-}
-
-#[test]
-fn a_session_forgotten_as_in_the_sdks_example_is_opened_anew_too() {
-    a_forgotten_session(|line| {
-        let body = json!({"jsonrpc": "2.0", "id": null,
-            "error": {"code": -32000, "message": "Bad Request: No valid session ID provided"}});
-        let headers = "Content-Type: application/json\r\n";
-        line.respond("400 Bad Request", headers, &body.to_string())
-    });
+fn a_server_that_refuses_every_call_gets_one_new_session() {
+    let web = Web::start(
+        |seen, line| match handshake(seen, line, &tools(&["hello"]), "s-1") {
+            Some(on) => on,
+            None => line.respond("401 Unauthorized", "", ""),
+        },
+    );
+    let org = org(&web, "");
+    let before = web.asked("initialize").len();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let said: Vec<String> = (0..5)
+        .map(|n| text(&shim.call("web_hello", json!({"n": n}))))
+        .collect();
+    assert!(said[0].ends_with(ANEW), "{said:?}");
+    for said in &said[1..] {
+        assert!(
+            said.contains("wants a credential, and its entry names none (401"),
+            "{said}"
+        );
+    }
+    assert_eq!(web.asked("initialize").len() - before, 2);
+    shim.close();
 }
 
 #[test]
@@ -378,7 +531,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "s403",
-        "wants a credential, and its entry names none (403 Forbidden)",
+        "answered 403 Forbidden: it, or something in between (a firewall, a proxy), blocks the request; ask who runs it",
         "Error(403)",
     ),
     (

@@ -296,6 +296,83 @@ fn a_session_lost_in_any_form_costs_one_call_and_is_opened_anew() {
     assert_eq!(ends(&org), expected);
 }
 
+/// Found: an answer to the call was dropped where its status was one that has words of ours.
+#[test]
+fn a_json_rpc_answer_is_the_servers_own_whatever_the_status_and_the_type() {
+    let web = Web::start(|seen, line| {
+        if let Some(on) = stateless(seen, line, &tools(&["hello"])) {
+            return on;
+        }
+        let with = &seen.body["params"]["arguments"];
+        let (status, how) = (
+            with["status"].as_str().unwrap(),
+            with["how"].as_str().unwrap(),
+        );
+        let error = json!({"code": -32050, "message": "this project is archived"});
+        let answer = json!({"jsonrpc": "2.0", "id": seen.body["id"], "error": error});
+        let other = json!({"jsonrpc": "2.0", "id": 4711, "error": error});
+        let (kind, body) = match how {
+            "array" => ("application/json", json!([other, answer]).to_string()),
+            "events" => ("text/event-stream", format!("data: {answer}\n\n")),
+            "other" => ("application/json", other.to_string()),
+            "text" => ("text/plain; charset=utf-8", answer.to_string()),
+            _ => ("application/json", answer.to_string()),
+        };
+        let scope = match how {
+            "scope" => "WWW-Authenticate: Bearer error=\"insufficient_scope\", scope=\"admin\"\r\n",
+            _ => "",
+        };
+        line.respond(status, &format!("Content-Type: {kind}\r\n{scope}"), &body)
+    });
+    let org = org(&web, "");
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let statuses = [
+        "400 No", "403 No", "404 No", "409 No", "422 No", "500 No", "503 No",
+    ];
+    let plain = statuses.map(|status| (status, "json"));
+    let forms = ["array", "events", "text"].map(|how| ("403 No", how));
+    for (status, how) in plain.into_iter().chain(forms) {
+        let answer = shim.call("web_hello", json!({"status": status, "how": how}));
+        assert_eq!(
+            answer.0["error"]["code"],
+            -32050,
+            "{status} {how}: {}",
+            text(&answer)
+        );
+        assert_eq!(
+            answer.0["error"]["message"], "this project is archived",
+            "{status} {how}"
+        );
+    }
+    for (status, how, says) in [
+        (
+            "401 No",
+            "json",
+            "wants a credential, and its entry names none (401 Unauthorized)",
+        ),
+        (
+            "403 No",
+            "scope",
+            "needs a right (scope `admin`), and its entry names no credential",
+        ),
+    ] {
+        let said = text(&shim.call("web_hello", json!({"status": status, "how": how})));
+        assert!(said.contains(says), "{said}");
+        assert!(
+            said.contains("it says: \"this project is archived\""),
+            "{said}"
+        );
+    }
+    // one of another request is none of this call
+    let said = text(&shim.call("web_hello", json!({"status": "409 No", "how": "other"})));
+    assert!(
+        said.contains("refuses the request (409 Conflict)"),
+        "{said}"
+    );
+    shim.close();
+}
+
 /// The control: one that refuses the credential is not asked for session after session, and is told
 /// as what it is once a new session did not help.
 #[test]

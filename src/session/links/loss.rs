@@ -57,6 +57,10 @@ impl Machine {
             return self.link_input(id, LinkInput::Lost { id: number, loss }, now);
         }
         let Some(call) = self.calls.get(key) else {
+            // a pause may be asked for beside an answer
+            if loss.pause_ms.is_some() {
+                self.link_input(id, LinkInput::Strained(loss), now);
+            }
             return;
         };
         let stood = matches!(call.origin, Origin::Standing);

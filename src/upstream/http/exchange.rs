@@ -954,7 +954,7 @@ async fn refused(shared: &Shared, post: &Post, response: Reply<'_>, tell: &Tell)
         _ if asks_for_credential || opens && status.is_server_error() => None,
         (Some(line), _) => {
             tell.line(line).await;
-            return Over::Answered;
+            return paused(status, pause_ms).map_or(Over::Answered, Over::Lost);
         }
         (None, Some(_)) if is_of_http(status) => None,
         (None, Some(error)) => Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
@@ -1015,6 +1015,21 @@ async fn refused(shared: &Shared, post: &Post, response: Reply<'_>, tell: &Tell)
         }
     }
     Over::Lost(loss)
+}
+
+/// The pause that a server asks for beside an answer.
+fn paused(status: StatusCode, pause_ms: Option<u64>) -> Option<Loss> {
+    let pause_ms = match status {
+        StatusCode::TOO_MANY_REQUESTS => pause_ms.unwrap_or(limits::RETRY_AFTER_MS.0),
+        StatusCode::SERVICE_UNAVAILABLE => pause_ms?,
+        _ => return None,
+    };
+    Some(Loss {
+        reach: Reach::Refused(status.as_u16()),
+        reason: phrase::status(status),
+        pause_ms: Some(pause_ms),
+        broken: false,
+    })
 }
 
 /// Whether a status speaks of HTTP, so that an error that names no request adds words only.
@@ -1086,6 +1101,67 @@ fn retry_after(response: &Reply<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_read_for_the_answer_to_its_request_or_for_one_without_a_name() {
+        let of = |body: &str| Refusal::of(&Bytes::copy_from_slice(body.as_bytes()), 7);
+        let error = r#""error":{"code":-32001,"message":"no"}"#;
+        let with = |id: &str| format!(r#"{{"jsonrpc":"2.0",{id}{error}}}"#);
+        for own in [
+            with(r#""id":7,"#),
+            with(r#""id":"7","#),
+            format!("[{}]", with(r#""id":7,"#)),
+        ] {
+            let found = of(&own);
+            assert!(
+                found.answer.is_some() && found.said.as_deref() == Some("no"),
+                "{own}"
+            );
+        }
+        for unnamed in [with(""), with(r#""id":null,"#)] {
+            let found = of(&unnamed);
+            assert!(
+                found.answer.is_none() && found.unnamed.is_some(),
+                "{unnamed}"
+            );
+            assert_eq!(found.said.as_deref(), Some("no"));
+        }
+        let result = of(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+        assert!(result.answer.is_some() && result.said.is_none());
+        for nothing in ["", "<html>", "[]", r#"{"error":"no"}"#, &with(r#""id":8,"#)] {
+            let found = of(nothing);
+            assert!(
+                found.answer.is_none() && found.unnamed.is_none(),
+                "{nothing}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_session_is_gone_for_certain_where_the_protocol_or_the_sdk_says_so() {
+        let gone = |status: u16, body: &str| {
+            let refusal = Refusal::of(&Bytes::copy_from_slice(body.as_bytes()), 7);
+            let status = StatusCode::from_u16(status).unwrap();
+            let said = refusal.said.as_deref();
+            says_session_gone(status, &refusal.answer, &refusal.unnamed, said)
+        };
+        let error = |id: &str, code: i32, message: &str| {
+            format!(
+                r#"{{"id":{id},"jsonrpc":"2.0","error":{{"code":{code},"message":"{message}"}}}}"#
+            )
+        };
+        assert!(gone(404, "") && gone(404, "<html>"));
+        assert!(gone(404, &error("null", -32001, "Session not found")));
+        assert!(gone(404, &error("7", -32001, "Session not found")));
+        assert!(gone(
+            400,
+            &error("null", -32000, "Bad Request: No valid session ID provided")
+        ));
+        // an answer to the call, or a doubt
+        assert!(!gone(404, &error("7", -32602, "no such resource")));
+        assert!(!gone(400, &error("7", -32602, "no such browser session")));
+        assert!(!gone(400, "Invalid session ID") && !gone(401, "") && !gone(410, ""));
+    }
 
     fn count(body: &str) -> usize {
         messages(&Bytes::copy_from_slice(body.as_bytes())).len()

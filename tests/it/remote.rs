@@ -273,7 +273,11 @@ fn a_session_lost_in_any_form_costs_one_call_and_is_opened_anew() {
         session.store(n + 1, Ordering::SeqCst);
         let before = web.asked("tools/call").len();
         // never the same call twice: that is bounded
-        let said = text(&shim.call("web_hello", json!({"lost": n})));
+        let answer = shim.call("web_hello", json!({"lost": n}));
+        let said = match answer.0["error"]["message"].as_str() {
+            Some(error) => error.to_owned(),
+            None => text(&answer),
+        };
         assert!(
             said.contains(form.told),
             "{} {:?}: {said}",
@@ -557,7 +561,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("page", "answered with a web page", "Unknown"),
     (
         "redirect",
-        "sends the request on to login.example:443 (302 Found), which is not followed",
+        "sends the request on to https://login.example/sign-in (and a query, which is not shown) (302 Found), which is not followed",
         "Error(302)",
     ),
     (
@@ -581,7 +585,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "packed",
-        "answered in a coding that nobody asked for",
+        "gave an answer that cannot be unpacked as `gzip`",
         "Unknown",
     ),
     (
@@ -651,7 +655,7 @@ fn misbehave(tool: &str, seen: &crate::support::web::Seen, line: &mut Line) -> b
         ),
         "redirect" => line.respond(
             "302 Found",
-            "Location: https://login.example/secret?token=abc\r\n",
+            "Location: https://login.example/sign-in?token=abc\r\n",
             "",
         ),
         "half" => {
@@ -740,7 +744,7 @@ fn every_fault_of_a_call_is_said_clearly_and_hurts_nobody_else() {
         );
         assert_eq!(
             said.contains("is not known"),
-            *end == "Unknown",
+            matches!(*end, "Timeout" | "Unknown"),
             "{tool}: {said}"
         );
         for foreign in ["secret", "token", "<html>", "hello"] {
@@ -860,7 +864,7 @@ fn what_is_no_mcp_server_is_not_pinned_and_the_reason_is_said() {
         ),
         (
             "307 Temporary Redirect\r\nLocation: http://127.0.0.1:9/x",
-            "sends the request on to 127.0.0.1:9",
+            "sends the request on to http://127.0.0.1:9/x",
         ),
         (
             "500 Internal Server Error",

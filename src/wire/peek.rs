@@ -45,14 +45,22 @@ enum At {
     Over,
 }
 
+/// Whether the scan is in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    /// Behind a backslash in one.
+    Escape,
+    Inside,
+    Outside,
+}
+
 /// Looks through one message.
 #[derive(Debug)]
 pub struct Peek {
     at: At,
     /// Arrays and objects open, the outermost included.
     depth: usize,
-    string: bool,
-    escaped: bool,
+    text: Text,
     /// The key that is read, without its quotes; one byte too many where it is too long.
     key: Vec<u8>,
     id: Vec<u8>,
@@ -67,8 +75,7 @@ impl Default for Peek {
         Self {
             at: At::Begin,
             depth: 0,
-            string: false,
-            escaped: false,
+            text: Text::Outside,
             key: Vec::new(),
             id: Vec::new(),
             ids: 0,
@@ -90,7 +97,7 @@ impl Peek {
     /// Takes the next bytes.
     pub fn push(&mut self, mut bytes: &[u8]) {
         while self.at != At::Over {
-            if self.string && !self.escaped {
+            if self.text == Text::Inside {
                 let end = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
                 let (text, rest) = bytes.split_at(end);
                 self.keep(text);
@@ -100,24 +107,25 @@ impl Peek {
                 return;
             };
             bytes = rest;
-            match self.string {
-                true => self.in_string(byte),
-                false => self.outside(byte),
+            match self.text {
+                Text::Escape | Text::Inside => self.in_string(byte),
+                Text::Outside => self.outside(byte),
             }
         }
     }
 
     fn in_string(&mut self, byte: u8) {
-        if std::mem::take(&mut self.escaped) {
+        if self.text == Text::Escape {
+            self.text = Text::Inside;
             return self.keep(&[byte]);
         }
         match byte {
             b'\\' => {
-                self.escaped = true;
+                self.text = Text::Escape;
                 self.keep(b"\\");
             }
             b'"' => {
-                self.string = false;
+                self.text = Text::Outside;
                 if self.depth == 1 && self.at == At::Key {
                     return self.name();
                 }
@@ -135,7 +143,7 @@ impl Peek {
             (b',', 1) => self.at = At::Key,
             (b'}', 1) => self.at = At::Over,
             (b'"', _) => {
-                self.string = true;
+                self.text = Text::Inside;
                 if self.depth == 1 && self.at == At::Key {
                     self.key.clear();
                 } else {

@@ -153,7 +153,7 @@ fn nesting_is_bounded_exactly() {
         format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"arguments":{{"x":{deep}}}}}}}"#
         ),
-        format!(r#"{{"jsonrpc":"2.0","method":"a","params":{{"\ud800":{{}}}},"id":1}}"#),
+        r#"{"jsonrpc":"2.0","method":"a","params":{"\ud800":{}},"id":1}"#.to_owned(),
     ] {
         let rejected = Message::parse(line.as_bytes()).unwrap_err();
         let expected = (Some("1"), Kind::Request);

@@ -39,7 +39,8 @@ use crate::upstream::streams::{Sink, Source};
 use crate::upstream::{
     Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError, unanswered,
 };
-use crate::wire::line::LineBuffer;
+use crate::wire::line::{LineBuffer, LineFault};
+use crate::wire::peek::Peeked;
 use crate::{fetch, limits, ship, telemetry, upstream, vault};
 
 /// While the client has this much to read, nothing more is read from upstreams.
@@ -468,7 +469,7 @@ impl Driver {
             Event::ClientRead(0) => {
                 self.client_in = None;
                 if let Some(fault) = self.client_buffer.finish() {
-                    self.handle(Input::ClientFault(fault));
+                    self.handle(Input::ClientFault(fault, Peeked::default()));
                 }
                 self.ask_to_end();
             }
@@ -546,7 +547,7 @@ impl Driver {
         while let Some(line) = self.client_buffer.next_line() {
             let input = match line {
                 Ok(line) => Input::ClientLine(line),
-                Err(fault) => Input::ClientFault(fault),
+                Err(fault) => Input::ClientFault(fault, self.client_buffer.peeked()),
             };
             self.machine.handle(input, &self.now, &mut self.entropy);
         }
@@ -571,10 +572,25 @@ impl Driver {
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
-            PipeEvent::Forgotten(met) => {
+            PipeEvent::Doubted {
+                id,
+                mut loss,
+                doubtful,
+            } => {
+                loss.reason = self.shown(loss.reason);
+                let doubtful = self.shown(doubtful);
+                self.handle(Input::ExchangeDoubted {
+                    link,
+                    id,
+                    loss,
+                    doubtful,
+                });
+            }
+            PipeEvent::Forgotten { met, said } => {
+                let said = self.shown(said);
                 self.credentials.remove(&link);
                 self.pipes.remove(&link);
-                self.handle(Input::LinkForgotten { link, met });
+                self.handle(Input::LinkForgotten { link, met, said });
             }
             PipeEvent::Lost { id, mut loss } => {
                 loss.reason = self.shown(loss.reason);
@@ -583,7 +599,13 @@ impl Driver {
             PipeEvent::Over { id, body } if self.machine.awaits(link, id) => {
                 let mut loss = unanswered(&body);
                 loss.reason = self.shown(loss.reason);
-                self.handle(Input::ExchangeLost { link, id, loss });
+                let doubtful = loss.reason.clone();
+                self.handle(Input::ExchangeDoubted {
+                    link,
+                    id,
+                    loss,
+                    doubtful,
+                });
             }
             PipeEvent::Over { .. } => {}
             PipeEvent::Read => {
@@ -593,6 +615,12 @@ impl Driver {
                 // only a server that was given a credential can give it back
                 let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
                 while let Some(Heard { place, line }) = pipe.next_line() {
+                    if let Err(fault @ LineFault::TooLong { .. }) = line {
+                        let place = pipe.place_of_dropped().unwrap_or(place);
+                        let input = Input::LinkFault { link, place, fault };
+                        self.machine.handle(input, &self.now, &mut self.entropy);
+                        continue;
+                    }
                     let clean = match (&line, scrubber) {
                         (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
                         (_, _) => None,

@@ -81,9 +81,23 @@ pub enum PipeEvent {
     /// It ended, or could not be started, and everything it wrote was read. One phrase that
     /// follows its key.
     Ended(String),
-    /// The server does not know the session any more: the request that met it, if one did. It was
-    /// not executed.
-    Forgotten(Option<u64>),
+    /// One request was refused in a way that may mean that the server lost its session; the
+    /// transport lives on.
+    Doubted {
+        /// The request's id.
+        id: u64,
+        /// What is known of it.
+        loss: Loss,
+        /// The reason that is told instead if a new session is tried.
+        doubtful: String,
+    },
+    /// The server does not know the session any more.
+    Forgotten {
+        /// The request that met it, if one did. It was not executed.
+        met: Option<u64>,
+        /// What the server said of it, to be appended; most often empty.
+        said: String,
+    },
     /// One request will not be answered; the transport lives on.
     Lost {
         /// The request's id.

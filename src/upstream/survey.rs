@@ -167,12 +167,12 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surveyed,
                 pipe = None;
                 link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(PipeEvent::Forgotten(_)) => {
+            Ok(PipeEvent::Forgotten { said, .. }) => {
                 pipe = None;
-                let reason = "does not know its own session";
-                link.handle(LinkInput::Closed(reason), &clock.now());
+                let reason = format!("does not know its own session{said}");
+                link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(PipeEvent::Lost { id, loss }) => {
+            Ok(PipeEvent::Doubted { id, loss, .. } | PipeEvent::Lost { id, loss }) => {
                 let loss = &loss;
                 link.handle(LinkInput::Lost { id, loss }, &clock.now());
             }
@@ -215,12 +215,11 @@ fn give(link: &mut Link, line: &[u8], clock: &SystemClock) {
 }
 
 fn answer(link: &mut Link, response: &Response<'_>, now: &crate::clock::Now) {
-    let Some(id) = response.id.and_then(|id| id.number()) else {
-        return;
+    let id = response.id.and_then(|id| id.number());
+    let Some(id) = id.filter(|id| link.owns(*id)) else {
+        let token = response.id.as_ref().map_or("null", |id| id.raw());
+        return link.handle(LinkInput::Stray(token), now);
     };
-    if !link.owns(id) {
-        return;
-    }
     let answer = Answer::of(&response.body);
     link.handle(LinkInput::Answer { id, answer }, now);
 }

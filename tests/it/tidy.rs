@@ -494,7 +494,10 @@ fn lock_files_hold_no_address_and_pin_by_hash() {
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let hash = line.starts_with("    --hash=sha256:");
             let version = line.contains("==") && line.ends_with(" \\");
-            assert!(hash || version, "neither an exact version with hashes nor a hash: {line}");
+            assert!(
+                hash || version,
+                "neither an exact version with hashes nor a hash: {line}"
+            );
             entries += usize::from(version);
         }
         assert!(entries > 0, "{list} names nothing");

@@ -35,6 +35,15 @@ pub fn response(response: &Response<'_>) -> Finding {
     )
 }
 
+/// Looks at an answer as the client would get it, newline included.
+pub fn edited(line: &[u8]) -> Finding {
+    bounded(
+        line.len(),
+        limits::LINE_OUT_BYTES,
+        "the answer as this client reads it",
+    )
+}
+
 /// Looks at what an upstream asks before the client gets it: its request, or the result it is in.
 pub fn question(line: &str) -> Finding {
     bounded(

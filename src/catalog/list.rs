@@ -23,13 +23,13 @@ pub struct Listing {
     variants: Vec<Variant>,
 }
 
-/// An entry without a member that clients of one era cannot have.
+/// An entry as clients of one era have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Variant {
     /// Where it stands in the list.
     at: Range<usize>,
     stateless: bool,
-    without: String,
+    entry: String,
 }
 
 impl Listing {
@@ -83,9 +83,9 @@ impl Listing {
         }
         let mut out = String::with_capacity(page.len());
         let mut from = begin;
-        for Variant { at, without, .. } in own {
+        for Variant { at, entry, .. } in own {
             out.push_str(self.text.get(from..at.start).unwrap_or_default());
-            out.push_str(without);
+            out.push_str(entry);
             from = at.end;
         }
         out.push_str(self.text.get(from..end).unwrap_or_default());
@@ -93,12 +93,12 @@ impl Listing {
     }
 
     /// The entry that was pushed last is another one for clients of one era.
-    pub(super) fn vary(&mut self, stateless: bool, without: String) {
+    pub(super) fn vary(&mut self, stateless: bool, entry: String) {
         let at = self.last..self.text.len();
         self.variants.push(Variant {
             at,
             stateless,
-            without,
+            entry,
         });
     }
 

@@ -126,6 +126,7 @@ impl Machine {
             Body::Result(result) => self.renamed_uris(link, result, response.line),
             Body::Error { .. } => Vec::new(),
         };
+        let wraps = self.wraps(key, from, to);
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(response.id_span(), &client);
@@ -139,7 +140,7 @@ impl Machine {
                 for (at, label) in passed.iter().flatten() {
                     edits.replace(*at..*at, label);
                 }
-                let done = era::result(edits, result, from, to, method.cacheable(), info);
+                let done = era::result(edits, result, from, to, method.cacheable(), info, wraps);
                 let done = passed.map_err(Untranslatable::Wanted).and(done);
                 match (done, &tasked) {
                     (Err(Untranslatable::Wanted(why)), _) => Reply::Text(why),
@@ -190,12 +191,23 @@ impl Machine {
                 ErrorAs::Lacks(text) => Reply::Failure(text, object.get("data")),
             },
         };
-        let (line, content) = match reply {
+        let edited = match &reply {
             Reply::Edited => {
                 let mut line = Vec::with_capacity(response.line.len() + 64);
                 edits.apply(response.line, &mut line);
                 line.push(b'\n');
-                let line = Bytes::from(line);
+                line
+            }
+            Reply::Failure(..) | Reply::Text(_) => Vec::new(),
+        };
+        // most edits add a few bytes, what is said as text too may double it
+        let reply = match inspect::edited(&edited) {
+            Finding::Clear => reply,
+            Finding::Stop(why) => Reply::Text(why),
+        };
+        let (line, content) = match reply {
+            Reply::Edited => {
+                let line = Bytes::from(edited);
                 let content = match edits.moved(&span) {
                     Some(span) => line.slice(span),
                     None => copied(response.line, &span),
@@ -225,6 +237,13 @@ impl Machine {
             // MCP 2026-07-28, header mismatch: its definitions may be others by now
             self.link_input(link, LinkInput::Changed, now);
         }
+    }
+
+    /// Whether the client has results of a call's tool in another form, as its schema.
+    fn wraps(&self, key: Key, from: Era, to: Era) -> bool {
+        let between = matches!((from, to), (Era::Stateless, Era::Handshake(_)));
+        let access = self.calls.get(key).map(|call| &call.access);
+        between && access.is_some_and(|access| self.snapshot.catalog().wraps(access))
     }
 
     /// A server wants a person to open an address before a call (2025-11-25, error -32042): where

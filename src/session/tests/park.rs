@@ -120,9 +120,14 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let stale = |rig: &mut Rig, script: &str| {
         let transcript = rig.play(script);
         assert!(transcript.contains("! denial "), "{transcript}");
-        assert!(transcript.contains(r#""isError":true"#), "{transcript}");
+        // the client's program misused the protocol, which no model can mend
         assert!(
-            transcript.contains(r#""code":"stale-answer""#),
+            transcript.contains(r#""error":{"code":-32602,"#),
+            "{transcript}"
+        );
+        assert!(!transcript.contains("isError"), "{transcript}");
+        assert!(
+            transcript.contains(r#""data":{"code":"stale-answer"}"#),
             "{transcript}"
         );
         assert!(!transcript.contains("»alpha"), "{transcript}");
@@ -170,7 +175,7 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let escaped = handle.replacen('m', "\\u006d", 1);
     let good = rig.play(&retry(2, &escaped, &answer));
     assert!(good.contains("»alpha"), "{good}");
-    // a prompt is refused by an error
+    // so is a prompt
     let meta = META.replace(
         r#"clientCapabilities":{}"#,
         &format!(r#"clientCapabilities":{CAN}"#),
@@ -178,7 +183,7 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let prompt = rig.play(&format!(
         r#"> {{"jsonrpc":"2.0","id":3,"method":"prompts/get","params":{{"name":"alpha_greet","requestState":"{handle}",{meta}}}}}"#
     ));
-    assert!(prompt.contains(r#""error":{"code":4030"#), "{prompt}");
+    assert!(prompt.contains(r#""error":{"code":-32602"#), "{prompt}");
 }
 
 #[test]
@@ -211,7 +216,9 @@ fn somebody_else_and_somebody_without_the_right_get_nothing() {
     let ended = rig.play("");
     assert!(ended.contains("! outcome 1 Cancelled"), "{ended}");
     let refused = rig.play(&retry(2, &handle, &answer));
+    // what the organisation decided is told to the model
     assert!(refused.contains(r#""code":"revoked""#), "{refused}");
+    assert!(refused.contains(r#""isError":true"#), "{refused}");
     assert_eq!(rig.machine.books().2, 0);
     // a question that is still gathered is not asked
     let mut rig = self::rig();

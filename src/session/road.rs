@@ -127,6 +127,11 @@ impl Machine {
                 self.walk(&ask, &route, rename, fate, now);
             }
             Err(dead) => {
+                if dead.denial.code == DenialCode::Hidden
+                    && self.waits_for_lists(request, fate, now)
+                {
+                    return;
+                }
                 let unknown = dead.hidden.then_some(name.as_ref());
                 self.refuse(&ask, dead.target, dead.audit, &dead.denial, unknown, now);
             }

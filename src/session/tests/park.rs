@@ -826,3 +826,32 @@ fn a_call_that_waits_its_turn_never_reaches_the_process_that_comes_after() {
     assert!(ended.contains(r#"< {"jsonrpc":"2.0","id":3,"#), "{ended}");
     assert_eq!(rig.machine.books().2, 0);
 }
+
+/// Found by the official conformance suite, which declares something else with each request.
+#[test]
+fn a_client_is_asked_what_its_request_declares_whatever_the_one_before_did() {
+    let mut rig = rig();
+    // a server that was started by a request of a client that cannot be asked anything
+    rig.play(&call_as("{}", 1, "alpha_echo", ""));
+    let refused = rig.play(FORM);
+    assert!(refused.contains("ask-not-declared"), "{refused}");
+    assert!(
+        refused.contains(r#"»alpha {"jsonrpc":"2.0","id":"q","error":{"code":-32601"#),
+        "{refused}"
+    );
+    assert!(!refused.contains("< "), "{refused}");
+    rig.play(DONE);
+    // the next one can
+    rig.play(&call_as(CAN, 2, "alpha_echo", ""));
+    let asked = rig.play(&format!("{}\n+20", FORM.replace("\"q\"", "\"r\"")));
+    assert!(asked.contains("input_required"), "{asked}");
+    // and again one that cannot
+    let (handle, done) = (handle(&asked), DONE.replace(":6,", ":7,"));
+    rig.play(&format!(
+        "{}\n{done}",
+        retry(3, &handle, &format!(r#""1":{ACCEPT}"#))
+    ));
+    rig.play(&call_as(r#"{"sampling":{}}"#, 4, "alpha_echo", ""));
+    let refused = rig.play(&FORM.replace("\"q\"", "\"s\""));
+    assert!(refused.contains("ask-not-declared"), "{refused}");
+}

@@ -21,12 +21,15 @@ use crate::ids::LinkId;
 use crate::inspect::{self, Finding};
 use crate::limits;
 use crate::secret::Content;
-use crate::wire::era::{self, Era, ErrorAs, Untranslatable};
-use crate::wire::msg::{Body, Response};
+use crate::wire::era::{self, Can, Era, ErrorAs, Untranslatable};
+use crate::wire::msg::{self, Body, Response};
 use crate::wire::raw::{self, Object};
 
 /// What the client gets for an answer.
 enum Reply<'a> {
+    /// The upstream failed after it had asked what the client's request does not declare: that,
+    /// and what the upstream says.
+    Undeclared(Can, String),
     /// A failure with this text, and the error's own data where no tool result says it.
     Failure(String, Option<&'a str>),
     /// The upstream's line with the edits made.
@@ -61,7 +64,7 @@ impl Machine {
         let Some(from) = self.links.era(link) else {
             return;
         };
-        let (method, to, can) = (call.method, call.era, call.can);
+        let (method, to, can, lacked) = (call.method, call.era, call.can, call.lacked);
         self.links.served(link);
         let (end, span) = match &response.body {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
@@ -191,6 +194,14 @@ impl Machine {
                 ErrorAs::Lacks(text) => Reply::Failure(text, object.get("data")),
             },
         };
+        // MCP 2026-07-28, error codes: a request that needs what it does not declare
+        let failed_so = matches!(end, End::ToolError | End::Error(_)) && lacked != Can::default();
+        let reply = match reply {
+            Reply::Edited if failed_so && to == Era::Stateless => {
+                Reply::Undeclared(lacked, why_failed(&response.body))
+            }
+            Reply::Edited | Reply::Failure(..) | Reply::Text(_) | Reply::Undeclared(..) => reply,
+        };
         let edited = match &reply {
             Reply::Edited => {
                 let mut line = Vec::with_capacity(response.line.len() + 64);
@@ -198,7 +209,7 @@ impl Machine {
                 line.push(b'\n');
                 line
             }
-            Reply::Failure(..) | Reply::Text(_) => Vec::new(),
+            Reply::Failure(..) | Reply::Text(_) | Reply::Undeclared(..) => Vec::new(),
         };
         // most edits add a few bytes, what is said as text too may double it
         let reply = match inspect::edited(&edited) {
@@ -220,6 +231,10 @@ impl Machine {
             ),
             Reply::Text(text) => (
                 failed(&client, to, method == Method::Tool, &text, None).into(),
+                copied(response.line, &span),
+            ),
+            Reply::Undeclared(lacked, why) => (
+                undeclared(&client, lacked, &why).into(),
                 copied(response.line, &span),
             ),
         };
@@ -418,4 +433,27 @@ impl Machine {
             }
         }
     }
+}
+
+/// What a failed call's upstream says in words.
+fn why_failed(body: &Body<'_>) -> String {
+    match body {
+        Body::Error { message, .. } => message.to_string(),
+        Body::Result(result) => {
+            let blocks = result.get("content").map(raw::elements);
+            let blocks = blocks.and_then(Result::ok).unwrap_or_default();
+            let text = |block: &str| Some(Object::parse(block).ok()?.text("text")?.into_owned());
+            let texts: Vec<String> = blocks.into_iter().filter_map(text).collect();
+            texts.join("\n")
+        }
+    }
+}
+
+/// The error of the stateless era for a request that needs what it does not declare.
+fn undeclared(id: &str, lacked: Can, why: &str) -> Vec<u8> {
+    let names = Can::default().lacking(lacked).join(", ");
+    let text = format!("the server asked for {names}, which this request does not declare: {why}");
+    let required = lacked.declared(Era::Stateless, era::APPS);
+    let data = format!("{{\"requiredCapabilities\":{required}}}");
+    msg::error_line(id, era::LACKS_CAPABILITY, &text, Some(&data))
 }

@@ -153,6 +153,7 @@ impl Machine {
         let snapshot = Arc::clone(&self.snapshot);
         let retry = self.retry(ask);
         let handle = retry.as_ref().and_then(|retry| retry.handle.as_deref());
+        let has_state = retry.as_ref().is_some_and(|retry| retry.state);
         let decided = || match decide(&snapshot, &route.access, now) {
             Decision::Allow(permit) => Ok(permit),
             Decision::Ask(question) => Err(question.absurd()),
@@ -243,8 +244,9 @@ impl Machine {
             return self.refuse_route(ask, route, &denial, now);
         }
         if let (Era::Stateless, Era::Handshake(_)) = (ask.asker.era, era) {
-            // an answer to a question that is not open never makes a call
-            if retry.is_some() && leg.is_none() {
+            // an answer to a question that is not open never makes a call; answers alone are to
+            // none, because all that is asked here has a state
+            if has_state && leg.is_none() {
                 return self.refuse_route(ask, route, &park::stale(), now);
             }
             let alone = ask.method.may_ask() && self.links.is_one_by_one(link);

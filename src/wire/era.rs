@@ -689,6 +689,10 @@ fn keep_private(edits: &mut Edits, result: &Object<'_>, cacheable: bool, append:
 /// The error of 2025-11-25 that wants addresses opened first (`UrlElicitationRequired`).
 pub const URL_REQUIRED: i64 = -32042;
 
+/// The error of 2026-07-28 for a request that needs a capability that it does not declare
+/// (`MissingRequiredClientCapability`).
+pub const LACKS_CAPABILITY: i64 = -32021;
+
 /// What an upstream's error becomes for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorAs {
@@ -725,7 +729,7 @@ pub fn error(code: i64, message: &str, data: Option<&str>, from: Era, to: Era) -
         // that knows both eras would ask a person what nobody looked at
         (_, _, URL_REQUIRED) => ErrorAs::Text(open_first(message, data)),
         // MissingRequiredClientCapability: the client's own affair in its own era
-        (Era::Stateless, Era::Handshake(_), -32021) => {
+        (Era::Stateless, Era::Handshake(_), LACKS_CAPABILITY) => {
             let needs = lacking(data).join(", ");
             let needs = if needs.is_empty() {
                 "something"

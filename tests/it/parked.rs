@@ -152,10 +152,9 @@ fn a_client_that_cannot_be_asked_is_told_which_tool_needs_it() {
     let mut shim = org.serve("ci");
     shim.discover();
     let refused = shim.call(FORM, json!({}));
-    assert!(
-        refused.text().contains("offers no elicitation"),
-        "{refused:?}"
-    );
+    let (code, text) = refused.error();
+    assert_eq!(code, -32021, "{text}");
+    assert!(text.contains("elicitation"), "{text}");
     shim.declare(&json!({"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}));
     let (state, questions) = asks(&shim.call(FORM, json!({})));
     let name = questions.as_object().unwrap().keys().next().unwrap();

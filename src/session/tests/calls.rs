@@ -1019,7 +1019,7 @@ fn unpinned(keys: &[&str]) -> Rig {
     let mut registry = registry();
     for key in keys {
         registry.edit(key, |server| {
-            server.pin = crate::registry::doc::PinMode::Off
+            server.pin = crate::registry::doc::PinMode::Off;
         });
     }
     Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))).opened()

@@ -167,21 +167,28 @@ fn bridge(era: &str, prefix: &str, mut command: Command, target: (&Path, &[Strin
     }
 }
 
-/// Runs the suite of a revision against a bridge.
-fn suite(revision: &str, bridge: &Bridge, dir: &Path) -> Checks {
+/// Runs scenarios of a revision against a bridge: all it requires where none are named.
+fn suite(revision: &str, scenarios: &[&str], bridge: &Bridge, dir: &Path) -> Checks {
     let index = "conformance/node_modules/@modelcontextprotocol/conformance/dist/index.js";
-    let mut command = Command::new(node());
-    command
-        .arg(installed(index))
-        .args(["server", "--requirements", revision])
-        .args(["--url", &format!("http://127.0.0.1:{}/mcp", bridge.port)])
-        .arg("--output-dir")
-        .arg(dir);
-    // its exit code says whether all passed, which no server does
-    let ended = run(&mut command);
+    let url = format!("http://127.0.0.1:{}/mcp", bridge.port);
+    let run = |words: &[&str]| {
+        let mut command = Command::new(node());
+        command
+            .arg(installed(index))
+            .args(["server", "--url", &url]);
+        // its exit code says whether all passed, which no server does
+        run(command.args(words).arg("--output-dir").arg(dir)).stdout
+    };
+    let mut said = match scenarios {
+        [] => run(&["--requirements", revision]),
+        [..] => String::new(),
+    };
+    for scenario in scenarios {
+        said.push_str(&run(&["--scenario", scenario, "--spec-version", revision]));
+    }
     let mut checks = Checks::new();
-    let scenarios = std::fs::read_dir(dir);
-    for entry in scenarios.unwrap_or_else(|e| panic!("{e}: {}", ended.stdout)) {
+    let found = std::fs::read_dir(dir);
+    for entry in found.unwrap_or_else(|e| panic!("{e}: {said}")) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         // `server-SCENARIO-TIME`
@@ -227,12 +234,13 @@ fn results(run: &str) -> PathBuf {
 /// `direct` and `upstream` start the server for either run.
 fn compared(
     client: (&str, &str),
+    scenarios: &[&str],
     dir: &Path,
     direct: (&Path, &[String]),
     upstream: (&Path, &[String]),
 ) -> (BTreeSet<(String, String)>, usize, usize) {
     let direct = bridge(client.0, "", Command::new(node()), direct);
-    let direct = suite(client.1, &direct, &dir.join("direct"));
+    let direct = suite(client.1, scenarios, &direct, &dir.join("direct"));
 
     let org = Org::new();
     let entry = Server::new("suite", upstream.0).args(upstream.1);
@@ -244,7 +252,7 @@ fn compared(
     org.environment_as(&mut shim, "ci");
     let serve = ["serve".to_owned()];
     let through = bridge(client.0, "suite_", shim, (program("mcpshim"), &serve));
-    let through = suite(client.1, &through, &dir.join("through"));
+    let through = suite(client.1, scenarios, &through, &dir.join("through"));
 
     let passed = |checks: &Checks| checks.values().filter(|passed| **passed).count();
     let lost = direct
@@ -263,7 +271,8 @@ fn compared(
 fn holds(client: (&str, &str), upstream: (&str, &str)) {
     let dir = results(&format!("{}-{}", client.0, upstream.0));
     let (own, other) = (server(client.0), server(upstream.0));
-    let (lost, direct, through) = compared(client, &dir, (&own.0, &own.1), (&other.0, &other.1));
+    let (lost, direct, through) =
+        compared(client, &[], &dir, (&own.0, &own.1), (&other.0, &other.1));
     let here = |lost: &&Lost| (lost.client, lost.upstream) == (client.0, upstream.0);
     let forbidden = FORBIDDEN.iter().filter(here);
     let forbidden: BTreeSet<(String, String)> = forbidden
@@ -347,9 +356,33 @@ fn a_handshake_client_loses_nothing_at_a_stateless_server() {
     }
 }
 
-/// Servers that know nothing of the suite pass what it asks of every server.
+/// What the suite asks of every server, without a name of its own.
+const OF_ALL: [&str; 12] = [
+    "caching",
+    "input-required-result-unsupported-methods",
+    "logging-set-level",
+    "ping",
+    "prompts-list",
+    "resources-list",
+    "sep-2164-resource-not-found",
+    "server-initialize",
+    "server-session-lifecycle",
+    "server-stateless",
+    "tasks-capability-negotiation",
+    "tools-list",
+];
+
+/// Checks that pass direct because a server answers a tool that it does not have by a result. What
+/// the suite wants to see of the tool is then not there to be seen. mcpshim answers by the error of
+/// the protocol (MCP 2026-07-28, tools: error handling), which the suite calls untestable.
+const NO_SUCH_TOOL: [&str; 2] = [
+    "sep-2575-http-server-no-independent-requests-on-stream",
+    "sep-2575-server-no-log-without-loglevel",
+];
+
+/// Servers that know nothing of the suite, each in the eras that it speaks.
 #[test]
-fn no_check_of_a_server_that_is_not_made_for_the_suite_is_lost() {
+fn no_check_that_is_asked_of_every_server_is_lost_at_real_ones() {
     if !is_asked_for() {
         return;
     }
@@ -365,9 +398,12 @@ fn no_check_of_a_server_that_is_not_made_for_the_suite_is_lost() {
         let (command, args) = peers::server(name, sandbox.path());
         for era in eras {
             let dir = results(&format!("{}-{name}", era.0));
-            let (lost, direct, _) = compared(*era, &dir, (&command, &args), (&command, &args));
+            let same = (command.as_path(), args.as_slice());
+            let (lost, direct, _) = compared(*era, &OF_ALL, &dir, same, same);
             assert!(direct >= 10, "the control runs: {direct} passed");
-            found.extend(lost.into_iter().map(|check| (name, era.0, check)));
+            let lost = lost.into_iter();
+            let lost = lost.filter(|(_, check)| !NO_SUCH_TOOL.contains(&check.as_str()));
+            found.extend(lost.map(|check| (name, era.0, check)));
         }
     }
     assert_eq!(found, []);

@@ -375,7 +375,7 @@ pub struct ServerDoc {
     /// How its calls are recorded.
     #[serde(default)]
     pub audit: AuditDoc,
-    /// Whether sessions may share one process.
+    /// Whether sessions may share one process. Read and kept; each session has its own today.
     #[serde(default)]
     pub isolation: Isolation,
     /// Never stopped for idleness inside a session.

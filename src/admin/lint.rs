@@ -302,6 +302,7 @@ fn secrets(server: &Server, sink: &mut Sink<'_>) {
         found(url.at, format!("the url {what}"));
     }
     let values = spots.env.iter().map(|(_, value)| value).chain(&spots.args);
+    let values = values.chain(&spots.url).chain(&spots.command);
     for value in values.filter(|value| expands(&value.value)) {
         let message = format!(
             "`{}` is passed as it stands: nothing is expanded",

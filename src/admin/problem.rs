@@ -162,7 +162,7 @@ impl Sink<'_> {
             column: at.column,
             level,
             rule,
-            message,
+            message: super::secrets::hide(&message),
             fix,
         });
     }

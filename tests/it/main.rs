@@ -19,6 +19,8 @@ mod clients;
 mod collector;
 mod credentials;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod hardened;
 mod hostile;
 mod http_zoo;
 mod kill;
@@ -33,6 +35,8 @@ mod programs;
 mod registry;
 mod remote;
 mod review;
+#[cfg(target_os = "linux")]
+mod rogue;
 mod serve;
 mod session;
 mod spool;

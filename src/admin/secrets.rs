@@ -252,7 +252,9 @@ pub(super) fn scan_files(dir: &Path, problems: &mut Problems) {
                 continue;
             }
             left -= 1;
-            let small = entry.metadata().is_ok_and(|meta| meta.len() <= SCANNED_BYTES);
+            let small = entry
+                .metadata()
+                .is_ok_and(|meta| meta.len() <= SCANNED_BYTES);
             let Some(bytes) = small.then(|| fs::read(entry.path()).ok()).flatten() else {
                 continue;
             };
@@ -312,7 +314,10 @@ mod tests {
         for cut in [key.len(), 40, 24] {
             let part = &key[..cut];
             let sentence = format!("the audit key is `{part}`, expected a mapping");
-            assert_eq!(hide(&sentence), "the audit key is `«a secret»`, expected a mapping");
+            assert_eq!(
+                hide(&sentence),
+                "the audit key is `«a secret»`, expected a mapping"
+            );
         }
         let plain = "`on-call` is not a key here; did you mean `on_call`?";
         assert_eq!(hide(plain), plain);

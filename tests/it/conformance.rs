@@ -116,13 +116,6 @@ const FORBIDDEN: [Lost; 7] = [
     ),
 ];
 
-/// Lost, and to be won: a schema that the vendor of one model refuses is left out for all clients,
-/// and `initialize` in the stateless era is refused for its parameters.
-const PENDING: [&str; 2] = [
-    "json-schema-2020-12",
-    "sep-2575-http-server-method-not-found-404-initialize",
-];
-
 /// What a check came to: it passed each time.
 type Checks = BTreeMap<(String, String), bool>;
 
@@ -259,10 +252,7 @@ fn compared(
         .iter()
         .filter(|(check, passed)| **passed && through.get(check) != Some(&true));
     let lost = lost.map(|(check, _)| check.clone());
-    let pending = |(scenario, check): &(String, String)| {
-        PENDING.contains(&scenario.as_str()) || PENDING.contains(&check.as_str())
-    };
-    let lost = lost.filter(|check| !pending(check)).collect();
+    let lost = lost.collect();
     (lost, passed(&direct), passed(&through))
 }
 

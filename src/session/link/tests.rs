@@ -740,9 +740,11 @@ fn a_cursor_that_leads_nowhere_ends_its_list() {
         let remarks = told
             .iter()
             .filter(|o| matches!(o, LinkOutput::Note("list", _)));
-        let names = told.iter().find_map(|output| match output {
-            LinkOutput::Surface(live) => Some(live.tools.iter().map(|t| t.name.clone()).collect()),
-            _ => None,
+        let names = told.iter().find_map(|output| {
+            let LinkOutput::Surface(live) = output else {
+                return None;
+            };
+            Some(live.tools.iter().map(|tool| tool.name.clone()).collect())
         });
         (names, remarks.count())
     };

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ids::Digest;
-use crate::registry::doc::PinMode;
 
 const CALL: &str = r#"> {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"alpha_echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":"p\u0031"}},"x":[]}"#;
 
@@ -524,7 +523,7 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
 fn a_server_that_is_not_the_approved_one_gets_no_call() {
     let mut strict = registry();
     strict.edit("alpha", |alpha| {
-        alpha.pin = crate::registry::doc::PinMode::Strict;
+        alpha.pin = PinMode::Strict;
     });
     let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"])))));
     let transcript = rig.play(
@@ -1059,7 +1058,7 @@ fn unpinned(keys: &[&str]) -> Rig {
     let mut registry = registry();
     for key in keys {
         registry.edit(key, |server| {
-            server.pin = crate::registry::doc::PinMode::Off;
+            server.pin = PinMode::Off;
         });
     }
     Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))).opened()

@@ -83,6 +83,31 @@ impl DenialCode {
         }
     }
 
+    /// Whether the client used the protocol wrongly: its program has to know, the model cannot
+    /// help it.
+    #[must_use]
+    pub fn is_misuse(self) -> bool {
+        match self {
+            Self::StaleAnswer => true,
+            Self::Drift
+            | Self::Hidden
+            | Self::Incapable
+            | Self::Lapsed
+            | Self::NeedsTask
+            | Self::NoCaller
+            | Self::NoRecord
+            | Self::NoRegistry
+            | Self::NotGranted
+            | Self::Overloaded
+            | Self::Repeated
+            | Self::Revoked
+            | Self::RuleExpired
+            | Self::Stale
+            | Self::StaleSnapshot
+            | Self::Unavailable => false,
+        }
+    }
+
     /// Whether the same call may succeed soon without anyone changing a rule.
     #[must_use]
     pub fn passes(self) -> bool {
@@ -234,7 +259,7 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
         Refusal::OddUri => (
             DenialCode::NotGranted,
             format!(
-                "{access} is not a plain URI (dot segments, backslashes, spaces); write it plainly"
+                "{access} is not a plain URI (dot segments, backslashes, blanks, unusual encodings); write it plainly"
             ),
         ),
         Refusal::PersonExpired => (
@@ -364,7 +389,7 @@ mod tests {
         insta::assert_snapshot!(check(&registry, &[], &tool("gh", "get")), @"not-granted: Policy denial, do not retry: Ann has no role in Acme; role eng does: ask eng-owners.");
         insta::assert_snapshot!(check(&registry, &["eng", "release"], &prompt("gh", "p")), @"not-granted: Policy denial, do not retry: roles eng, release of Ann do not include prompt gh/p; ask eng-owners.");
         insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "gone\u{7}")), @r"hidden: Policy denial, do not retry: the registry of Acme has no gh/gone\u{7}; call mcpshim_status to see what there is.");
-        insta::assert_snapshot!(check(&registry, &["eng"], &resource("gh", "gh://a/../b")), @"not-granted: Policy denial, do not retry: resource gh://a/../b of gh is not a plain URI (dot segments, backslashes, spaces); write it plainly.");
+        insta::assert_snapshot!(check(&registry, &["eng"], &resource("gh", "gh://a/../b")), @"not-granted: Policy denial, do not retry: resource gh://a/../b of gh is not a plain URI (dot segments, backslashes, blanks, unusual encodings); write it plainly.");
         let rule = registry.rule(Some(NOW));
         registry
             .table("eng", "gh")

@@ -22,12 +22,15 @@ use crate::ids::LinkId;
 use crate::inspect::{self, Finding};
 use crate::limits;
 use crate::secret::Content;
-use crate::wire::era::{self, Era, ErrorAs, Untranslatable};
-use crate::wire::msg::{Body, Response};
-use crate::wire::raw::{self, Object};
+use crate::wire::era::{self, Can, Era, ErrorAs, Untranslatable};
+use crate::wire::msg::{self, Body, Response};
+use crate::wire::raw::{self, Change, Object};
 
 /// What the client gets for an answer.
 enum Reply<'a> {
+    /// The upstream failed after it had asked what the client's request does not declare: that,
+    /// and what the upstream says.
+    Undeclared(Can, String),
     /// A failure with this text, and the error's own data where no tool result says it.
     Failure(String, Option<&'a str>),
     /// The upstream's line with the edits made.
@@ -47,23 +50,27 @@ impl Machine {
         entropy: &mut dyn Entropy,
     ) {
         let key = Key { link, id };
-        let Some(call) = self.calls.get(key) else {
+        let call = self.calls.get(key);
+        // of one that is held the request is not even sent
+        let Some(call) = call.filter(|call| !matches!(call.stage, Stage::Held(_))) else {
             // to a call that was cancelled or timed out, a second time, or to nothing
-            let code = match self.links.gave(link, id) {
-                true => "late-answer",
-                false => "stray-answer",
-            };
+            let late = call.is_none() && self.links.gave(link, id);
+            let token = response.id.as_ref().map_or("null", |id| id.raw());
+            self.link_input(link, LinkInput::Stray(token), now);
+            let code = if late { "late-answer" } else { "stray-answer" };
             return self.outbox.count(code, now);
         };
-        if matches!(call.stage, Stage::Held(_)) {
-            // the request is not even sent
-            return self.outbox.count("stray-answer", now);
-        }
         let Some(from) = self.links.era(link) else {
             return;
         };
-        let (method, to, can) = (call.method, call.era, call.can);
-        self.links.served(link);
+        let (method, to, can, lacked) = (call.method, call.era, call.can, call.lacked);
+        // servers say in many ways that they lost a session, as an answer to the call too
+        let of_session = match &response.body {
+            Body::Error { message, .. } => message.to_ascii_lowercase().contains("session"),
+            Body::Result(_) => false,
+        };
+        let doubted = of_session && self.links.doubts(link, now);
+        self.links.served(link, !of_session);
         let (end, span) = match &response.body {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
             Body::Result(result) => {
@@ -127,20 +134,27 @@ impl Machine {
             Body::Result(result) => self.renamed_uris(link, result, response.line),
             Body::Error { .. } => Vec::new(),
         };
+        let wraps = self.wraps(key, from, to);
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(response.id_span(), &client);
+        if let Some(void) = response.void {
+            let change = |key: &str| match key == void {
+                true => Change::Remove,
+                false => Change::Keep,
+            };
+            edits.object(&response.envelope, change, &[]);
+        }
         for (place, uri) in renamed {
             edits.replace(place, &uri);
         }
-        let reply = match (inspect::response(response), &response.body) {
-            (Finding::Stop(why), _) => Reply::Text(why),
-            (Finding::Clear, Body::Result(result)) => {
+        let reply = match &response.body {
+            Body::Result(result) => {
                 let info = self.links.server_info(link);
                 for (at, label) in passed.iter().flatten() {
                     edits.replace(at.clone(), label);
                 }
-                let done = era::result(edits, result, from, to, method.cacheable(), info);
+                let done = era::result(edits, result, from, to, method.cacheable(), info, wraps);
                 let done = passed.map_err(Untranslatable::Wanted).and(done);
                 match (done, &tasked) {
                     (Err(Untranslatable::Wanted(why)), _) => Reply::Text(why),
@@ -160,14 +174,11 @@ impl Machine {
                     }
                 }
             }
-            (
-                Finding::Clear,
-                Body::Error {
-                    code,
-                    message,
-                    object,
-                },
-            ) => match era::error(*code, message, object.get("data"), from, to) {
+            Body::Error {
+                code,
+                message,
+                object,
+            } => match era::error(*code, message, object.get("data"), from, to) {
                 ErrorAs::Code(mapped) => {
                     if let Some(labels) = to_address {
                         for (at, label) in labels.iter().flatten() {
@@ -191,12 +202,31 @@ impl Machine {
                 ErrorAs::Lacks(text) => Reply::Failure(text, object.get("data")),
             },
         };
-        let (line, content) = match reply {
+        // MCP 2026-07-28, error codes: a request that needs what it does not declare
+        let failed_so = matches!(end, End::ToolError | End::Error(_)) && lacked != Can::default();
+        let reply = match reply {
+            Reply::Edited if failed_so && to == Era::Stateless => {
+                Reply::Undeclared(lacked, why_failed(&response.body))
+            }
+            Reply::Edited | Reply::Failure(..) | Reply::Text(_) | Reply::Undeclared(..) => reply,
+        };
+        let mut edited = match &reply {
             Reply::Edited => {
                 let mut line = Vec::with_capacity(response.line.len() + 64);
                 edits.apply(response.line, &mut line);
-                line.push(b'\n');
-                let line = Bytes::from(line);
+                line
+            }
+            Reply::Failure(..) | Reply::Text(_) | Reply::Undeclared(..) => Vec::new(),
+        };
+        // most edits add a few bytes, what is said as text too may double it
+        let reply = match inspect::response(&edited) {
+            Finding::Clear => reply,
+            Finding::Stop(why) => Reply::Text(why),
+        };
+        let (line, content) = match reply {
+            Reply::Edited => {
+                edited.push(b'\n');
+                let line = Bytes::from(edited);
                 let content = match edits.moved(&span) {
                     Some(span) => line.slice(span),
                     None => copied(response.line, &span),
@@ -211,6 +241,10 @@ impl Machine {
                 failed(&client, to, method == Method::Tool, &text, None).into(),
                 copied(response.line, &span),
             ),
+            Reply::Undeclared(lacked, why) => (
+                undeclared(&client, lacked, &why).into(),
+                copied(response.line, &span),
+            ),
         };
         let content = match &tasked {
             Tasked::Named(id, label) => tasks::sealed(response.line, &span, id, label),
@@ -222,10 +256,20 @@ impl Machine {
             content: Content(content),
         };
         self.settle(key, outcome, Some(line), now);
+        if doubted {
+            self.session_doubted(link, now);
+        }
         if end == End::Error(-32020) {
             // MCP 2026-07-28, header mismatch: its definitions may be others by now
             self.link_input(link, LinkInput::Changed, now);
         }
+    }
+
+    /// Whether the client has results of a call's tool in another form, as its schema.
+    fn wraps(&self, key: Key, from: Era, to: Era) -> bool {
+        let between = matches!((from, to), (Era::Stateless, Era::Handshake(_)));
+        let access = self.calls.get(key).map(|call| &call.access);
+        between && access.is_some_and(|access| self.snapshot.catalog().wraps(access))
     }
 
     /// A server wants a person to open an address before a call (2025-11-25, error -32042): where
@@ -380,20 +424,54 @@ impl Machine {
                 .get(key)
                 .map(|call| matches!(call.stage, Stage::Sent));
             let (key_text, limit_s) = self.links.describe(key.link);
-            let text = format!("server {key_text} gave no answer within {limit_s} s");
             if sent == Some(true) {
+                let stray = self.links.stray_since(key, now);
+                let text = format!(
+                    "server {key_text} gave no answer within {limit_s} s{stray}; whether the call \
+                     took effect is not known"
+                );
                 let cancel = Upstream::Housekeeping(Housekeeping::Cancel(key.id));
                 self.outbox.send_link(key.link, cancel);
                 // one that asked a person something may have waited for them
                 let waited = self.calls.get(key).is_some_and(Execution::asked);
                 self.fail(key, Outcome::bare(End::Timeout), &text, now);
                 if !waited {
-                    let reason = format!("gave no answer within {limit_s} s");
+                    let reason = format!("gave no answer within {limit_s} s{stray}");
                     self.link_input(key.link, LinkInput::Overdue(&reason), now);
                 }
             } else {
+                let text = match self.calls.went_before(key) {
+                    true => format!(
+                        "server {key_text} gave no answer within {limit_s} s; whether the call \
+                         took effect is not known"
+                    ),
+                    false => format!("server {key_text} was not sent the call within {limit_s} s"),
+                };
                 self.fail(key, Outcome::bare(End::NotSent), &text, now);
             }
         }
     }
+}
+
+/// What a failed call's upstream says in words.
+fn why_failed(body: &Body<'_>) -> String {
+    match body {
+        Body::Error { message, .. } => message.to_string(),
+        Body::Result(result) => {
+            let blocks = result.get("content").map(raw::elements);
+            let blocks = blocks.and_then(Result::ok).unwrap_or_default();
+            let text = |block: &str| Some(Object::parse(block).ok()?.text("text")?.into_owned());
+            let texts: Vec<String> = blocks.into_iter().filter_map(text).collect();
+            texts.join("\n")
+        }
+    }
+}
+
+/// The error of the stateless era for a request that needs what it does not declare.
+fn undeclared(id: &str, lacked: Can, why: &str) -> Vec<u8> {
+    let names = Can::default().lacking(lacked).join(", ");
+    let text = format!("the server asked for {names}, which this request does not declare: {why}");
+    let required = lacked.declared(Era::Stateless, era::APPS);
+    let data = format!("{{\"requiredCapabilities\":{required}}}");
+    msg::error_line(id, era::LACKS_CAPABILITY, &text, Some(&data))
 }

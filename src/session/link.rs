@@ -39,13 +39,14 @@ pub use self::events::{Answer, LinkFailure, LinkInput, LinkOutput, LinkState};
 pub use self::open::Opening;
 use self::survey::Survey;
 use self::told::Told;
-pub use self::told::allowed;
+pub use self::told::{Declared, allowed};
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
 use crate::pin::Kind;
 use crate::registry::doc::{ServerDoc, Surface};
-use crate::wire::era::{Can, Era, Revision};
+use crate::text::printable;
+use crate::wire::era::{Era, Revision};
 
 /// How mcpshim introduces itself upstream when it speaks for itself: `clientInfo`, raw JSON.
 pub const CLIENT_INFO: &str = concat!(
@@ -53,6 +54,9 @@ pub const CLIENT_INFO: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     r#""}"#
 );
+
+/// Characters of an id that are told, of an answer that fitted nothing.
+const STRAY_CHARS: usize = 40;
 
 /// One upstream connection.
 #[derive(Debug)]
@@ -63,7 +67,7 @@ pub struct Link {
     survey: bool,
     phase: Phase,
     /// What a client says it can be asked for, for the next transport…
-    client: (Can, Option<Box<str>>),
+    client: Declared,
     /// …and what the server of this one was told.
     told: Told,
     /// What is known of the running transport's server.
@@ -144,6 +148,8 @@ struct Run {
     /// Since when its calls may be sent, for the first time.
     ready_us: Option<u64>,
     faults: u32,
+    /// The last answer that fitted nothing: when it came, and its id.
+    stray: Option<(u64, String)>,
 }
 
 /// What became of `server/discover` on one transport.
@@ -176,8 +182,8 @@ impl Link {
             server,
             survey,
             phase: Phase::Closed,
-            client: (Can::default(), None),
-            told: Told::new(Can::default(), None),
+            client: Declared::default(),
+            told: Told::default(),
             run: Run::default(),
             asks: BTreeMap::new(),
             next_id: 1,
@@ -272,11 +278,9 @@ impl Link {
 
     /// Says what the client can be asked for, before [`Link::want`]: its server is told so, as far
     /// as its entry allows, when a transport is opened.
-    pub fn declare(&mut self, client: Can, apps: Option<&str>) {
-        if matches!(self.phase, Phase::Closed)
-            && (self.client.0, self.client.1.as_deref()) != (client, apps)
-        {
-            self.client = (client, apps.map(Into::into));
+    pub fn declare(&mut self, client: Declared) {
+        if matches!(self.phase, Phase::Closed) {
+            self.client = client;
         }
     }
 
@@ -423,6 +427,9 @@ impl Link {
                 self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
             }
             LinkInput::Spoilt(reason) => self.spoilt(reason, now),
+            LinkInput::Stray(token) => {
+                self.run.stray = Some((now.mono_us, token.chars().take(STRAY_CHARS).collect()));
+            }
             LinkInput::Overdue(reason) => self.overdue(reason, now),
             LinkInput::Strained(loss) => self.strained(loss, now),
             LinkInput::Refused(reason) => self.refused(reason, now),
@@ -449,6 +456,23 @@ impl Link {
     /// It answered a call.
     pub fn served(&mut self) {
         self.overdue = 0;
+    }
+
+    /// What is added to the reason of a request that was open since then and got no answer in time,
+    /// where one came that fitted nothing. Empty otherwise.
+    #[must_use]
+    pub fn stray_since(&self, since_us: u64) -> String {
+        match &self.run.stray {
+            Some((at_us, token)) if *at_us >= since_us => {
+                let token = printable(token);
+                format!(", but an answer came with the id {token}, which no open request has")
+            }
+            Some(_) | None => String::new(),
+        }
+    }
+
+    fn overdue_at(&self, what: &str) -> String {
+        format!("did not answer {what} in time{}", self.stray_since(0))
     }
 
     /// How often in a row it could not be used, and the Unix second from which it is tried again.
@@ -525,6 +549,24 @@ impl Link {
         lasted
     }
 
+    /// Puts something into the record.
+    pub fn note(&mut self, code: &'static str, detail: String) {
+        self.out.push_back(LinkOutput::Note(code, detail));
+    }
+
+    /// Whether its server has a session of the handshake era over HTTP that it could lose.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.is_remote()
+            && matches!(
+                self.phase,
+                Phase::Ready {
+                    era: Era::Handshake(_),
+                    ..
+                }
+            )
+    }
+
     /// Whether a transport runs, or was asked for.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -567,7 +609,7 @@ impl Link {
             }
             Phase::Initializing { deadline_us } => {
                 if now.mono_us >= *deadline_us {
-                    self.fail(overdue("initialize"), now);
+                    self.fail(self.overdue_at("initialize"), now);
                 }
             }
             Phase::Probing {
@@ -578,7 +620,7 @@ impl Link {
                 if now.mono_us >= *until_us {
                     let deadline_us = *deadline_us;
                     if self.is_remote() {
-                        return self.fail(overdue("server/discover"), now);
+                        return self.fail(self.overdue_at("server/discover"), now);
                     }
                     self.run.probed = Probed::Silent;
                     self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
@@ -599,7 +641,7 @@ impl Link {
             }
             Phase::Starting { deadline_us } => {
                 if now.mono_us >= *deadline_us {
-                    self.fail(overdue("starting"), now);
+                    self.fail(self.overdue_at("starting"), now);
                 }
             }
             Phase::Surveying { deadline_us, .. } => {
@@ -608,7 +650,7 @@ impl Link {
                         Ask::List(kind) => Some(survey::method(*kind)),
                         Ask::Discover | Ask::Initialize | Ask::Listen => None,
                     });
-                    let phrase = overdue(open.unwrap_or("lists"));
+                    let phrase = self.overdue_at(open.unwrap_or("lists"));
                     self.fail(phrase, now);
                 }
             }
@@ -640,8 +682,4 @@ impl Link {
         line.push(b'\n');
         self.out.push_back(LinkOutput::Send(line));
     }
-}
-
-fn overdue(what: &str) -> String {
-    format!("did not answer {what} in time")
 }

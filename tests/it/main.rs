@@ -17,8 +17,11 @@ mod cli;
 mod client;
 mod clients;
 mod collector;
+mod conformance;
 mod credentials;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod hardened;
 mod hostile;
 mod http_zoo;
 mod intake;
@@ -36,6 +39,8 @@ mod questions;
 mod registry;
 mod remote;
 mod review;
+#[cfg(target_os = "linux")]
+mod rogue;
 mod serve;
 mod session;
 mod spool;

@@ -14,7 +14,7 @@ fn tier(module: &str) -> u8 {
         "wire" | "registry" | "identity" | "policy" | "pin" | "catalog" | "inspect" | "audit"
         | "batch" | "session" => 1,
         "config" | "vault" | "login" | "upstream" | "fetch" | "spool" | "ship" | "telemetry"
-        | "files" => 2,
+        | "files" | "harden" => 2,
         "serve" | "collector" | "admin" | "report" => 3,
         other => panic!("src/{other} has no tier; say so in src/lib.rs and here"),
     }

@@ -100,7 +100,9 @@ impl Reader<'_> {
             .unwrap_or_default();
         named_tools.extend(audit_tools);
         let isolation = fields.take("isolation");
+        let isolation_at = isolation.map(|node| node.at);
         let isolation = isolation.and_then(|node| choice(node, "isolation", &ISOLATION, sink));
+        let shared_at = isolation_at.filter(|_| isolation == Some(Isolation::User));
         let stateful = fields.take("stateful");
         let stateful = stateful.and_then(|node| yaml::flag(node, "stateful", sink));
         let pin_node = fields.take("pin");
@@ -121,6 +123,7 @@ impl Reader<'_> {
             credential: credential_spots,
             named_tools,
             pin: None,
+            shared_at,
             pin_broken: false,
             doc: ServerDoc {
                 format: FORMAT,
@@ -247,6 +250,9 @@ fn reach<'n>(
             spots.cwd = fields.take("cwd").and_then(|node| cwd(node, sink));
             let package = fields.take("package");
             spots.package = package.and_then(|node| spot(node, "package", sink));
+            let from_project = fields.take("program_from_project");
+            let from_project =
+                from_project.and_then(|node| yaml::flag(node, "program_from_project", sink));
             fields.finish(sink);
             let value = |spot: &Spot<String>| spot.value.clone();
             let env = spots.env.iter().map(|(k, v)| (k.clone(), value(v)));
@@ -256,6 +262,7 @@ fn reach<'n>(
                 cwd: spots.cwd.as_ref().map(value),
                 env: env.collect::<BTreeMap<_, _>>(),
                 package: spots.package.as_ref().map(value),
+                program_from_project: from_project.unwrap_or_default(),
             })
         }
         Some(false) => {

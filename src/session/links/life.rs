@@ -87,13 +87,26 @@ impl Machine {
             return;
         };
         self.moved = true;
-        let watched = self.is_watched(server);
         *self.links.renewals.entry(server.clone()).or_default() += 1;
+        self.links.trust(server);
         let Some(slot) = self.links.slot(id) else {
             return;
         };
         slot.trouble = None;
         slot.link.forgive();
+        self.open_anew(id, server, at_once, now);
+        if self.front.era().is_some() {
+            self.open_unpinned(now);
+        }
+    }
+
+    /// Opens a link's transport anew: at once, or for the calls that come while those in flight end
+    /// with the old one.
+    pub(super) fn open_anew(&mut self, id: LinkId, server: &ServerKey, at_once: bool, now: &Now) {
+        let watched = self.is_watched(server);
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
         let watched = watched || slot.held > 0;
         let in_use = slot.open > 0 || watched;
         if !at_once && in_use && slot.link.is_open() {
@@ -114,14 +127,11 @@ impl Machine {
             if let Some(slot) = self.links.slot(id) {
                 slot.ending = None;
                 if wanted {
-                    slot.link.declare(self.front.can, self.front.apps());
+                    slot.link.declare(self.front.declared());
                     slot.link.want(now);
                 }
             }
             self.pump(id, now);
-        }
-        if self.front.era().is_some() {
-            self.open_unpinned(now);
         }
     }
 
@@ -135,7 +145,7 @@ impl Machine {
     pub(super) fn want(&mut self, server: &Arc<ServerDoc>, now: &Now) {
         let id = self.link_for(server);
         if let Some(slot) = self.links.slot(id) {
-            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.declare(self.front.declared());
             slot.link.want(now);
         }
         self.pump(id, now);
@@ -204,7 +214,7 @@ impl Machine {
         if let Some(slot) = self.links.slot(id) {
             slot.waiting_bytes += waiting.bytes();
             slot.waiting.push_back(waiting);
-            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.declare(self.front.declared());
             slot.link.want(now);
             slot.busy(now);
         }

@@ -234,6 +234,14 @@ impl<'n> Expected<'n> {
         self.made.insert(number);
     }
 
+    /// Edit `number`: an object that the edits before emptied is removed; one that came empty stays.
+    pub(super) fn emptied(&mut self, number: u32, object: &[&str], key: &str) {
+        let of = self.get(&[object, &[key]].concat());
+        if of.is_some_and(|of| of.contains(HOLE) && read(&of).members.is_empty()) {
+            self.remove(number, object, key);
+        }
+    }
+
     /// Edit `number`: a member is appended.
     pub(super) fn append(&mut self, number: u32, object: &[&str], key: &str, value: &str) {
         let root = read(&self.text);
@@ -246,6 +254,25 @@ impl<'n> Expected<'n> {
                 let at = inside.find(HOLE).map_or(1, |at| at);
                 self.text.insert_str(node.at.start + at, &member);
             }
+        }
+        self.made.insert(number);
+    }
+
+    /// Edit `number`: a block after the last of a content without text.
+    fn says(&mut self, number: u32, block: &str) {
+        let content = ["result", "content"];
+        let blocks = self.entries(&content);
+        let kind = |n: usize| self.text(&["result", "content", &n.to_string(), "type"]);
+        if (0..blocks).any(|n| kind(n).as_deref() == Some("text")) {
+            return;
+        }
+        let root = read(&self.text);
+        let Some(node) = root.find(&content) else {
+            return self.append(number, &["result"], "content", &format!("[{block}]"));
+        };
+        match node.members.last() {
+            Some((.., last)) => self.text.insert_str(last.at.end, &format!(",{block}")),
+            None => self.text.insert_str(node.at.start + 1, block),
         }
         self.made.insert(number);
     }
@@ -311,6 +338,9 @@ pub(super) fn request(
             line.remove(5, &["params", "_meta"], key);
         }
     }
+    if !pair.upstream {
+        line.emptied(5, &["params"], "_meta");
+    }
     if !pair.client && pair.upstream {
         if line.get(&["params", "_meta"]).is_none() {
             line.append(6, &["params"], "_meta", "{}");
@@ -342,6 +372,7 @@ pub(super) fn request(
                 line.remove(7, &extensions, &name);
             }
         }
+        line.emptied(7, &capabilities, "extensions");
     }
     line.done()
 }
@@ -358,6 +389,11 @@ pub(super) fn answer(
 ) -> Option<String> {
     let mut line = Expected::of(text, made);
     line.set(8, &["id"], id);
+    for void in ["error", "result"] {
+        if line.get(&[void]).as_deref() == Some("null") {
+            line.remove(60, &[], void);
+        }
+    }
     if line.get(&["result"]).is_some() {
         let kind = match line.get(&["result", "resultType"]) {
             None => "complete".to_owned(),
@@ -376,8 +412,11 @@ pub(super) fn answer(
         } => {
             line.remove(9, &["result"], "resultType");
             let structured = line.get(&["result", "structuredContent"]);
-            if structured.is_some_and(|content| !content.starts_with('{')) {
-                line.remove(39, &["result"], "structuredContent");
+            if let Some(structured) = structured.filter(|content| !content.starts_with('{')) {
+                let wrapped = format!("{{\"result\":{structured}}}");
+                line.set(39, &["result", "structuredContent"], &wrapped);
+                let text = serde_json::to_string(&structured).unwrap();
+                line.says(61, &format!("{{\"type\":\"text\",\"text\":{text}}}"));
             }
             if cacheable {
                 line.remove(10, &["result"], "ttlMs");
@@ -471,6 +510,7 @@ pub(super) fn question(
     let meta = below("_meta");
     if upstream {
         line.remove(30, &meta, "progressToken");
+        line.emptied(30, params, "_meta");
     } else {
         line.set(30, &[&meta[..], &["progressToken"]].concat(), number);
     }
@@ -496,6 +536,7 @@ pub(super) fn parked(text: &str, address: bool, made: &mut BTreeSet<u32>) -> Str
     line.remove(36, &[], "task");
     line.remove(36, &["_meta"], "progressToken");
     line.remove(36, &["_meta"], "io.modelcontextprotocol/related-task");
+    line.emptied(36, &[], "_meta");
     if address && line.get(&["mode"]).is_none() {
         line.append(37, &[], "mode", "\"url\"");
     }
@@ -593,8 +634,12 @@ pub(super) fn entry(
             shown(&mut line, 41, &["_meta", "ui/resourceUri"]);
             if pair.upstream && !pair.client {
                 let root = line.text(&["outputSchema", "type"]);
-                if root.as_deref() != Some("object") {
-                    line.remove(46, &[], "outputSchema");
+                let schema = line.get(&["outputSchema"]);
+                if let (Some(schema), true) = (schema, root.as_deref() != Some("object")) {
+                    let wrapped = format!(
+                        "{{\"type\":\"object\",\"properties\":{{\"result\":{schema}}},\"required\":[\"result\"]}}"
+                    );
+                    line.set(46, &["outputSchema"], &wrapped);
                 }
             }
             if !pair.upstream && pair.client && method == "tools/list" {
@@ -688,7 +733,10 @@ pub(super) fn updated(text: &str, listen: Option<&str>, made: &mut BTreeSet<u32>
         line.set(43, &["params", "uri"], &format!("\"{SHOWN}\""));
     }
     match listen {
-        None => line.remove(20, &["params", "_meta"], SUBSCRIPTION),
+        None => {
+            line.remove(20, &["params", "_meta"], SUBSCRIPTION);
+            line.emptied(20, &["params"], "_meta");
+        }
         Some(id) => {
             if line.get(&["params", "_meta"]).is_none() {
                 line.append(19, &["params"], "_meta", "{}");

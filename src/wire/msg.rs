@@ -334,7 +334,7 @@ pub enum Fault {
 
 fn misspelt(place: &str, key: &str, meant: &str, both: bool) -> String {
     // it is a stranger's text, and may go to a terminal
-    let key = key.escape_debug();
+    let key = crate::text::visible(key);
     match both {
         true => {
             format!("{place} has both `{meant}` and `{key}`: some readers take one for the other")

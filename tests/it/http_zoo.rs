@@ -744,7 +744,7 @@ fn an_event_of_a_gigabyte_is_given_up_soon() {
         let said = text(&shim.call(tool, json!({})));
         assert!(
             said.contains(
-                "more than 16777216; whether the call took effect is not known; ask for less"
+                "more than 16777216; ask for less; whether the call took effect is not known"
             ),
             "{tool}: {said}"
         );
@@ -1147,7 +1147,10 @@ fn a_header_that_nobody_reviewed_is_drift_where_names_alone_are_pinned() {
     let mut shim = org.serve("ci");
     shim.initialize();
     let said = text(&call(&mut shim));
-    assert!(said.contains("is not the one that was approved"), "{said}");
+    assert!(
+        said.contains("web/sql is not what was approved any more"),
+        "{said}"
+    );
     assert!(said.contains("x-mcp-header"), "{said}");
     others_are_well(&mut shim);
     shim.close();

@@ -350,8 +350,10 @@ fn what_text_may_reach_a_reader_is_said_in_one_place() {
     );
     let mut findings = Vec::new();
     for (name, code) in product() {
-        // what a server takes as a secret is shown to nobody
-        if matches!(&*name, "src/text.rs" | "src/bin/mcpshim/credential.rs") {
+        // what a server takes as a secret is shown to nobody, and what readers of a URI drop is
+        // compared, not shown
+        let others = ["src/bin/mcpshim/credential.rs", "src/policy/pattern.rs"];
+        if name == "src/text.rs" || others.contains(&&*name) {
             continue;
         }
         for (at, line) in code {

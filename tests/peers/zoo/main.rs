@@ -150,7 +150,7 @@ impl Zoo {
                 self.result(id, &json!({"tools": [act, tool]}));
             }
             "deep-list" => {
-                let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+                let deep = format!("{}{}", "[".repeat(1200), "]".repeat(1200));
                 self.bytes(
                     format!(
                         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"tools\":[{act}],\"x\":{deep}}}}}\n"

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod publish;
 
 mod agent;
+mod approved;
 mod compile;
 mod credential;
 mod date;
@@ -64,12 +65,14 @@ pub fn compile(dir: &Path) -> Result<TargetSet, Problems> {
 }
 
 /// Returns everything there is to say about a directory, what only time tells included: grants
-/// that have expired, approvals from the future.
+/// that have expired, approvals from the future, and, in a git checkout, grants that were widened
+/// since they were approved.
 #[must_use]
 pub fn check(dir: &Path, now: &Now) -> Problems {
     let mut sources = Sources::read(dir);
     lint::all(&mut sources);
     lint::by_time(&mut sources, now);
+    approved::wider(dir, &mut sources);
     compile::documents(&mut sources);
     sources.problems.sort();
     sources.problems

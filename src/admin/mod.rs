@@ -15,6 +15,7 @@ mod approved;
 mod compile;
 mod credential;
 mod date;
+mod entry;
 mod git;
 mod init;
 mod lint;
@@ -31,7 +32,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use self::agent::{AgentError, NewAgent, agent};
+pub use self::agent::{AgentError, AgentRow, NewAgent, agent, agents};
+pub use self::entry::{EntryError, NewServer, Reach, new_server};
 pub use self::git::GitError;
 pub use self::init::{Example, InitError, init};
 pub use self::problem::{At, Level, Problem, Problems};

@@ -208,7 +208,10 @@ fn an_entry_is_made_from_a_command_or_an_address() {
         "{check:?}"
     );
     let completion = admin(at, ["completion", "bash"]).ok();
-    assert!(completion.stdout.contains("__new,server)"), "{completion:?}");
+    assert!(
+        completion.stdout.contains("__new,server)"),
+        "{completion:?}"
+    );
 }
 
 #[test]

@@ -48,6 +48,50 @@ pub struct NewAgent {
     pub owner: String,
 }
 
+/// One agent of a registry.
+#[derive(Debug, serde::Serialize)]
+pub struct AgentRow {
+    /// Its name.
+    pub agent: AgentName,
+    /// The team that answers for it.
+    pub owner: String,
+    /// Roles that name it.
+    pub roles: Vec<String>,
+    /// The first second at which it is refused, in Unix seconds.
+    pub expires: Option<u64>,
+    /// `revocations.yaml` names it.
+    pub revoked: bool,
+    /// Its public key, base64.
+    pub public_key: String,
+}
+
+/// Lists the agents of a registry by name.
+///
+/// # Errors
+/// [`AgentError::NotARegistry`].
+pub fn agents(dir: &Path) -> Result<Vec<AgentRow>, AgentError> {
+    let sources = Sources::read(dir);
+    if sources.org.is_none() {
+        return Err(AgentError::NotARegistry(dir.to_owned()));
+    }
+    let revoked = sources.revocations.iter().flat_map(|file| &file.agents);
+    let revoked: Vec<&str> = revoked.map(|spot| spot.value.as_str()).collect();
+    let row = |agent: &super::source::Agent| {
+        let name = agent.name.as_str();
+        let has = |role: &&super::source::Role| role.agents.iter().any(|spot| spot.value == name);
+        let roles = sources.roles.iter().filter(has);
+        AgentRow {
+            agent: agent.name.clone(),
+            owner: agent.doc.owner.clone(),
+            roles: roles.map(|role| role.name.to_string()).collect(),
+            expires: agent.doc.not_after,
+            revoked: revoked.contains(&name),
+            public_key: agent.doc.public_key.clone(),
+        }
+    };
+    Ok(sources.agents.iter().map(row).collect())
+}
+
 /// Makes a private key at `key`, readable by its owner only, and `agents/<name>.yaml`. Without an
 /// owner, the organisation's help stands for one.
 ///

@@ -29,6 +29,9 @@ use crate::registry::doc::{PinMode, Registry, Surface};
 /// The folder of the cases.
 const FOLDER: &str = "tests";
 
+/// Stands for the person of a case, who has no name, until the sentence is made without one.
+const NOBODY_NAMED: &str = "whoever asks";
+
 /// Refusals that rules cause; what networks and machines add is not to be tested here.
 const CODES: [DenialCode; 5] = [
     DenialCode::Hidden,
@@ -370,8 +373,8 @@ impl World<'_> {
     fn caller(&self, who: &Who) -> Option<Caller> {
         let person = |roles| Caller::Person {
             issuer: String::new(),
-            subject: "a case".to_owned(),
-            display: "a case".to_owned(),
+            subject: NOBODY_NAMED.to_owned(),
+            display: NOBODY_NAMED.to_owned(),
             roles,
             expires: u64::MAX,
         };
@@ -530,10 +533,8 @@ fn answer(file: &str, case: &Case, snapshot: &Snapshot, now: &Now) -> Outcome {
         }
         Decision::Deny(denial) => {
             let passed = matches!(case.expected, Expected::Deny(code) if code == denial.code);
-            (
-                format!("deny ({}): {}", denial.code, denial.sentence),
-                passed,
-            )
+            let sentence = denial.sentence.replace(&format!(" of {NOBODY_NAMED}"), "");
+            (format!("deny ({}): {sentence}", denial.code), passed)
         }
     };
     Outcome {
@@ -569,6 +570,26 @@ mod tests {
         let org = Org::new();
         org.write("tests/a.yaml", cases);
         say(&org)
+    }
+
+    #[test]
+    fn a_refusal_of_a_case_names_nobody() {
+        let found = check("- {who: {role: eng}, call: gh/nosuch, expect: allow}\n");
+        assert!(
+            !found.contains("a case") && !found.contains(NOBODY_NAMED),
+            "{found}"
+        );
+        let org = Org::new();
+        org.edit("roles/eng.yaml", "read_*, write", "write");
+        org.write(
+            "tests/a.yaml",
+            "- {who: {role: eng}, call: gh/read_file, expect: allow}\n",
+        );
+        let found = say(&org);
+        assert!(
+            found.contains("role eng does not include gh/read_file"),
+            "{found}"
+        );
     }
 
     fn say(org: &Org) -> String {

@@ -190,7 +190,7 @@ fn is_id(text: &str) -> bool {
 }
 
 /// `<id> <type> <size>\n<content>\n`
-fn object<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
+pub(super) fn object<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     let end = memchr::memchr(b'\n', rest)?;
     let head = std::str::from_utf8(rest.get(..end)?).ok()?;
     let size: usize = head.rsplit(' ').next()?.parse().ok()?;
@@ -240,7 +240,12 @@ fn wrong(rev: &str, why: &str) -> GitError {
 }
 
 /// Runs git with words of our own and ids, and this on its standard input.
-fn git(dir: &Path, rev: &str, words: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
+pub(super) fn git(
+    dir: &Path,
+    rev: &str,
+    words: &[&str],
+    input: &[u8],
+) -> Result<Vec<u8>, GitError> {
     let mut command = Command::new("git");
     command
         .arg("-C")

@@ -1,21 +1,41 @@
 //! Rules over the sources as a whole. One function per rule or family.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::diff::{Writes, writes};
 use super::pins::PinFile;
 use super::problem::{At, Problems, Sink, Spot, nearest, suggest};
-use super::source::{PROJECT_DIR, Server, Sources};
+use super::source::{Grant, PROJECT_DIR, Server, Sources};
 use super::{credential, secrets};
 use crate::catalog::needs_task;
 use crate::clock::{Now, Utc};
 use crate::limits;
 use crate::pin::Kind;
+use crate::policy::pattern::Pattern;
 use crate::registry::doc::{PinMode, Transport};
 use crate::registry::program::{from_project, is_path, is_relative};
 use crate::text::printable;
 
 /// The one who approves in the example of `init`: nobody.
 pub(super) const NOBODY: &str = "nobody yet";
+
+/// The purpose in what `new server` writes: none yet.
+pub(super) const UNSAID: &str = "not said yet";
+
+/// The rules of one entry that only look at itself, for one that is about to be written.
+pub(super) fn entry(server: &Server, problems: &mut Problems) {
+    let mut sink = Sink {
+        file: &server.file,
+        problems,
+    };
+    package(server, &mut sink);
+    program(server, &mut sink);
+    secrets(server, &mut sink);
+    placeholders(server, &mut sink);
+}
 
 /// Runs every rule that does not depend on time.
 pub(super) fn all(sources: &mut Sources) {
@@ -99,7 +119,7 @@ fn org(sources: &Sources, problems: &mut Problems) {
     }
     for group in org.groups.iter().flatten() {
         let mapped = |role: &super::source::Role| role.doc.groups.contains(&group.value);
-        if !sources.roles.iter().any(mapped) {
+        if !sources.unread_roles && !sources.roles.iter().any(mapped) {
             let message = format!("no role maps the group `{}`", group.value);
             sink.warning(
                 group.at,
@@ -151,6 +171,7 @@ fn servers(sources: &Sources, problems: &mut Problems) {
                 fix,
             );
         }
+        unsaid(server, &mut sink);
         pin(server, &mut sink);
         if let Some(at) = server.shared_at {
             let message =
@@ -171,6 +192,25 @@ fn servers(sources: &Sources, problems: &mut Problems) {
         taken_names(server, sources, problems);
     }
     credential::shared(sources, problems);
+}
+
+/// What `new server` could not know and nobody wrote since.
+fn unsaid(server: &Server, sink: &mut Sink<'_>) {
+    let doc = &server.doc;
+    let texts = [
+        ("owner", &doc.owner),
+        ("on_call", &doc.oncall),
+        ("purpose", &doc.purpose),
+    ];
+    let texts = texts
+        .into_iter()
+        .filter(|(_, text)| *text == NOBODY || *text == UNSAID);
+    let keys: Vec<String> = texts.map(|(key, _)| format!("`{key}`")).collect();
+    if !keys.is_empty() {
+        let message = format!("nobody has filled in {}", keys.join(", "));
+        let fix = "write what the people who use the server and review it need to know";
+        sink.warning(server.id_at, "not-filled-in", message, fix);
+    }
 }
 
 fn pin(server: &Server, sink: &mut Sink<'_>) {
@@ -253,6 +293,16 @@ fn runner(command: &str, args: &[Spot<String>]) -> Option<&'static str> {
         ("docker" | "podman" | "nerdctl", Some("run" | "container")) => Some("oci"),
         _ => None,
     }
+}
+
+/// [`runner`], for a command line that stands in no file yet.
+pub(super) fn runner_of(command: &str, args: &[String]) -> Option<&'static str> {
+    let spot = |arg: &String| Spot {
+        at: At::default(),
+        value: arg.clone(),
+    };
+    let first: Vec<Spot<String>> = args.first().map(spot).into_iter().collect();
+    runner(command, &first)
 }
 
 /// Programs that run a command line or a program that they are given.
@@ -458,7 +508,14 @@ fn program(server: &Server, sink: &mut Sink<'_>) {
 
 fn secrets(server: &Server, sink: &mut Sink<'_>) {
     let spots = &server.transport;
-    let mut found = |at: At, what: String| sink.error(at, "secret", what, secrets::fix());
+    let mut found = |at: At, what: String| {
+        // the value's own place says more than the line, which was reported when it was read
+        let file = sink.file;
+        sink.problems
+            .0
+            .retain(|p| !(p.file == file && p.line == at.line && secrets::is_of_line(p)));
+        sink.error(at, "secret", what, secrets::fix());
+    };
     for (name, value) in &spots.env {
         if let Some(what) = secrets::named(name, &value.value) {
             found(value.at, format!("the variable `{name}` {what}"));
@@ -611,6 +668,9 @@ fn roles(sources: &Sources, problems: &mut Problems) {
                 let fix = "write who approved it, and when";
                 sink.warning(grant.approved_by.at, "not-approved", message, fix);
             }
+            if let Some(server) = sources.server(&grant.server.value) {
+                wide(server, grant, &mut sink);
+            }
             let server = &grant.server;
             let unread = sources.unread_servers;
             if !unread && sources.server(&server.value).is_none() && seen.insert(&server.value) {
@@ -629,6 +689,51 @@ fn roles(sources: &Sources, problems: &mut Problems) {
             }
         }
     }
+}
+
+/// Patterns of a grant that add nothing, and what `*` gives that does more than read: one line.
+fn wide(server: &Server, grant: &Grant, sink: &mut Sink<'_>) {
+    let mut said = Vec::new();
+    let mut at = None;
+    for list in [&grant.tools, &grant.prompts, &grant.resources] {
+        for spot in list {
+            let covers = |other: &&Spot<String>| {
+                other.value != spot.value && Pattern::glob(&other.value).covers(&spot.value)
+            };
+            // the widest one says it best
+            let wider = list
+                .iter()
+                .filter(covers)
+                .min_by_key(|other| other.value.len());
+            if let Some(wider) = wider {
+                let (one, other) = (printable(&spot.value), printable(&wider.value));
+                said.push(format!("`{one}` adds nothing: `{other}` has it"));
+                at = at.or(Some(spot.at));
+            }
+        }
+    }
+    let redundant = !said.is_empty();
+    let all = grant.tools.iter().find(|spot| spot.value == "*");
+    if let (Some(all), Some(pin)) = (all, &server.pin) {
+        let tools = pin.surface.tools.iter();
+        let writing = tools.filter(|tool| writes(tool) != Writes::Reads).count();
+        if writing > 0 {
+            let of = pin.surface.tools.len();
+            said.push(format!(
+                "`*` gives {writing} of {of} tools that do more than read"
+            ));
+            at = at.or(Some(all.at));
+        }
+    }
+    let Some(at) = at else { return };
+    let (rule, fix) = match redundant {
+        true => ("adds-nothing", "keep what you mean, and take the rest out"),
+        false => (
+            "writes-by-star",
+            "name the tools, unless all of them are meant",
+        ),
+    };
+    sink.warning(at, rule, said.join("; "), fix);
 }
 
 fn agents(sources: &Sources, problems: &mut Problems) {
@@ -651,7 +756,7 @@ fn agents(sources: &Sources, problems: &mut Problems) {
                 .iter()
                 .any(|name| name.value == agent.name.as_str())
         };
-        if !sources.roles.iter().any(named) {
+        if !sources.unread_roles && !sources.roles.iter().any(named) {
             let message = format!(
                 "the agent `{}` has no role, so it may use nothing",
                 agent.name

@@ -11,9 +11,11 @@ pub mod keys;
 pub mod publish;
 
 mod agent;
+mod approved;
 mod compile;
 mod credential;
 mod date;
+mod entry;
 mod git;
 mod init;
 mod lint;
@@ -30,7 +32,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use self::agent::{AgentError, NewAgent, agent};
+pub use self::agent::{AgentError, AgentRow, NewAgent, agent, agents};
+pub use self::entry::{EntryError, NewServer, Reach, new_server};
 pub use self::git::GitError;
 pub use self::init::{Example, InitError, init};
 pub use self::problem::{At, Level, Problem, Problems};
@@ -64,12 +67,14 @@ pub fn compile(dir: &Path) -> Result<TargetSet, Problems> {
 }
 
 /// Returns everything there is to say about a directory, what only time tells included: grants
-/// that have expired, approvals from the future.
+/// that have expired, approvals from the future, and, in a git checkout, grants that were widened
+/// since they were approved.
 #[must_use]
 pub fn check(dir: &Path, now: &Now) -> Problems {
     let mut sources = Sources::read(dir);
     lint::all(&mut sources);
     lint::by_time(&mut sources, now);
+    approved::wider(dir, &mut sources);
     compile::documents(&mut sources);
     sources.problems.sort();
     sources.problems

@@ -145,15 +145,17 @@ impl PinFile {
             return None;
         }
         if reachable && pin.transport != server.transport {
-            let message = "was made with another transport than the server has now";
+            let what = moved(&pin.transport, &server.transport);
+            let message = format!("the pin of `{}` is out of date: {what}", server.key);
             sink.error(top, "stale-pin", message, again);
             return Some(pin);
         }
         let changed = pin.declared.changed(Declared::of(server));
         if !changed.is_empty() {
             let message = format!(
-                "was made before the server's entry said {}: servers offer other tools to clients \
-                 that can be asked for other things",
+                "the pin of `{}` is out of date: its entry says {} now, and servers offer other \
+                 tools to clients that can be asked for other things",
+                server.key,
                 changed.join(", ")
             );
             sink.error(top, "stale-pin", message, again.as_str());
@@ -353,6 +355,66 @@ fn name(key: &ServerKey, entries: &mut [Pinned], names: &mut Kept) {
     *names = assign_names(key, entries.iter().map(|entry| entry.name.as_str()), names);
     for entry in entries {
         entry.exposed = names.get(&entry.name).cloned();
+    }
+}
+
+/// What of a server changed since it was pinned, as the end of a sentence.
+fn moved(was: &Transport, is: &Transport) -> String {
+    let parts: Vec<&str> = match (was, is) {
+        (Transport::Stdio { .. }, Transport::Http { .. })
+        | (Transport::Http { .. }, Transport::Stdio { .. }) => vec!["type of transport"],
+        (
+            Transport::Http {
+                url,
+                ca_pem,
+                legacy_sse,
+            },
+            Transport::Http {
+                url: new_url,
+                ca_pem: new_ca,
+                legacy_sse: new_sse,
+            },
+        ) => [
+            ("url", url != new_url),
+            ("ca", ca_pem != new_ca),
+            ("legacy_sse", legacy_sse != new_sse),
+        ]
+        .into_iter()
+        .filter_map(|(part, differs)| differs.then_some(part))
+        .collect(),
+        (
+            Transport::Stdio {
+                command,
+                args,
+                cwd,
+                env,
+                package,
+                program_from_project,
+            },
+            Transport::Stdio {
+                command: new_command,
+                args: new_args,
+                cwd: new_cwd,
+                env: new_env,
+                package: new_package,
+                program_from_project: new_project,
+            },
+        ) => [
+            ("command", command != new_command),
+            ("args", args != new_args),
+            ("cwd", cwd != new_cwd),
+            ("env", env != new_env),
+            ("package", package != new_package),
+            ("program_from_project", program_from_project != new_project),
+        ]
+        .into_iter()
+        .filter_map(|(part, differs)| differs.then_some(part))
+        .collect(),
+    };
+    match parts.split_last() {
+        None => "its transport changed".to_owned(),
+        Some((last, [])) => format!("its {last} changed"),
+        Some((last, rest)) => format!("its {} and {last} changed", rest.join(", ")),
     }
 }
 

@@ -66,7 +66,7 @@ pub enum PublishError {
     #[error("root metadata cannot be used")]
     Root(#[source] RegistryError),
     /// Not enough private keys at hand.
-    #[error("{have} of the {need} {role} keys that must sign are at hand")]
+    #[error("{have} of {need} required {role} keys found in --keys")]
     TooFewKeys {
         /// Whose keys.
         role: Role,

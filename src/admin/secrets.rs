@@ -188,6 +188,14 @@ pub(super) fn query(url: &str) -> Option<String> {
     found.or_else(|| named("", parsed.path()))
 }
 
+/// How a finding of [`scan_text`] begins.
+const LINE: &str = "the line holds what looks like ";
+
+/// Whether a problem is a finding of [`scan_text`].
+pub(super) fn is_of_line(problem: &Problem) -> bool {
+    problem.rule == "secret" && problem.message.starts_with(LINE)
+}
+
 /// Reports tokens of known issuers anywhere in a source file, comments included.
 pub(super) fn scan_text(text: &str, sink: &mut Sink<'_>) {
     for (i, line) in text.lines().enumerate() {
@@ -196,7 +204,7 @@ pub(super) fn scan_text(text: &str, sink: &mut Sink<'_>) {
                 line: i + 1,
                 column: 1,
             };
-            let message = format!("the line holds what looks like {what}");
+            let message = format!("{LINE}{what}");
             sink.error(at, "secret", message, FIX);
         }
     }

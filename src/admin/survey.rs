@@ -200,14 +200,10 @@ fn renew(
         ));
     }
     let surface = survey(&server.doc).map_err(|reason| {
-        let hint = match server.doc.transport {
-            Transport::Http { .. } => "see that its address is right and that it is up",
-            Transport::Stdio { .. } => {
-                "start it by hand with the same command, and see what it says"
-            }
-        };
-        let hint = hint.to_owned();
-        (reason, hint)
+        let hint = remedy(&server.doc, &reason);
+        // the vault of whoever pins is not read here
+        let own = reason.split(VAULT).next().unwrap_or_default().to_owned();
+        (own, hint)
     })?;
     if surface.tools.len() > crate::limits::TOOLS_PER_SERVER {
         let (count, most) = (surface.tools.len(), crate::limits::TOOLS_PER_SERVER);
@@ -247,6 +243,28 @@ fn renew(
             quarantined,
         },
     })
+}
+
+/// How the shim tells a person to replace a credential. `pin` takes it from standard input only.
+const VAULT: &str = "; replace it with `mcpshim credential set";
+
+/// What to do about a server that could not be surveyed.
+fn remedy(server: &ServerDoc, reason: &str) -> String {
+    let credential = server.credential.is_some();
+    match &server.transport {
+        _ if credential && reason.contains("credential") => format!(
+            "give it one that works: `… | mcpshim-admin pin DIR {} --credential-stdin`",
+            server.key
+        ),
+        _ if reason.contains("wants a credential") => format!(
+            "write `credential` into servers/{}.yaml, then give it with --credential-stdin",
+            server.id
+        ),
+        Transport::Http { .. } => "see that its address is right and that it is up".to_owned(),
+        Transport::Stdio { .. } => {
+            "start it by hand with the same command, and see what it says".to_owned()
+        }
+    }
 }
 
 /// A crash before the rename leaves the old pin and a hidden file, which the next run replaces.

@@ -53,7 +53,7 @@ audit:
   class: disk
   tools:
     write: {results: full}
-isolation: user
+isolation: session
 stateful: no
 ";
 
@@ -367,15 +367,15 @@ fn remote(more: &str) -> String {
 fn local(more: &str) -> String {
     after(
         "servers/github.yaml",
-        "isolation: user",
-        &format!("isolation: user\n{more}"),
+        "isolation: session",
+        &format!("isolation: session\n{more}"),
     )
 }
 
 #[test]
 fn a_pin_that_was_made_under_other_flags_is_stale() {
     assert_snapshot!(local("roots: true\nsampling: true"), @r#"
-pins/github.json: error: was made before the server's entry said `roots: true`, `sampling: true`: servers offer other tools to clients that can be asked for other things [stale-pin]
+pins/github.json: error: the pin of `gh` is out of date: its entry says `roots: true`, `sampling: true` now, and servers offer other tools to clients that can be asked for other things [stale-pin]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
 }
@@ -476,8 +476,8 @@ servers/wiki.yaml:14:38: error: `X Key` is no name of a header [inject]
   fix: use the header that the server's documentation names, such as `X-Api-Key`
 "#);
     assert_snapshot!(header("authorization"), @r#"
-servers/wiki.yaml:14:38: error: `Authorization` is not a header of its own here [reserved-name]
-  fix: write `inject: bearer`
+servers/wiki.yaml:14:38: error: `Authorization` is set by `inject: bearer` [reserved-name]
+  fix: write that
 "#);
 }
 
@@ -498,8 +498,8 @@ fn one_secret_in_two_hands_is_said() {
     let org = Org::new();
     org.edit(
         "servers/github.yaml",
-        "isolation: user",
-        "isolation: user\ncredential: {id: shared, inject: {env: TOKEN}, obtain: x}",
+        "isolation: session",
+        "isolation: session\ncredential: {id: shared, inject: {env: TOKEN}, obtain: x}",
     );
     let twin = org
         .read("servers/github.yaml")
@@ -583,7 +583,7 @@ servers/github.yaml:15:11: warning: `{project_dir}` is passed as it stands here 
   fix: use it in `args` or `cwd`
 "#);
     assert_snapshot!(line("LOG_LEVEL: info", "LOG-LEVEL: info"), @r#"
-pins/github.json: error: was made with another transport than the server has now [stale-pin]
+pins/github.json: error: the pin of `gh` is out of date: its env changed [stale-pin]
   fix: run `mcpshim-admin pin DIR gh`
 servers/github.yaml:15:5: error: `LOG-LEVEL` is no name of a variable [env]
   fix: use letters, digits and `_`
@@ -792,7 +792,7 @@ org.yaml:2:1: error: the line holds what looks like an AWS access key [secret]
   fix: take it out and change it: everyone who has the registry or its history can read it
 org.yaml:15:11: error: `trust/jwks.json` holds a private key [secret]
   fix: store the public set only, and change that key: it was in the registry
-pins/github.json: error: was made with another transport than the server has now [stale-pin]
+pins/github.json: error: the pin of `gh` is out of date: its args and env changed [stale-pin]
   fix: run `mcpshim-admin pin DIR gh`
 servers/github.yaml:13:53: error: an argument is named like a secret and has a value [secret]
   fix: take it out and change it: everyone who has the registry or its history can read it
@@ -802,7 +802,7 @@ servers/github.yaml:15:19: error: the variable `GITHUB_TOKEN` is named like a se
   fix: take it out and change it: everyone who has the registry or its history can read it
 "#);
     assert_snapshot!(after("servers/github.yaml", "type: stdio\n  command: npx\n  args: [\"-y\", \"@acme/mcp-github@1.2.3\", --read-only]\n  env:\n    LOG_LEVEL: info\n  package: npm:@acme/mcp-github@1.2.3", "type: http\n  url: https://x.example/mcp?token=hunter2hunter2"), @r#"
-pins/github.json: error: was made with another transport than the server has now [stale-pin]
+pins/github.json: error: the pin of `gh` is out of date: its type of transport changed [stale-pin]
   fix: run `mcpshim-admin pin DIR gh`
 servers/github.yaml:12:8: error: the url is named like a secret and has a value [secret]
   fix: take it out and change it: everyone who has the registry or its history can read it
@@ -989,7 +989,7 @@ pins/github.json:16:1: error: is not a pin file: expected `,` or `}` at line 16 
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("servers/github.yaml", "--read-only", "--read-write"), @r#"
-pins/github.json: error: was made with another transport than the server has now [stale-pin]
+pins/github.json: error: the pin of `gh` is out of date: its args changed [stale-pin]
   fix: run `mcpshim-admin pin DIR gh`
 "#);
     assert_snapshot!(after("servers/github.yaml", "stateful: false", "pin: off"), @r#"
@@ -1475,6 +1475,30 @@ fn a_server_that_fails_keeps_its_pin() {
     // what would be run is not right
     org.edit("servers/github.yaml", "hosted: vendor", "hosted: x");
     assert_snapshot!(run(&org), @r#"[{"server":"gh","file":"pins/github.json","outcome":"failed","reason":"servers/github.yaml:6: hosted is `x`","hint":"use `self` or `vendor`"}]"#);
+}
+
+#[test]
+fn a_server_that_wants_a_credential_fails_with_the_one_hint_that_fits() {
+    let hint = |credential: &str, reason: &str| {
+        let org = Org::new();
+        let line = format!("isolation: session\n{credential}");
+        org.edit("servers/github.yaml", "isolation: session", &line);
+        let pinned = pin(org.dir.path(), &[], &mut |_| Err(reason.to_owned())).unwrap();
+        match &pinned[0].outcome {
+            Outcome::Failed { reason, hint } => format!("{reason} / {hint}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let own = "credential: {id: gh, inject: {env: GH_TOKEN}, obtain: x}";
+    let refuses = "server `gh` refuses the credential `gh` (401 Unauthorized); replace it with \
+                   `mcpshim credential set gh`";
+    assert_snapshot!(hint(own, refuses), @"server `gh` refuses the credential `gh` (401 Unauthorized) / give it one that works: `… | mcpshim-admin pin DIR gh --credential-stdin`");
+    let wants = "server `gh` wants the credential `gh`";
+    assert_snapshot!(hint(own, wants), @"server `gh` wants the credential `gh` / give it one that works: `… | mcpshim-admin pin DIR gh --credential-stdin`");
+    let names_none = "server `gh` wants a credential, and its entry names none (401)";
+    assert_snapshot!(hint("", names_none), @"server `gh` wants a credential, and its entry names none (401) / write `credential` into servers/github.yaml, then give it with --credential-stdin");
+    // another trouble has another hint
+    assert_snapshot!(hint(own, "server `gh` ended"), @"server `gh` ended / start it by hand with the same command, and see what it says");
 }
 
 #[test]

@@ -210,6 +210,12 @@ fn in_words(text: &str, line: usize, parser: &str) -> (String, String) {
             return (format!("not YAML: {message}"), format!("{fix}{unread}"));
         }
     }
+    // or on the one before
+    if let Some(next) = text.lines().nth(line).filter(|next| next.starts_with('\t'))
+        && let Some((message, fix)) = mistake(next)
+    {
+        return (format!("not YAML: {message}"), format!("{fix}{unread}"));
+    }
     let fix = format!("correct the syntax{unread}");
     (format!("not YAML: {parser}"), fix)
 }
@@ -526,8 +532,8 @@ x.yaml:2:2: error: not YAML: illegal placement of ':' indicator [yaml]
   fix: correct the syntax; everything after this line was not read
 "#);
         assert_snapshot!(check("a:\n\t- b\n"), @r#"
-x.yaml:2:2: error: not YAML: tabs disallowed within this context (block indentation) [yaml]
-  fix: correct the syntax; everything after this line was not read
+x.yaml:2:2: error: not YAML: a tab stands where a line begins [yaml]
+  fix: indent with blanks; everything after this line was not read
 "#);
         assert_snapshot!(check("# nothing\n"), @r#"
 x.yaml: error: the file is empty [empty-file]

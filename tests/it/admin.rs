@@ -129,11 +129,26 @@ fn an_example_becomes_a_signed_registry_by_the_steps_it_prints() {
     assert_eq!(entry["definition"]["name"], "read_text_file");
     let check = admin(at, ["check", "acme"]).ok();
     assert!(check.stdout.contains("acme: no errors and"), "{check:?}");
-    admin(
-        at,
-        ["publish", "acme", "--keys", "keys", "--out", "repository"],
-    )
-    .ok();
+    let publish = ["publish", "acme", "--keys", "keys", "--out", "repository"];
+    let first = admin(at, publish).ok();
+    for said in [
+        "Serve repository",
+        "org = \"acme\"",
+        "registry_url = ",
+        "root = \"root.json\"",
+        "acme/trust/root.json",
+    ] {
+        assert!(
+            made.stdout.contains(&said.replace("repository", "REPO")),
+            "{made:?}"
+        );
+        assert!(first.stdout.contains(said), "{first:?}");
+    }
+    // whoever publishes again knows it
+    let again = admin(at, publish).ok();
+    assert!(!again.stdout.contains("registry_url"), "{again:?}");
+    let listed = admin(at, ["agent", "list", "acme"]).ok();
+    assert!(listed.stdout.contains("ci  ci; platform"), "{listed:?}");
     let targets = fs::read_dir(at.join("repository/targets")).unwrap();
     let names: Vec<String> = targets
         .map(|f| f.unwrap().file_name().into_string().unwrap())
@@ -146,6 +161,57 @@ fn an_example_becomes_a_signed_registry_by_the_steps_it_prints() {
     ] {
         assert!(names.iter().any(|name| name.ends_with(target)), "{names:?}");
     }
+}
+
+#[test]
+fn an_entry_is_made_from_a_command_or_an_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    admin(at, ["init", "acme"]).ok();
+    let new = |words: &[&str]| {
+        let first = ["new", "server", "git", "--dir", "acme"];
+        admin(at, first.iter().chain(words))
+    };
+    new(&[]).refused(2, "required");
+    new(&["https://x.example/mcp", "--", "git-mcp"]).refused(2, "cannot be used with");
+    new(&["--", "npx", "-y", "server"]).refused(1, "package that is not pinned");
+    let made = new(&[
+        "--json",
+        "--",
+        "uvx",
+        "mcp-server-git==2026.8.31",
+        "--verbose",
+    ])
+    .ok();
+    assert_eq!(made.json()["package"], "pypi:mcp-server-git@2026.8.31");
+    new(&["--", "other"]).refused(1, "acme/servers/git.yaml exists already");
+    let remote = [
+        "new",
+        "server",
+        "crm",
+        "https://crm.example/mcp",
+        "--dir",
+        "acme",
+    ];
+    let said = admin(at, remote).ok();
+    for next in [
+        "review",
+        "mcpshim-admin pin acme crm",
+        "acme/roles",
+        "mcpshim-admin check acme",
+    ] {
+        assert!(said.stdout.contains(next), "{said:?}");
+    }
+    let check = admin(at, ["check", "acme", "--json"]);
+    assert!(
+        rules(&check).contains(&"servers/crm.yaml no-pin".to_owned()),
+        "{check:?}"
+    );
+    let completion = admin(at, ["completion", "bash"]).ok();
+    assert!(
+        completion.stdout.contains("__new,server)"),
+        "{completion:?}"
+    );
 }
 
 #[test]

@@ -1004,7 +1004,7 @@ fn refresh_needs_the_online_keys_only_and_keeps_the_registry_current() {
     let error = error.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "0 of the 1 targets keys that must sign are at hand"
+        "0 of 1 required targets keys found in --keys"
     );
     let empty = tempfile::tempdir().unwrap();
     let error = publish::refresh(&online, empty.path(), &at(ZOO_S)).unwrap_err();
@@ -1026,7 +1026,7 @@ fn a_threshold_is_demanded_when_signing_and_when_reading() {
     let error = publish::publish(&org.set, &org.roots, &few, &org.out(), &at(ZOO_S)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "1 of the 2 targets keys that must sign are at hand"
+        "1 of 2 required targets keys found in --keys"
     );
     assert!(!org.out().join("metadata/timestamp.json").exists());
     fs::copy(

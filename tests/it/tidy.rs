@@ -596,3 +596,90 @@ fn every_format_is_described() {
         assert!(path.exists(), "docs/formats/{format}.md is missing");
     }
 }
+
+/// The keys that a source takes of YAML: `fields.take("KEY")` and what stands for it.
+fn keys_taken(source: &str) -> BTreeSet<String> {
+    let product = source.split("#[cfg(test)]").next().unwrap();
+    let mut keys = BTreeSet::new();
+    for call in ["take(", "need(", "list(", "asked(", "second("] {
+        for (at, _) in product.match_indices(call) {
+            let rest = product[at + call.len()..].trim_start();
+            let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+            keys.extend(quoted.map(|(key, _)| key.to_owned()));
+        }
+    }
+    keys
+}
+
+/// The keys that the tables of these sections describe, by the last part of each name.
+fn keys_described(page: &str, sections: &[&str]) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for section in page.split("\n## ").skip(1) {
+        let (title, body) = section.split_once('\n').unwrap();
+        if !sections.contains(&title) {
+            continue;
+        }
+        for row in body.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let name = row.split('`').next().unwrap();
+            keys.insert(name.rsplit('.').next().unwrap().to_owned());
+            let cells = row.split('|').filter(|cell| !cell.trim().is_empty());
+            assert!(
+                cells.count() >= 4,
+                "a key without type, default or meaning: {row}"
+            );
+        }
+    }
+    keys
+}
+
+#[test]
+fn every_key_of_a_registry_is_described_and_no_other() {
+    let page = std::fs::read_to_string(root().join("docs/authoring.md")).unwrap();
+    let admin = root().join("src/admin");
+    let groups: [(&[&str], &[&str]); 4] = [
+        (&["source/org.rs", "source/mod.rs"], &["org.yaml", "audit/"]),
+        (
+            &["source/server.rs", "source/mod.rs", "credential.rs"],
+            &["servers/ID.yaml"],
+        ),
+        (
+            &["source/role.rs"],
+            &["roles/NAME.yaml", "agents/NAME.yaml", "revocations.yaml"],
+        ),
+        (&["cases.rs"], &["tests/*.yaml"]),
+    ];
+    for (files, sections) in groups {
+        let mut taken = BTreeSet::new();
+        for file in files {
+            taken.extend(keys_taken(
+                &std::fs::read_to_string(admin.join(file)).unwrap(),
+            ));
+        }
+        assert!(taken.len() > 5, "{files:?}: {taken:?}");
+        assert_eq!(keys_described(&page, sections), taken, "{sections:?}");
+    }
+    // whoever else opens a mapping of YAML is to be listed above
+    let listed: BTreeSet<&str> = groups
+        .iter()
+        .flat_map(|(files, _)| *files)
+        .copied()
+        .collect();
+    for (name, text) in tree() {
+        let Some(file) = name.strip_prefix("src/admin/") else {
+            continue;
+        };
+        let opens = text.contains("Fields::open(") && file != "yaml.rs";
+        assert!(
+            !opens || listed.contains(file),
+            "{name} reads keys that no page describes"
+        );
+    }
+}
+
+#[test]
+fn a_key_is_found_however_its_call_is_written() {
+    let source = "fields.take(\"one\"); fields\n.need(\n  \"two\", fix); list(\"three\", sink); \
+                  iter.take(4); #[cfg(test)] take(\"four\")";
+    let found: Vec<String> = keys_taken(source).into_iter().collect();
+    assert_eq!(found, ["one", "three", "two"]);
+}

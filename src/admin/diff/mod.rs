@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use self::view::View;
+pub(super) use self::view::writes;
 use super::git::{self, GitError};
 use super::publish::PublishError;
 use super::source::Sources;

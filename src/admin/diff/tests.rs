@@ -238,12 +238,12 @@ fn servers_secrets_sign_in_and_record_are_told() {
     let (was, is) = (Org::new(), Org::new());
     was.edit(
         "servers/github.yaml",
-        "isolation: user",
+        "isolation: session",
         "isolation: session\ncredential: {id: gh, inject: {env: GH_TOKEN}, obtain: x, rotate_days: 30}",
     );
     is.edit(
         "servers/github.yaml",
-        "isolation: user",
+        "isolation: session",
         "isolation: user\nroots: true\npin: names\ncredential: {id: gh2, inject: {env: GITHUB_TOKEN}, obtain: x}",
     );
     is.edit(

@@ -168,7 +168,7 @@ impl View {
 
 /// What a tool does, by the hints of its definition (MCP 2025-11-25, tool annotations). A hint
 /// that is no boolean says nothing.
-pub(super) fn writes(tool: &Pinned) -> Writes {
+pub(in crate::admin) fn writes(tool: &Pinned) -> Writes {
     #[derive(Deserialize, Default)]
     struct Definition {
         #[serde(default)]

@@ -51,6 +51,8 @@ pub(super) struct Sources {
     /// then an unknown name elsewhere is not a mistake of its own.
     pub(super) unread_servers: bool,
     pub(super) unread_agents: bool,
+    /// The same of roles.
+    pub(super) unread_roles: bool,
 }
 
 #[derive(Debug)]
@@ -159,11 +161,12 @@ impl Sources {
                 revocations: None,
                 unread_servers: false,
                 unread_agents: false,
+                unread_roles: false,
             };
         }
         let org = reader.org();
         let (mut servers, unread_servers) = reader.each("servers", Reader::server);
-        let (roles, _) = reader.each("roles", Reader::role);
+        let (roles, unread_roles) = reader.each("roles", Reader::role);
         let (agents, unread_agents) = reader.each("agents", Reader::agent);
         reader.pins(&mut servers);
         let revocations = reader.revocations();
@@ -178,6 +181,7 @@ impl Sources {
             revocations,
             unread_servers,
             unread_agents,
+            unread_roles,
         }
     }
 
@@ -230,6 +234,32 @@ pub(super) fn trees(dir: &Path, folder: &str, problems: &mut Problems) -> Vec<(S
         }
     }
     found
+}
+
+/// One role as a file once said it; `None` where it cannot be read. Its problems are no news.
+pub(super) fn role_of(dir: &Path, stem: &str, text: &str) -> Option<Role> {
+    let mut problems = Problems::default();
+    let file = format!("roles/{stem}.yaml");
+    let mut reader = Reader {
+        dir,
+        problems: &mut problems,
+    };
+    let tree = yaml::parse(text, &mut reader.sink(&file))?;
+    reader.role(&file, stem, &tree)
+}
+
+/// One entry that is not in a file yet.
+pub(super) fn server_of(
+    dir: &Path,
+    stem: &str,
+    text: &str,
+    problems: &mut Problems,
+) -> Option<Server> {
+    let file = format!("servers/{stem}.yaml");
+    let mut reader = Reader { dir, problems };
+    super::secrets::scan_text(text, &mut reader.sink(&file));
+    let tree = yaml::parse(text, &mut reader.sink(&file))?;
+    reader.server(&file, stem, &tree)
 }
 
 struct Reader<'a> {

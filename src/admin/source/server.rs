@@ -9,7 +9,7 @@ use super::{
 use crate::admin::credential;
 use crate::admin::pins::PinFile;
 use crate::admin::problem::{At, Sink, Spot};
-use crate::admin::yaml::{self, Fields, Node};
+use crate::admin::yaml::{self, Fields, Node, Value};
 use crate::ids::{ServerId, ServerKey};
 use crate::limits;
 use crate::registry::doc::{
@@ -41,6 +41,13 @@ impl Reader<'_> {
     pub(super) fn server(&mut self, file: &str, stem: &str, tree: &Node) -> Option<Server> {
         let mut sink = self.sink(file);
         let sink = &mut sink;
+        if is_of_a_client(tree) {
+            let message = "this is a client's configuration, not an entry of a registry";
+            let fix =
+                "`mcpshim-admin new server KEY -- COMMAND…`, or `… KEY URL`, makes an entry of it";
+            sink.error(tree.at, "client-configuration", message, fix);
+            return None;
+        }
         let mut fields = Fields::open(tree, "the server", sink)?;
         let fix = format!("write `id: {stem}`, the name of the file: it never changes");
         let id_node = fields.need("id", &fix);
@@ -184,6 +191,25 @@ impl Reader<'_> {
             server.pin_broken = server.pin.is_none() || self.problems.0.len() > before;
         }
     }
+}
+
+/// Whether this is what clients call their servers: `mcpServers`, `servers`, a mapping from names
+/// to commands or addresses, or one of those.
+fn is_of_a_client(tree: &Node) -> bool {
+    let has = |node: &Node, keys: &[&str]| match &node.value {
+        Value::Map(members) => members.iter().any(|(key, _)| keys.contains(&&*key.text)),
+        Value::List(_) | Value::Text { .. } => false,
+    };
+    let Value::Map(members) = &tree.value else {
+        return false;
+    };
+    // whoever writes one of these means an entry
+    if has(tree, &["id", "key", "owner", "transport"]) {
+        return false;
+    }
+    let start = ["command", "url", "serverUrl"];
+    let all = !members.is_empty() && members.iter().all(|(_, node)| has(node, &start));
+    has(tree, &["mcpServers", "mcp_servers", "servers"]) || has(tree, &start) || all
 }
 
 /// A working directory: absolute on some system, or below the project; without `..`.

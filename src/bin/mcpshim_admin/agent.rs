@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use mcpshim::admin::publish::utc;
 use mcpshim::admin::{self, AgentError};
 use mcpshim::clock::SystemEntropy;
 use mcpshim::ids::AgentName;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
+use mcpshim::text::short;
 use serde_json::json;
 
 use super::shell;
 
-/// Make agents: pipelines and robots with keys of their own
+/// Make and list agents: pipelines and robots with keys of their own
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -20,7 +22,21 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    List(List),
     New(New),
+}
+
+/// List the agents: who answers for each, which roles it has, until when it holds
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  \
+    mcpshim-admin agent list acme")]
+struct List {
+    /// The registry's sources
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Make an agent: a private key for the agent, a file with the public one for the registry
@@ -51,8 +67,46 @@ struct New {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match args.command {
+        Command::List(args) => list(&args),
         Command::New(args) => new(&args),
     }
+}
+
+fn list(args: &List) -> Result<(), Failure> {
+    let agents = admin::agents(&args.dir).map_err(|error| {
+        Failure::from_error(Exit::Failed, &error)
+            .hint("give the registry's directory: `mcpshim-admin agent list DIR`")
+    })?;
+    if args.json {
+        for agent in &agents {
+            say!("{}", json!(agent));
+        }
+        return Ok(());
+    }
+    if agents.is_empty() {
+        say!("There are no agents; `mcpshim-admin agent new NAME --key FILE DIR` makes one.");
+    }
+    let longest = agents.iter().map(|agent| agent.agent.as_str().len()).max();
+    let width = longest.unwrap_or_default();
+    for agent in &agents {
+        let roles = match agent.roles.is_empty() {
+            true => "no role".to_owned(),
+            false => agent.roles.join(", "),
+        };
+        let mut line = format!(
+            "{:width$}  {roles}; {}",
+            agent.agent,
+            short(&agent.owner, 80)
+        );
+        if let Some(end) = agent.expires {
+            line.push_str(&format!("; until {}", utc(end)));
+        }
+        if agent.revoked {
+            line.push_str("; revoked");
+        }
+        say!("{line}");
+    }
+    Ok(())
 }
 
 fn new(args: &New) -> Result<(), Failure> {
@@ -92,6 +146,7 @@ fn new(args: &New) -> Result<(), Failure> {
         false => say!("  it has the roles {}; review them", made.roles.join(", ")),
     }
     say!("  publish the registry, then on the agent's machine:");
+    say!("    MCPSHIM_AGENT={name} MCPSHIM_AGENT_KEY={key} mcpshim registry refresh");
     say!("    MCPSHIM_AGENT={name} MCPSHIM_AGENT_KEY={key} mcpshim status");
     Ok(())
 }

@@ -37,8 +37,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let dir = args.dir.display();
     let counted = format!(
         "{} and {}",
-        count(errors, "error"),
-        count(warnings, "warning")
+        number(errors, "error"),
+        number(warnings, "warning")
     );
     if errors > 0 {
         return Err(Failure::new(Exit::Failed, format!("{dir} has {counted}"))
@@ -56,10 +56,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn count(number: usize, word: &str) -> String {
+fn number(number: usize, word: &str) -> String {
     match number {
         0 => format!("no {word}s"),
-        1 => format!("1 {word}"),
-        _ => format!("{number} {word}s"),
+        _ => super::count(number, word),
     }
 }

@@ -92,6 +92,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         "  mcpshim-admin test {dir}                                    asks the cases in {dir}/tests"
     );
     say!("  mcpshim-admin publish {dir} --keys KEYDIR --out REPO");
+    say!();
+    super::publish::serving(example.org.as_str(), &dir, "REPO");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod check;
 mod diff;
 mod init;
 mod key;
+mod new;
 mod pin;
 mod publish;
 mod refresh;
@@ -28,6 +29,7 @@ mod test;
     after_help = "The shortest way from nothing:\n  \
     mcpshim-admin init acme\n  \
     mcpshim-admin key new acme --keys ~/acme-keys\n  \
+    mcpshim-admin new server git --dir acme -- uvx mcp-server-git==2026.8.31\n  \
     mcpshim-admin agent new ci --owner platform --key ~/acme-ci.key acme\n  \
     mcpshim-admin pin acme\n  \
     mcpshim-admin check acme\n  \
@@ -45,6 +47,7 @@ enum Command {
     Init(init::Args),
     Agent(agent::Args),
     Key(key::Args),
+    New(new::Args),
     Pin(pin::Args),
     Check(check::Args),
     Diff(diff::Args),
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         }
         Command::Init(args) => init::run(args),
         Command::Key(args) => key::run(args),
+        Command::New(args) => new::run(args),
         Command::Pin(args) => pin::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Refresh(args) => refresh::run(args),
@@ -98,6 +102,14 @@ fn main() -> ExitCode {
 fn fail(failure: &Failure) -> ExitCode {
     eprintln!("{failure}");
     ExitCode::from(failure.exit.code())
+}
+
+/// A number with its word: `1 tool`, `2 tools`.
+fn count(number: usize, word: &str) -> String {
+    match number {
+        1 => format!("1 {word}"),
+        _ => format!("{number} {word}s"),
+    }
 }
 
 /// A path for a command line that can be copied: quoted where a shell would split it.

@@ -94,7 +94,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         0 => Ok(()),
         failed => {
             let (of, dir) = (pinned.len(), shell(&args.dir));
-            let sentence = format!("{failed} of {of} servers could not be pinned");
+            let sentence = format!(
+                "{failed} of {} could not be pinned",
+                super::count(of, "server")
+            );
             Err(Failure::new(Exit::Failed, sentence).hint(format!(
                 "correct them and run `mcpshim-admin pin {dir}` again"
             )))
@@ -129,11 +132,7 @@ fn survey(
         Transport::Stdio { .. } => None,
         Transport::Http { ca_pem, .. } => {
             if let (Some(credential), None) = (&server.credential, secret) {
-                return Err(format!(
-                    "wants the credential `{}`: run `… | mcpshim-admin pin DIR {} \
-                     --credential-stdin`",
-                    credential.id, server.key
-                ));
+                return Err(format!("wants the credential `{}`", credential.id));
             }
             let dialer = mcpshim::fetch::dialer(&Network::default(), ca_pem.as_deref());
             Some(dialer.map_err(|error| format!("cannot be reached: {error}"))?)
@@ -144,7 +143,16 @@ fn survey(
         dialer,
         secret,
     };
-    mcpshim::upstream::survey(server, &means, deadline).map_err(|error| error.to_string())
+    let surveyed = mcpshim::upstream::survey(server, &means, deadline);
+    surveyed.map_err(|error| match (&server.credential, secret) {
+        (Some(credential), None) => {
+            format!(
+                "{error}; it was not given the credential `{}`",
+                credential.id
+            )
+        }
+        (Some(_) | None, _) => error.to_string(),
+    })
 }
 
 fn print(pinning: &Pinning, json: bool) {
@@ -180,10 +188,14 @@ fn print(pinning: &Pinning, json: bool) {
             resources,
             quarantined,
         } => {
-            say!(
-                "{server}: {tools} tools, {prompts} prompts, {templates} templates, \
-                 {resources} resources; review {file}"
-            );
+            let counted = [
+                (*tools, "tool"),
+                (*prompts, "prompt"),
+                (*templates, "template"),
+                (*resources, "resource"),
+            ];
+            let counted = counted.map(|(number, word)| super::count(number, word));
+            say!("{server}: {}; review {file}", counted.join(", "));
             odd = quarantined;
         }
         Outcome::Off => say!("{server}: not pinned, its `pin` is `off`"),

@@ -6,6 +6,9 @@ use mcpshim::admin::keys::KeyRing;
 use mcpshim::admin::publish;
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::say;
+
+use super::shell;
 
 /// Sign the registry and write it as static files
 ///
@@ -48,5 +51,19 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let published =
         publish::publish(&set, &roots, &keys, &args.out, &now).map_err(|e| failed(&e))?;
     super::refresh::print(&published, &args.out, args.json);
+    if !args.json && published.updated && published.version.targets == 1 {
+        say!();
+        serving(set.org.as_str(), &shell(&args.dir), &shell(&args.out));
+    }
     Ok(())
+}
+
+/// Says how to serve a repository and what a developer's machine needs; `init` says it as well.
+pub(super) fn serving(org: &str, dir: &str, out: &str) {
+    say!("Serve {out} as static files over https, by any web server, with no other file in it.");
+    say!("Each developer gets {dir}/trust/root.json, and in ~/.config/mcpshim/config.toml:");
+    say!("  org = \"{org}\"");
+    say!("  registry_url = \"https://registry.example.com/\"   the directory above metadata/");
+    say!("  root = \"root.json\"");
+    say!("Then `mcpshim login` for a person; docs/authoring.md says the rest.");
 }

@@ -54,6 +54,17 @@ impl Caller {
         }
     }
 
+    /// Whose credentials this caller uses: its own, and no other's.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        match self {
+            Self::Agent { name, .. } => Owner::agent(name),
+            Self::Person {
+                issuer, subject, ..
+            } => Owner::person(issuer, subject),
+        }
+    }
+
     /// A digest of what makes a caller the same one: the agent and its key, or the person.
     #[must_use]
     pub fn identity(&self) -> Digest {
@@ -66,6 +77,28 @@ impl Caller {
             } => ["person", issuer, subject].join("\0"),
         };
         Digest::of(parts.as_bytes())
+    }
+}
+
+/// Whose a kept credential is: one agent, whatever its key, or one person of one issuer.
+///
+/// A digest, so that it has one length and tells nothing to whoever reads names of a vault or a
+/// record; whoever knows the caller can make it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner(pub Digest);
+
+impl Owner {
+    /// An agent of the organisation.
+    #[must_use]
+    pub fn agent(name: &AgentName) -> Self {
+        Self(Digest::of(["agent", name.as_str()].join("\0").as_bytes()))
+    }
+
+    /// A person: `iss` and `sub` of their ID token.
+    #[must_use]
+    pub fn person(issuer: &str, subject: &str) -> Self {
+        let parts = ["person", issuer, subject].join("\0");
+        Self(Digest::of(parts.as_bytes()))
     }
 }
 

@@ -441,7 +441,8 @@ impl Snapshot {
     }
 
     /// Whether the caller may use anything of a server: what a question of that server asks.
-    pub(crate) fn uses(&self, server: &ServerKey, now: &Now) -> bool {
+    #[must_use]
+    pub fn uses(&self, server: &ServerKey, now: &Now) -> bool {
         let Ok((row, _)) = self.gate(server, None, now) else {
             return false;
         };

@@ -525,10 +525,10 @@ fn context_json(context: &Context, table: &ContextTable) -> Value {
         } => {
             let mut value = value!({"credential": id.as_str(), "credential_store": store,
                 "credential_serial": serial});
-            if let Some(owner) = owner {
-                if let Value::Object(object) = &mut value {
-                    object.insert("credential_owner".to_owned(), owner.to_string().into());
-                }
+            if let Some(owner) = owner
+                && let Value::Object(object) = &mut value
+            {
+                object.insert("credential_owner".to_owned(), owner.to_string().into());
             }
             value
         }

@@ -420,7 +420,8 @@ pub async fn sign_in(
     .await;
     // whoever pasted reads the terminal
     if let Some(browser) = browser {
-        show(browser, &ended, &seat.registry.org.help).await;
+        let still = is_signed_in(seat, clock);
+        show(browser, &ended, still, &seat.registry.org.help).await;
     }
     ended
 }
@@ -504,8 +505,17 @@ fn code(answered: Answered, issuer: &str) -> Result<Secret, LoginError> {
     }
 }
 
+/// Whether somebody is signed in here now, whatever became of a sign-in anew.
+fn is_signed_in(seat: &Seat<'_>, clock: &dyn Clock) -> bool {
+    let token = claims(seat.state_dir).ok().flatten();
+    token.is_some_and(|token| {
+        std::str::from_utf8(token.expose())
+            .is_ok_and(|token| identity::person(seat.registry, token, &clock.now()).is_ok())
+    })
+}
+
 /// The page the sign-in ends on.
-async fn show(browser: Browser, ended: &Result<SignedIn, LoginError>, help: &str) {
+async fn show(browser: Browser, ended: &Result<SignedIn, LoginError>, still: bool, help: &str) {
     match ended {
         Ok(signed_in) => {
             let (title, roles) = words(&signed_in.caller, help);
@@ -523,9 +533,11 @@ async fn show(browser: Browser, ended: &Result<SignedIn, LoginError>, help: &str
             }
             let hint = format!("What to do: {}.", error.hint(help));
             let texts = [why.as_str(), &hint, "You can close this tab."];
-            browser
-                .show("200 OK", "You are not signed in", &texts)
-                .await;
+            let title = match still {
+                true => "You are not signed in anew; who was signed in before still is",
+                false => "You are not signed in",
+            };
+            browser.show("200 OK", title, &texts).await;
         }
     }
 }

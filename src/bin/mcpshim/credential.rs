@@ -450,14 +450,13 @@ impl Here<'_> {
                  (a server that looks at its credential only in a call shows then whether it is right)\n",
                 server.key, doc.id
             )),
-            Err(reason) if refuses(&reason, &doc.id) => Err(Failure::new(
+            Err(reason) if let Some(status) = refusal(&reason, &doc.id) => Err(Failure::new(
                 Exit::Failed,
                 format!(
-                    "server {} answered, and refuses the credential {}",
+                    "server {} answered {status}: the credential {} is wrong",
                     server.key, doc.id
                 ),
             )
-            .cause(out::visible(&reason))
             .hint(format!(
                 "get another at {}, then run `mcpshim credential set {}`",
                 out::visible(&doc.obtain),
@@ -683,10 +682,11 @@ fn check(value: &[u8], doc: &CredentialDoc) -> Result<(), String> {
     }
 }
 
-/// Whether a server's reason is that this credential is not good for it.
-fn refuses(reason: &str, credential: &CredentialId) -> bool {
+/// The status with which a server says that this credential is not good for it, where it does.
+fn refusal(reason: &str, credential: &CredentialId) -> Option<u16> {
     let named = format!("refuses the credential `{credential}` (");
-    reason.contains(&named)
+    let (_, rest) = reason.split_once(&named)?;
+    rest.get(..3)?.parse().ok()
 }
 
 /// Opens the server once; the number of its tools, or why there is no answer.
@@ -732,6 +732,21 @@ mod tests {
         check(value, &doc)
             .err()
             .unwrap_or_else(|| "fine".to_owned())
+    }
+
+    #[test]
+    fn a_server_that_refuses_its_credential_is_told_from_one_that_does_not_answer() {
+        let id = CredentialId::parse("crm-token").unwrap();
+        let refuses = "refuses the credential `crm-token` (401 Unauthorized); replace it";
+        assert_eq!(refusal(refuses, &id), Some(401));
+        for other in [
+            "cannot be reached: connection refused",
+            "refuses the credential `crm-token2` (401 Unauthorized)",
+            "refuses the credential `crm-token` (",
+            "wants a credential, and its entry names none (401 Unauthorized)",
+        ] {
+            assert_eq!(refusal(other, &id), None, "{other}");
+        }
     }
 
     #[test]

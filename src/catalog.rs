@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::alias::Owners;
-pub use self::list::Listing;
+pub use self::list::{Listing, Reader};
 pub use self::names::{Entry, needs_task};
 use self::names::{Names, Traits, traits};
 use crate::clock::Now;

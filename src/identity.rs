@@ -6,10 +6,8 @@
 //! token offers them. Neither ever becomes the other.
 #![warn(missing_docs)]
 
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
-};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+mod jws;
+
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Map, Value};
 
@@ -357,11 +355,12 @@ pub fn person(registry: &Registry, id_token: &str, now: &Now) -> Result<Caller, 
             },
         });
     };
-    let claims = verify(id_token, &header, issuer).map_err(|why| IdentityError::Signature {
-        issuer: issuer.issuer.clone(),
-        why,
-        help: help.clone(),
-    })?;
+    let claims =
+        verify(id_token, &header, unverified, issuer).map_err(|why| IdentityError::Signature {
+            issuer: issuer.issuer.clone(),
+            why,
+            help: help.clone(),
+        })?;
     let expires = check(&claims, issuer, registry.latest(now))?;
     let groups = groups(&claims, issuer, help)?;
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
@@ -433,8 +432,13 @@ fn parts(token: &str) -> Result<(Claims, Claims), IdentityError> {
     Ok((header, claims))
 }
 
-/// The claims, once a key of the issuer has signed them.
-fn verify(token: &str, header: &Claims, issuer: &IssuerDoc) -> Result<Claims, String> {
+/// Gives the claims back once a key of the issuer has signed the token they were read from.
+fn verify(
+    token: &str,
+    header: &Claims,
+    claims: Claims,
+    issuer: &IssuerDoc,
+) -> Result<Claims, String> {
     if header.contains_key("crit") {
         return Err("it asks for an extension that is not known".to_owned());
     }
@@ -450,21 +454,10 @@ fn verify(token: &str, header: &Claims, issuer: &IssuerDoc) -> Result<Claims, St
         .and_then(Value::as_str)
         .unwrap_or_default();
     let kid = header.get("kid").and_then(Value::as_str);
-    // read one by one: a key of a kind we do not know must not hide the others
-    let keys: Vec<Jwk> = issuer
-        .jwks
-        .get("keys")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok())
-        .collect();
-    let mut fitting = keys.iter().filter_map(|key| {
-        let algorithm = algorithm(key)?;
-        let same_kid = kid.is_none() || key.common.key_id.as_deref() == kid;
-        (same_kid && name_of(algorithm) == alg).then_some((key, algorithm))
-    });
-    let Some((key, algorithm)) = fitting.next() else {
+    let keys = issuer.jwks.get("keys").and_then(Value::as_array);
+    let keys = keys.into_iter().flatten().filter_map(jws::Key::read);
+    let mut fitting = keys.filter(|key| key.fits(kid, alg));
+    let Some(key) = fitting.next() else {
         return Err(match kid {
             Some(kid) => format!("no key {kid:.80} for {alg:.20}"),
             None => format!("no key for {alg:.20}"),
@@ -473,50 +466,10 @@ fn verify(token: &str, header: &Claims, issuer: &IssuerDoc) -> Result<Claims, St
     if fitting.next().is_some() {
         return Err("it does not say which of several keys signed it".to_owned());
     }
-    let key = DecodingKey::from_jwk(key).map_err(|error| error.to_string())?;
-    let mut validation = Validation::new(algorithm);
-    // the claims are ours to check: the library would read the system clock
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
-    jsonwebtoken::decode::<Claims>(token, &key, &validation)
-        .map(|token| token.claims)
-        .map_err(|error| error.to_string())
-}
-
-/// The one algorithm a key may be used with: never what the token wishes.
-fn algorithm(key: &Jwk) -> Option<Algorithm> {
-    let (algorithm, own) = match &key.algorithm {
-        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
-            (Algorithm::ES256, KeyAlgorithm::ES256)
-        }
-        AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
-            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
-        }
-        AlgorithmParameters::EllipticCurve(_)
-        | AlgorithmParameters::OctetKey(_)
-        | AlgorithmParameters::OctetKeyPair(_) => return None,
-    };
-    let common = &key.common;
-    let for_signatures = common
-        .public_key_use
-        .as_ref()
-        .is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
-    let may_verify = common
-        .key_operations
-        .as_ref()
-        .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-    let agrees = common.key_algorithm.is_none_or(|named| named == own);
-    (for_signatures && may_verify && agrees).then_some(algorithm)
-}
-
-fn name_of(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::EdDSA => "EdDSA",
-        Algorithm::ES256 => "ES256",
-        Algorithm::RS256 => "RS256",
-        _ => "",
+    if key.signed(token) {
+        Ok(claims)
+    } else {
+        Err("its signature is not the issuer's".to_owned())
     }
 }
 
@@ -646,7 +599,6 @@ fn groups<'c>(
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{EncodingKey, Header};
     use ring::rand::SystemRandom;
     use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
     use serde_json::json;
@@ -660,14 +612,32 @@ mod tests {
     /// A fresh Ed25519 key: PKCS#8, and its public half as base64url.
     fn ed25519() -> (Vec<u8>, String) {
         let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
-        let public = data_encoding::BASE64URL_NOPAD.encode(pair.public_key().as_ref());
+        let public = encode(pair(der.as_ref()).public_key());
         (der.as_ref().to_vec(), public)
+    }
+
+    fn pair(der: &[u8]) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_pkcs8(der).unwrap()
+    }
+
+    fn encode(bytes: impl AsRef<[u8]>) -> String {
+        data_encoding::BASE64URL_NOPAD.encode(bytes.as_ref())
+    }
+
+    /// A token with that header and those claims, signed by whatever makes signatures.
+    fn token(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+        let head = format!(
+            "{}.{}",
+            encode(header.to_string()),
+            encode(claims.to_string())
+        );
+        let signature = encode(sign(head.as_bytes()));
+        format!("{head}.{signature}")
     }
 
     struct Idp {
         registry: Registry,
-        key: EncodingKey,
+        key: Ed25519KeyPair,
     }
 
     fn idp() -> Idp {
@@ -689,7 +659,7 @@ mod tests {
                 {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": x},
             ]}),
         }];
-        let key = EncodingKey::from_ed_der(&der);
+        let key = pair(&der);
         Idp { registry, key }
     }
 
@@ -700,15 +670,15 @@ mod tests {
         })
     }
 
-    fn header(alg: Algorithm, kid: &str) -> Header {
-        let mut header = Header::new(alg);
-        header.kid = Some(kid.to_owned());
-        header
+    fn header(alg: &str, kid: &str) -> Value {
+        json!({"typ": "JWT", "alg": alg, "kid": kid})
     }
 
     impl Idp {
         fn token(&self, claims: &Value) -> String {
-            jsonwebtoken::encode(&header(Algorithm::EdDSA, "k1"), claims, &self.key).unwrap()
+            token(&header("EdDSA", "k1"), claims, |head| {
+                self.key.sign(head).as_ref().to_vec()
+            })
         }
 
         fn check(&self, claims: &Value) -> Result<Caller, IdentityError> {
@@ -811,23 +781,31 @@ mod tests {
     #[test]
     fn only_a_key_of_the_registry_signs() {
         let idp = idp();
-        let stranger = EncodingKey::from_ed_der(&ed25519().0);
-        let check = |header: &Header, key: &EncodingKey| {
-            let token = jsonwebtoken::encode(header, &claims(), key).unwrap();
+        let stranger = pair(&ed25519().0);
+        let check = |header: &Value, sign: &dyn Fn(&[u8]) -> Vec<u8>| {
+            let token = token(header, &claims(), sign);
             person(&idp.registry, &token, &at(NOW))
                 .unwrap_err()
                 .to_string()
         };
-        let ed = Algorithm::EdDSA;
-        assert!(check(&header(ed, "k1"), &stranger).contains("InvalidSignature"));
-        assert!(check(&header(ed, "k2"), &idp.key).contains("no key k2 for EdDSA"));
+        let by = |key: &Ed25519KeyPair, head: &[u8]| key.sign(head).as_ref().to_vec();
+        let refused = check(&header("EdDSA", "k1"), &|head| by(&stranger, head));
+        assert!(
+            refused.contains("its signature is not the issuer's"),
+            "{refused}"
+        );
+        let refused = check(&header("EdDSA", "k2"), &|head| by(&idp.key, head));
+        assert!(refused.contains("no key k2 for EdDSA"), "{refused}");
         // a MAC over a secret that the set publishes
-        let mac = EncodingKey::from_secret(b"secret");
-        let refused = check(&header(Algorithm::HS256, "mac"), &mac);
+        let mac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"secret");
+        let refused = check(&header("HS256", "mac"), &|head| {
+            ring::hmac::sign(&mac, head).as_ref().to_vec()
+        });
         assert!(refused.contains("no key mac for HS256"), "{refused}");
-        let mut other = header(ed, "k1");
-        other.typ = Some("at+jwt".to_owned());
-        assert!(check(&other, &idp.key).contains("not an ID token"));
+        let mut other = header("EdDSA", "k1");
+        other["typ"] = json!("at+jwt");
+        let refused = check(&other, &|head| by(&idp.key, head));
+        assert!(refused.contains("not an ID token"), "{refused}");
     }
 
     #[test]
@@ -862,17 +840,13 @@ mod tests {
         let pair =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.as_ref(), &rng).unwrap();
         let point = pair.public_key().as_ref();
-        let part = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
         let mut jwk = json!({
             "kty": "EC", "crv": "P-256", "kid": "e1", "use": "sig", "alg": "ES256",
-            "x": part(&point[1..33]), "y": part(&point[33..]),
+            "x": encode(&point[1..33]), "y": encode(&point[33..]),
         });
-        let token = jsonwebtoken::encode(
-            &header(Algorithm::ES256, "e1"),
-            &claims(),
-            &EncodingKey::from_ec_der(der.as_ref()),
-        )
-        .unwrap();
+        let token = token(&header("ES256", "e1"), &claims(), |head| {
+            pair.sign(&rng, head).unwrap().as_ref().to_vec()
+        });
         let mut check = |jwk: &Value| {
             idp.registry.org.issuers[0].jwks = json!({"keys": [jwk]});
             person(&idp.registry, &token, &at(NOW))

@@ -251,7 +251,8 @@ pub const TARGET_BYTES: usize = 16 << 20;
 pub const REGISTRY_BYTES: usize = 256 << 20;
 /// TUF: most root updates followed in one refresh.
 pub const ROOT_ROTATIONS: u64 = 256;
-/// Life of the timestamp metadata, in seconds; an alarm is raised at half.
+/// Life of the timestamp metadata, in seconds; whoever runs `refresh` daily has a week to notice that
+/// it stopped.
 pub const TIMESTAMP_LIFE_S: u64 = 7 * 86_400;
 /// Life of the snapshot metadata, in seconds; `refresh` renews it at half.
 pub const SNAPSHOT_LIFE_S: u64 = 30 * 86_400;

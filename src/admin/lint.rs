@@ -167,7 +167,9 @@ fn pin(server: &Server, sink: &mut Sink<'_>) {
             sink.error(server.pin_at, "pin-off", message, fix);
         }
         PinMode::Off => {}
-        PinMode::Names | PinMode::Strict if server.pin.is_none() && !server.pin_broken => {
+        PinMode::Definitions | PinMode::Names | PinMode::Strict
+            if server.pin.is_none() && !server.pin_broken =>
+        {
             let message = format!(
                 "server `{}` has no pin: nothing is known of its tools",
                 doc.key
@@ -175,7 +177,7 @@ fn pin(server: &Server, sink: &mut Sink<'_>) {
             let fix = format!("run `mcpshim-admin pin DIR {}`", doc.key);
             sink.error(At::default(), "no-pin", message, fix);
         }
-        PinMode::Names | PinMode::Strict => {}
+        PinMode::Definitions | PinMode::Names | PinMode::Strict => {}
     }
     let surface = server.pin.as_ref().map(|pin| &pin.surface);
     let tools = surface.into_iter().flat_map(|surface| {

@@ -103,7 +103,7 @@ impl PinFile {
         sink: &mut Sink<'_>,
     ) -> Option<Self> {
         let again = format!("run `mcpshim-admin pin DIR {}`", server.key);
-        let pin: Self = match serde_json::from_slice(bytes) {
+        let mut pin: Self = match serde_json::from_slice(bytes) {
             Ok(pin) => pin,
             Err(error) => {
                 let at = At {
@@ -115,6 +115,8 @@ impl PinFile {
                 return None;
             }
         };
+        // follows from the definitions, whatever the file says
+        pin.surface.unfit = quarantine::unfit(&pin.surface);
         let top = At::default();
         if pin.format != FORMAT {
             let message = format!("has format {}, expected {FORMAT}", pin.format);
@@ -273,9 +275,13 @@ impl PinFile {
                 format_args!("\"instructions\": {},", json(instructions)?),
             );
         }
-        if !surface.quarantined.is_empty() {
-            out.push_str("\"quarantined\": {");
-            rows(&mut out, surface.quarantined.iter(), |(name, reason)| {
+        let aside = [
+            ("unfit", &surface.unfit),
+            ("quarantined", &surface.quarantined),
+        ];
+        for (key, entries) in aside.into_iter().filter(|(_, entries)| !entries.is_empty()) {
+            out.push_str(&format!("\"{key}\": {{"));
+            rows(&mut out, entries.iter(), |(name, reason)| {
                 Ok(format!("{}: {}", json(name)?, json(reason)?))
             })?;
             out.push_str("},\n");

@@ -1,5 +1,6 @@
 //! `mcpshim-admin pin`: runs the real servers and records what they offer.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -11,7 +12,7 @@ use super::problem::{Level, Problem, Problems, suggest};
 use super::source::{Server, Sources};
 use crate::catalog;
 use crate::ids::{RoleName, ServerKey};
-use crate::pin::{self, Change, Difference, Kind};
+use crate::pin::{self, Change, Difference, Kind, quarantine};
 use crate::policy::pattern::Pattern;
 use crate::registry::doc::{PinMode, ServerDoc, Surface, Transport};
 
@@ -25,6 +26,9 @@ pub struct Pinning {
     /// What happened.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// Tools that Claude Code and Claude Desktop are not offered, with the reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfit: BTreeMap<String, String>,
     /// Tools that only run as a task of MCP 2025-11-25: every call of them is refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs_task: Vec<String>,
@@ -152,11 +156,13 @@ fn one(
 ) -> Pinning {
     let file = format!("pins/{}.json", server.doc.id);
     let mut needs_task = Vec::new();
+    let mut unfit = BTreeMap::new();
     let mut survey = |server: &ServerDoc| {
         let surface = survey(server)?;
         let tools = surface.tools.iter();
         let tools = tools.filter(|tool| catalog::needs_task(&surface, tool));
         needs_task = tools.map(|tool| tool.name.clone()).collect();
+        unfit = quarantine::unfit(&surface);
         Ok(surface)
     };
     let outcome = renew(dir, &file, server, sources, &mut survey);
@@ -164,6 +170,7 @@ fn one(
         server: server.doc.key.clone(),
         file,
         outcome: outcome.unwrap_or_else(|(reason, hint)| Outcome::Failed { reason, hint }),
+        unfit,
         needs_task,
     }
 }

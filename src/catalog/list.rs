@@ -19,17 +19,47 @@ pub struct Listing {
     ends: Vec<usize>,
     /// How many entries there are, and how many on the first page.
     counts: (usize, usize),
-    /// Entries that clients of one era get otherwise, in order.
+    /// Entries that some clients get otherwise, in order.
     variants: Vec<Variant>,
 }
 
-/// An entry without a member that clients of one era cannot have.
+/// Who lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    /// How it speaks.
+    pub era: Era,
+    /// Its model API refuses tools that others take
+    /// ([`PARTICULAR_CLIENTS`](crate::pin::quarantine::PARTICULAR_CLIENTS)).
+    pub particular: bool,
+}
+
+/// An entry that some clients get otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Variant {
     /// Where it stands in the list.
     at: Range<usize>,
-    stateless: bool,
-    without: String,
+    /// Which.
+    of: Audience,
+    /// What they get instead.
+    text: String,
+}
+
+/// Who gets a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// Clients of one era: whether of the stateless one.
+    Era { stateless: bool },
+    /// Clients that are particular, which do not get it at all.
+    Particular,
+}
+
+impl Audience {
+    fn has(self, reader: Reader) -> bool {
+        match self {
+            Self::Era { stateless } => stateless == (reader.era == Era::Stateless),
+            Self::Particular => reader.particular,
+        }
+    }
 }
 
 impl Listing {
@@ -67,38 +97,59 @@ impl Listing {
         Some((entries, end.is_some()))
     }
 
-    /// [`Listing::page`] as clients of an era get it.
+    /// [`Listing::page`] as a client gets it.
     #[must_use]
-    pub fn page_for(&self, index: usize, era: Era) -> Option<(Cow<'_, str>, bool)> {
+    pub fn page_for(&self, index: usize, reader: Reader) -> Option<(Cow<'_, str>, bool)> {
         let (page, more) = self.page(index)?;
         let begin = raw::place(&self.text, page)?.start;
         let end = begin + page.len();
-        let stateless = era == Era::Stateless;
         let own = self.variants.iter();
         let mut own = own
-            .filter(|one| one.stateless == stateless && one.at.start >= begin && one.at.end <= end)
+            .filter(|one| one.of.has(reader) && one.at.start >= begin && one.at.end <= end)
             .peekable();
         if own.peek().is_none() {
             return Some((Cow::Borrowed(page), more));
         }
         let mut out = String::with_capacity(page.len());
         let mut from = begin;
-        for Variant { at, without, .. } in own {
+        for Variant { at, of, text } in own {
+            // one that is withheld has no other variant
+            if at.start < from {
+                continue;
+            }
             out.push_str(self.text.get(from..at.start).unwrap_or_default());
-            out.push_str(without);
+            out.push_str(text);
             from = at.end;
+            if *of == Audience::Particular {
+                // its comma goes with it: the one after it, or at the end the one before it
+                match from < end {
+                    true => from += 1,
+                    false => {
+                        out.pop();
+                    }
+                }
+            }
         }
         out.push_str(self.text.get(from..end).unwrap_or_default());
         Some((Cow::Owned(out), more))
     }
 
     /// The entry that was pushed last is another one for clients of one era.
-    pub(super) fn vary(&mut self, stateless: bool, without: String) {
-        let at = self.last..self.text.len();
+    pub(super) fn vary(&mut self, stateless: bool, text: String) {
         self.variants.push(Variant {
-            at,
-            stateless,
-            without,
+            at: self.last..self.text.len(),
+            of: Audience::Era { stateless },
+            text,
+        });
+    }
+
+    /// The entry that was pushed last is none for clients that are particular. Called before
+    /// [`Listing::vary`].
+    pub(super) fn withhold(&mut self) {
+        self.variants.push(Variant {
+            at: self.last..self.text.len(),
+            of: Audience::Particular,
+            text: String::new(),
         });
     }
 
@@ -118,6 +169,46 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_withheld_is_missing_for_particular_clients_only() {
+        let reader = |particular| Reader {
+            era: Era::Stateless,
+            particular,
+        };
+        for withheld in [
+            &[][..],
+            &[0],
+            &[1],
+            &[2],
+            &[0, 1],
+            &[1, 2],
+            &[0, 2],
+            &[0, 1, 2],
+        ] {
+            let mut list = Listing::default();
+            for number in 0..3 {
+                list.push(&["{\"n\":", &number.to_string(), "}"]);
+                if withheld.contains(&number) {
+                    list.withhold();
+                }
+                // another variant of the same entry does not bring it back
+                list.vary(true, format!("{{\"n\":{number},\"own\":1}}"));
+            }
+            let numbers = |particular| {
+                let (page, more) = list.page_for(0, reader(particular)).unwrap();
+                assert!(!more);
+                let page: Vec<serde_json::Value> =
+                    serde_json::from_str(&format!("[{page}]")).unwrap();
+                page.iter()
+                    .map(|entry| entry["n"].as_u64().unwrap())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(numbers(false), [0, 1, 2]);
+            let left = (0..3).filter(|number| !withheld.contains(number));
+            assert_eq!(numbers(true), left.collect::<Vec<_>>(), "{withheld:?}");
+        }
+    }
 
     #[test]
     fn a_list_that_no_line_can_hold_comes_in_pages() {

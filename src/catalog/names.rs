@@ -44,6 +44,8 @@ pub(super) struct Traits {
     uris: Vec<(Range<usize>, String)>,
     /// A member that clients of the other era cannot have: whether those are stateless.
     without: Option<(&'static str, bool)>,
+    /// The model APIs behind some clients refuse it.
+    unfit: bool,
 }
 
 impl Names {
@@ -65,6 +67,9 @@ impl Names {
                 .list
                 .push(&[before, "\"", exposed.as_str(), "\"", after]),
             Some(own) => self.list.push(&[own]),
+        }
+        if traits.unfit {
+            self.list.withhold();
         }
         if let Some((member, stateless)) = traits.without
             && let Some(without) = rendition(pinned, exposed, &traits.uris, Some(member))
@@ -135,8 +140,12 @@ pub(super) fn traits(
         true => raw::Object::parse(text).ok(),
         false => None,
     };
+    let unfit = surface.unfit.contains_key(&tool.name);
     let Some(definition) = definition else {
-        return Traits::default();
+        return Traits {
+            unfit,
+            ..Traits::default()
+        };
     };
     let without = match (stateless, definition.object("outputSchema")) {
         // MCP 2025-11-25, tools: the root of an outputSchema is an object
@@ -155,6 +164,7 @@ pub(super) fn traits(
             Vec::new()
         },
         without,
+        unfit,
     }
 }
 

@@ -83,65 +83,107 @@ impl fmt::Display for Difference {
     }
 }
 
+/// For which client a live surface was read, compared with the one the pin was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// For one that can be asked for as much: all of the pin must be there.
+    All,
+    /// For one of fewer capabilities: servers show such clients less, so what is not there is no
+    /// difference.
+    Less,
+}
+
+/// What of a pinned surface may be used at a server whose live surface was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// What is not there because of the client.
+    pub absent: BTreeSet<(Kind, String)>,
+    /// What is not what was reviewed, each with its difference: its calls are refused.
+    pub changed: BTreeMap<(Kind, String), String>,
+    /// Every difference, fit for the record: those above, what was added (which nobody is offered)
+    /// and what a server says of itself (which clients hear from the pin).
+    pub differences: Vec<String>,
+}
+
 /// Compares a live surface with the pinned one.
 ///
 /// `strict`: instructions, capabilities, and every tool, prompt, template and static resource
-/// must be the pinned ones, by digest. `names`: the names of tools, prompts and templates must
-/// be; definitions, instructions, capabilities and static resources may change. `off`: anything
-/// goes. Order never matters, and quarantined tools may be there or not. The protocol revision is not compared, since it depends on what
-/// was negotiated; `serverInfo` is not, since the server says it of itself.
+/// must be the pinned ones, by digest; any difference is a drift of the whole server.
+/// `definitions`: the same is compared, and a difference concerns its own entry only. `names`: the
+/// names of tools, prompts and templates are; definitions, instructions, capabilities and static
+/// resources may change. `off`: anything goes. Where the server is `remote`, no tool may want
+/// further arguments in headers. Order never matters, and quarantined tools may be there or not.
+/// The protocol revision is not compared, since it depends on what was negotiated; `serverInfo` is
+/// not, since the server says it of itself.
 ///
 /// # Errors
-/// [`Drift`] with the first difference, the gravest of its entry.
-pub fn compare(pinned: &Surface, live: &Surface, mode: PinMode) -> Result<(), Drift> {
-    match differences(pinned, live, mode).first() {
-        None => Ok(()),
-        Some(first) => Err(drift(first, pinned, live)),
-    }
-}
-
-/// The same for a live surface that was read for a client of fewer capabilities than the pin:
-/// servers show such clients less, so what is not there is no difference. Returns what that is.
-///
-/// # Errors
-/// [`Drift`] with the first difference of another kind.
-pub fn compare_fewer(
+/// In `strict`, [`Drift`] with the first difference, the gravest of its entry.
+pub fn compare(
     pinned: &Surface,
     live: &Surface,
     mode: PinMode,
-) -> Result<BTreeSet<(Kind, String)>, Drift> {
-    let mut absent = BTreeSet::new();
+    shown: Shown,
+    remote: bool,
+) -> Result<Comparison, Drift> {
+    let mut compared = Comparison::default();
     for difference in differences(pinned, live, mode) {
-        match difference {
+        let sentence = sentence(&difference, pinned, live);
+        let entry = match difference {
             Difference::Entry {
                 kind,
                 name,
                 change: Change::Removed,
-            } => absent.insert((kind, name)),
-            Difference::Capabilities(_) | Difference::Entry { .. } | Difference::Instructions => {
-                return Err(drift(&difference, pinned, live));
+            } if shown == Shown::Less => {
+                compared.absent.insert((kind, name));
+                continue;
             }
+            Difference::Entry {
+                change: Change::Added,
+                ..
+            }
+            | Difference::Capabilities(_)
+            | Difference::Instructions => None,
+            Difference::Entry { kind, name, .. } => Some((kind, name)),
         };
+        if mode == PinMode::Strict {
+            return Err(Drift { sentence });
+        }
+        if let Some(entry) = entry {
+            let first = compared.changed.entry(entry);
+            first.or_insert_with(|| sentence.clone());
+        }
+        compared.differences.push(sentence);
     }
-    Ok(absent)
+    let headers = if remote && mode != PinMode::Off {
+        headers_beyond(pinned, live)
+    } else {
+        Vec::new()
+    };
+    for (name, sentence) in headers {
+        if mode == PinMode::Strict {
+            return Err(Drift { sentence });
+        }
+        let entry = compared.changed.entry((Kind::Tool, name));
+        entry.or_insert_with(|| {
+            compared.differences.push(sentence.clone());
+            sentence
+        });
+    }
+    Ok(compared)
 }
 
-fn drift(difference: &Difference, pinned: &Surface, live: &Surface) -> Drift {
+fn sentence(difference: &Difference, pinned: &Surface, live: &Surface) -> String {
     let mut sentence = difference.to_string();
     if pinned.protocol != live.protocol {
         let (was, is) = (printable(&pinned.protocol), printable(&live.protocol));
         sentence.push_str(&format!(" (pinned speaking {was}, now speaking {is})"));
     }
-    Drift { sentence }
+    sentence
 }
 
-/// Compares what goes into headers over HTTP (MCP 2026-07-28, `x-mcp-header`), for pins that let
-/// definitions change: whatever stands in between may write a header down, so no argument goes into
-/// one that nobody reviewed.
-///
-/// # Errors
-/// [`Drift`] with the first tool that wants another argument there.
-pub fn compare_headers(pinned: &Surface, live: &Surface) -> Result<(), Drift> {
+/// The pinned tools that want an argument in a header over HTTP (MCP 2026-07-28, `x-mcp-header`)
+/// that they did not when they were reviewed: whatever stands in between may write a header down.
+fn headers_beyond(pinned: &Surface, live: &Surface) -> Vec<(String, String)> {
     let mirrored = |entry: &Pinned| {
         let definition = entry.definition.get();
         if !definition.contains("x-mcp-header") {
@@ -155,17 +197,16 @@ pub fn compare_headers(pinned: &Surface, live: &Surface) -> Result<(), Drift> {
             .unwrap_or_default()
     };
     let was: BTreeMap<&str, &Pinned> = pinned.tools.iter().map(|e| (&*e.name, e)).collect();
-    for is in &live.tools {
-        let before = was.get(is.name.as_str());
-        let before = before.map_or_else(Mirrored::default, |was| mirrored(was));
-        if let Some(path) = mirrored(is).beyond(&before) {
-            let (name, path) = (printable(&is.name), printable(&path));
-            let sentence =
-                format!("tool `{name}` wants the argument `{path}` in a header (x-mcp-header)");
-            return Err(Drift { sentence });
-        }
-    }
-    Ok(())
+    let both = live.tools.iter();
+    let both = both.filter_map(|is| Some((*was.get(is.name.as_str())?, is)));
+    both.filter_map(|(was, is)| {
+        let path = mirrored(is).beyond(&mirrored(was))?;
+        let (name, path) = (printable(&is.name), printable(&path));
+        let sentence =
+            format!("tool `{name}` wants the argument `{path}` in a header (x-mcp-header)");
+        Some((is.name.clone(), sentence))
+    })
+    .collect()
 }
 
 /// Returns every difference that matters in this mode, one per entry, tools first.
@@ -175,12 +216,12 @@ pub fn differences(pinned: &Surface, live: &Surface, mode: PinMode) -> Vec<Diffe
     let kinds: &[Kind] = match mode {
         PinMode::Names => &[Kind::Tool, Kind::Prompt, Kind::Template],
         PinMode::Off => return found,
-        PinMode::Strict => &Kind::ALL,
+        PinMode::Definitions | PinMode::Strict => &Kind::ALL,
     };
     for kind in kinds {
         entries(*kind, pinned, live, mode, &mut found);
     }
-    if mode == PinMode::Strict {
+    if matches!(mode, PinMode::Definitions | PinMode::Strict) {
         if pinned.instructions != live.instructions {
             found.push(Difference::Instructions);
         }
@@ -212,7 +253,7 @@ fn entries(kind: Kind, pinned: &Surface, live: &Surface, mode: PinMode, out: &mu
     for was in kind.of(pinned) {
         match by_name.get(was.name.as_str()) {
             None => found(&was.name, Change::Removed),
-            Some(is) if mode == PinMode::Strict && is.digest != was.digest => {
+            Some(is) if mode != PinMode::Names && is.digest != was.digest => {
                 found(&was.name, change(kind, &was.definition, &is.definition));
             }
             Some(_) => {}

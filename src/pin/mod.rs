@@ -12,11 +12,12 @@ pub mod canon;
 mod drift;
 mod names;
 pub mod quarantine;
+mod schema;
 
 use serde_json::value::RawValue;
 
 pub use self::drift::{
-    Change, Difference, Drift, Edit, compare, compare_fewer, compare_headers, differences, edits,
+    Change, Comparison, Difference, Drift, Edit, Shown, compare, differences, edits,
 };
 pub use self::names::{Kept, assign_names};
 use crate::ids::Digest;

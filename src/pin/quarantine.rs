@@ -2,10 +2,10 @@
 //! conversation, or shows a reviewer another text than the model reads. Such an entry is left out
 //! alone, with its reason; the rest of its server is offered.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::canon::Json;
-use super::{Kind, printable};
+use super::{Kind, printable, schema};
 use crate::limits;
 use crate::registry::doc::{Pinned, Surface, Transport};
 use crate::wire::http;
@@ -30,6 +30,23 @@ pub fn sift(transport: &Transport, surface: &mut Surface) {
         });
     }
     surface.quarantined = found;
+    surface.unfit = unfit(surface);
+}
+
+/// Clients whose model API refuses a whole conversation with a tool that is [`unfit`], by the name
+/// that they give themselves.
+pub const PARTICULAR_CLIENTS: [&str; 2] = ["claude-ai", "claude-code"];
+
+/// The tools that the model API behind [`PARTICULAR_CLIENTS`] refuses, though they are fine by the
+/// protocol, with the reason.
+#[must_use]
+pub fn unfit(surface: &Surface) -> BTreeMap<String, String> {
+    let tools = surface.tools.iter();
+    let unfit = tools.filter_map(|tool| {
+        let definition = Json::parse(tool.definition.get()).ok()?;
+        Some((tool.name.clone(), refused_by_models(&definition)?))
+    });
+    unfit.collect()
 }
 
 /// The name under which an entry stands in the quarantine.
@@ -58,9 +75,9 @@ pub fn reason_on(transport: &Transport, kind: Kind, entry: &Pinned) -> Option<St
 /// Returns why an entry must not be offered, if so.
 ///
 /// The model APIs behind the clients refuse a request with *any* tool whose input schema is no
-/// JSON Schema, is not an object schema, combines schemas at its top, or has a property key
-/// outside `[a-zA-Z0-9_.-]{1,64}`; clients that check what they are sent refuse a whole list for
-/// one member of another type than the protocol's.
+/// JSON Schema or is not an object schema; clients that check what they are sent refuse a whole
+/// list for one member of another type than the protocol's. What only some clients choke on is
+/// [`unfit`].
 #[must_use]
 pub fn reason(kind: Kind, entry: &Pinned) -> Option<String> {
     let bytes = entry.definition.get().len();
@@ -78,7 +95,7 @@ pub fn reason(kind: Kind, entry: &Pinned) -> Option<String> {
         return Some(format!("it nests {depth} levels deep, more than {most}"));
     }
     let schemas = || match kind {
-        Kind::Tool => schema(&definition).or_else(|| output(&definition)),
+        Kind::Tool => input(&definition).or_else(|| output(&definition)),
         Kind::Prompt | Kind::Resource | Kind::Template => None,
     };
     members(kind, &definition)
@@ -136,13 +153,22 @@ fn members(kind: Kind, definition: &Json) -> Option<String> {
     unnamed.then(|| "it has no name".to_owned())
 }
 
-fn schema(definition: &Json) -> Option<String> {
+fn input(definition: &Json) -> Option<String> {
     let Some(Json::Object(schema)) = definition.get("inputSchema") else {
         return Some("it has no inputSchema that is an object".to_owned());
     };
     if schema.get("type").and_then(Json::as_str) != Some("object") {
         return Some("the type of its inputSchema is not `object`".to_owned());
     }
+    let root = definition.get("inputSchema")?;
+    schema::no_schema(root).map(|wrong| format!("its inputSchema {wrong}"))
+}
+
+/// What Anthropic's API refuses in an `inputSchema` that is a schema.
+fn refused_by_models(definition: &Json) -> Option<String> {
+    let Some(Json::Object(schema)) = definition.get("inputSchema") else {
+        return None;
+    };
     for word in ["allOf", "anyOf", "oneOf"] {
         if schema.contains_key(word) {
             return Some(format!(
@@ -161,117 +187,13 @@ fn schema(definition: &Json) -> Option<String> {
             ));
         }
     }
-    let root = definition.get("inputSchema")?;
-    no_schema(root, &ids(root)).map(|wrong| format!("its inputSchema {wrong}"))
+    None
 }
 
 /// A schema of results may have any root (MCP 2026-07-28), but must be one.
 fn output(definition: &Json) -> Option<String> {
     let root = definition.get("outputSchema")?;
-    no_schema(root, &ids(root)).map(|wrong| format!("its outputSchema {wrong}"))
-}
-
-/// Says why a schema is no JSON Schema (2020-12, which all clients take for the default), or
-/// cannot be read without another document. Only what is certain: unknown words are fine.
-fn no_schema(schema: &Json, ids: &BTreeSet<&str>) -> Option<String> {
-    let members = match schema {
-        Json::Literal(token) if matches!(&**token, "true" | "false") => return None,
-        Json::Object(members) => members,
-        Json::Array(_) | Json::Literal(_) | Json::String(_) => {
-            return Some("has a schema in it that is neither an object nor a boolean".to_owned());
-        }
-    };
-    members
-        .iter()
-        .find_map(|(word, value)| no_keyword(word, value, ids))
-}
-
-fn no_keyword(word: &str, value: &Json, ids: &BTreeSet<&str>) -> Option<String> {
-    match (word, value) {
-        ("$ref" | "$dynamicRef", Json::String(to)) if is_elsewhere(to, ids) => {
-            let to = printable(to);
-            Some(format!(
-                "refers to another document (`{to}`), which nobody fetches"
-            ))
-        }
-        ("$ref" | "$dynamicRef", Json::String(_)) => None,
-        ("type", Json::String(kind)) if is_type(kind) => None,
-        ("type", Json::Array(kinds))
-            if kinds.iter().all(|kind| kind.as_str().is_some_and(is_type)) =>
-        {
-            None
-        }
-        ("required", Json::Array(names)) if names.iter().all(|n| n.as_str().is_some()) => None,
-        ("enum", Json::Array(_)) => None,
-        ("$ref" | "$dynamicRef" | "type" | "required" | "enum", _) => Some(format!(
-            "is no JSON Schema: `{word}` has a value that it cannot have"
-        )),
-        (
-            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas",
-            Json::Object(named),
-        ) => every(named.values(), ids),
-        ("allOf" | "anyOf" | "oneOf" | "prefixItems", Json::Array(schemas)) => every(schemas, ids),
-        (
-            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas"
-            | "allOf" | "anyOf" | "oneOf" | "prefixItems",
-            _,
-        ) => Some(format!(
-            "is no JSON Schema: `{word}` has a value that it cannot have"
-        )),
-        // older drafts have a list here
-        ("items", Json::Array(schemas)) => every(schemas, ids),
-        (
-            "items"
-            | "additionalItems"
-            | "additionalProperties"
-            | "contains"
-            | "not"
-            | "if"
-            | "then"
-            | "else"
-            | "propertyNames"
-            | "unevaluatedItems"
-            | "unevaluatedProperties",
-            schema,
-        ) => no_schema(schema, ids),
-        _ => None,
-    }
-}
-
-fn every<'j>(schemas: impl IntoIterator<Item = &'j Json>, ids: &BTreeSet<&str>) -> Option<String> {
-    let mut schemas = schemas.into_iter();
-    schemas.find_map(|schema| no_schema(schema, ids))
-}
-
-fn is_type(text: &str) -> bool {
-    matches!(
-        text,
-        "array" | "boolean" | "integer" | "null" | "number" | "object" | "string"
-    )
-}
-
-/// Whether a reference leads out of the document. One that names an `$id` of the document's does
-/// not.
-fn is_elsewhere(to: &str, ids: &BTreeSet<&str>) -> bool {
-    let base = to.split('#').next().unwrap_or_default();
-    !base.is_empty() && !ids.contains(base)
-}
-
-/// Every `$id` of a document.
-fn ids(root: &Json) -> BTreeSet<&str> {
-    fn gather<'j>(json: &'j Json, ids: &mut BTreeSet<&'j str>) {
-        match json {
-            Json::Array(items) => items.iter().for_each(|item| gather(item, ids)),
-            Json::Literal(_) | Json::String(_) => {}
-            Json::Object(members) => {
-                ids.extend(members.get("$id").and_then(Json::as_str));
-                members.values().for_each(|value| gather(value, ids));
-            }
-        }
-    }
-    let mut ids = BTreeSet::new();
-    gather(root, &mut ids);
-    ids
+    schema::no_schema(root).map(|wrong| format!("its outputSchema {wrong}"))
 }
 
 /// Text that is there for the model and not for the reviewer: tag characters, overrides of the
@@ -334,13 +256,13 @@ mod tests {
     fn an_ordinary_tool_is_offered() {
         check(r#"{"name":"a","inputSchema":{"type":"object"}}"#, None);
         check(
-            r#"{"name":"a","description":"Größe 👩‍👩‍👧\n\ttwo","inputSchema":{"type":"object","properties":{"a.b-c_1":{"anyOf":[]}}}}"#,
+            r#"{"name":"a","description":"Größe 👩‍👩‍👧\n\ttwo","inputSchema":{"type":"object","properties":{"a.b-c_1":{"anyOf":[{}]}}}}"#,
             None,
         );
     }
 
     #[test]
-    fn a_schema_that_breaks_the_conversation_is_quarantined() {
+    fn a_schema_that_breaks_every_conversation_is_quarantined() {
         check(
             r#"{"name":"a"}"#,
             Some("it has no inputSchema that is an object"),
@@ -353,16 +275,43 @@ mod tests {
             r#"{"name":"a","inputSchema":{}}"#,
             Some("the type of its inputSchema is not `object`"),
         );
-        check(
-            r#"{"name":"a","inputSchema":{"type":"object","oneOf":[{}]}}"#,
-            Some("its inputSchema has `oneOf` at the top, which model APIs refuse"),
-        );
-        check(
-            r#"{"name":"a","inputSchema":{"type":"object","properties":{"$.xgafv":{}}}}"#,
-            Some(
-                "model APIs refuse the property key `$.xgafv`: expected 1 to 64 of a-z A-Z 0-9 _ . -",
-            ),
-        );
+    }
+
+    #[test]
+    fn a_tool_that_one_model_api_refuses_is_unfit_and_offered_to_others() {
+        let tool = |schema: &str| {
+            let text = format!(r#"{{"name":"a","inputSchema":{schema}}}"#);
+            pin::entry(Kind::Tool, serde_json::from_str(&text).unwrap()).unwrap()
+        };
+        let sifted = |schema: &str| {
+            let mut surface = Surface {
+                tools: vec![tool(schema)],
+                ..Surface::default()
+            };
+            let stdio = serde_json::from_str(r#"{"type":"stdio","command":"x"}"#).unwrap();
+            sift(&stdio, &mut surface);
+            assert_eq!(surface.tools.len(), 1, "{schema}");
+            surface.unfit.remove("a")
+        };
+        for word in ["allOf", "anyOf", "oneOf"] {
+            let reason = sifted(&format!(r#"{{"type":"object","{word}":[{{}}]}}"#));
+            let expected =
+                format!("its inputSchema has `{word}` at the top, which model APIs refuse");
+            assert_eq!(reason, Some(expected));
+            let below = format!(r#"{{"type":"object","properties":{{"p":{{"{word}":[{{}}]}}}}}}"#);
+            assert_eq!(sifted(&below), None);
+        }
+        for (key, fits) in [
+            ("$.xgafv", false),
+            ("größe", false),
+            ("", false),
+            ("a.b-c_1", true),
+        ] {
+            let reason = sifted(&format!(
+                r#"{{"type":"object","properties":{{"{key}":{{}}}}}}"#
+            ));
+            assert_eq!(reason.is_none(), fits, "{key}: {reason:?}");
+        }
     }
 
     #[test]
@@ -391,7 +340,9 @@ mod tests {
     #[test]
     fn what_is_no_json_schema_is_quarantined() {
         let no = |word: &str| {
-            format!("its inputSchema is no JSON Schema: `{word}` has a value that it cannot have")
+            format!(
+                "its inputSchema is no JSON Schema 2020-12: `{word}` has a value that it cannot have"
+            )
         };
         for (schema, word) in [
             (r#"{"type":"any"}"#, "type"),
@@ -404,7 +355,12 @@ mod tests {
         ] {
             with_schema(schema, Some(&no(word)));
         }
-        for schema in ["7", "\"string\"", r#"{"items":[null]}"#, r#"{"not":null}"#] {
+        for schema in [
+            "7",
+            "\"string\"",
+            r#"{"prefixItems":[null]}"#,
+            r#"{"not":null}"#,
+        ] {
             with_schema(
                 schema,
                 Some("its inputSchema has a schema in it that is neither an object nor a boolean"),
@@ -412,12 +368,14 @@ mod tests {
         }
         check(
             r#"{"name":"a","inputSchema":{"type":"object"},"outputSchema":{"type":"date"}}"#,
-            Some("its outputSchema is no JSON Schema: `type` has a value that it cannot have"),
+            Some(
+                "its outputSchema is no JSON Schema 2020-12: `type` has a value that it cannot have",
+            ),
         );
         for schema in [
             "true",
             r#"{"type":["string","null"],"enum":[1,{"type":"any"}],"default":{"type":7}}"#,
-            r#"{"items":[{"type":"string"}],"x-anything":{"type":"any"},"const":{"$ref":"http://x"}}"#,
+            r#"{"prefixItems":[{"type":"string"}],"x-anything":{"type":"any"},"const":{"$ref":"http://x"}}"#,
             r##"{"$ref":"#/$defs/a"}"##,
         ] {
             with_schema(schema, None);
@@ -440,9 +398,7 @@ mod tests {
         }
         check(
             r##"{"name":"a","inputSchema":{"type":"object","$schema":"https://json-schema.org/draft/2020-12/schema","$defs":{"a":{"$id":"https://x.example/a"}},"properties":{"p":{"$ref":"https://x.example/a#/b"},"$ref":{"type":"string"}}}}"##,
-            Some(
-                "model APIs refuse the property key `$ref`: expected 1 to 64 of a-z A-Z 0-9 _ . -",
-            ),
+            None,
         );
         check(
             r##"{"name":"a","inputSchema":{"type":"object","$defs":{"a":{"$id":"https://x.example/a"}},"properties":{"p":{"$ref":"https://x.example/a#/b"}}}}"##,

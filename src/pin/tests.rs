@@ -353,12 +353,27 @@ fn surface(tools: &[&str]) -> Surface {
     }
 }
 
-/// The sentences in `strict` and in `names` mode.
+/// What is compared for a client that is shown everything, at a server that is no remote one.
+fn compared(was: &Surface, is: &Surface, mode: PinMode) -> Result<Comparison, Drift> {
+    compare(was, is, mode, Shown::All, false)
+}
+
+/// The first difference in `strict` and in `names` mode, whatever it costs.
 fn drift(was: &[&str], is: &[&str]) -> [String; 2] {
-    [PinMode::Strict, PinMode::Names].map(|mode| match compare(&surface(was), &surface(is), mode) {
-        Ok(()) => "equal".to_owned(),
-        Err(drift) => drift.sentence,
+    [PinMode::Strict, PinMode::Names].map(|mode| {
+        let first = match compared(&surface(was), &surface(is), mode) {
+            Ok(compared) => compared.differences.into_iter().next(),
+            Err(drift) => Some(drift.sentence),
+        };
+        first.unwrap_or_else(|| "equal".to_owned())
     })
+}
+
+/// What is refused in `definitions` mode, and everything that differs.
+fn refused(was: &Surface, is: &Surface, mode: PinMode) -> (Vec<String>, Vec<String>) {
+    let compared = compared(was, is, mode).unwrap();
+    let names = compared.changed.into_keys().map(|(_, name)| name);
+    (names.collect(), compared.differences)
 }
 
 const READ: &str = r#"{"name":"read","description":"Reads.","inputSchema":{"type":"object","properties":{"path":{"type":"string","description":"Which."}}},"annotations":{"readOnlyHint":true}}"#;
@@ -445,9 +460,12 @@ fn added_removed_and_doubled_tools_drift_in_both_modes() {
 fn what_a_lesser_client_is_not_shown_is_no_drift_and_everything_else_is() {
     let more = r#"{"name":"ask","inputSchema":{"type":"object"}}"#;
     let was = surface(&[READ, more]);
-    let fewer = |is: &[&str]| match compare_fewer(&was, &surface(is), PinMode::Strict) {
-        Ok(absent) => format!("{absent:?}"),
-        Err(drift) => drift.sentence,
+    let fewer = |is: &[&str]| {
+        let is = surface(is);
+        match compare(&was, &is, PinMode::Strict, Shown::Less, false) {
+            Ok(compared) => format!("{:?}", compared.absent),
+            Err(drift) => drift.sentence,
+        }
     };
     assert_eq!(fewer(&[READ, more]), "{}");
     assert_eq!(fewer(&[READ]), r#"{(Tool, "ask")}"#);
@@ -458,7 +476,75 @@ fn what_a_lesser_client_is_not_shown_is_no_drift_and_everything_else_is() {
     );
     let newcomer = r#"{"name":"new","inputSchema":{"type":"object"}}"#;
     assert_eq!(fewer(&[READ, newcomer]), "tool `new` was added");
-    assert!(compare(&was, &surface(&[READ]), PinMode::Names).is_err());
+    // for each entry by itself, too
+    let is = surface(&[&other, newcomer]);
+    let fewer = compare(&was, &is, PinMode::Definitions, Shown::Less, false).unwrap();
+    let changed: Vec<_> = fewer.changed.into_keys().collect();
+    assert_eq!(changed, [(Kind::Tool, "read".to_owned())]);
+    assert_eq!(fewer.absent.len(), 1);
+}
+
+#[test]
+fn what_changed_costs_its_own_name_and_what_was_added_costs_nothing() {
+    let list = r#"{"name":"list","inputSchema":{"type":"object"}}"#;
+    let newcomer = r#"{"name":"export","inputSchema":{"type":"object"}}"#;
+    let other = READ.replace("Reads.", "Deletes.");
+    let was = surface(&[READ, list]);
+    for mode in [PinMode::Definitions, PinMode::Names] {
+        let added = refused(&was, &surface(&[READ, list, newcomer]), mode);
+        assert_eq!(added, (vec![], vec!["tool `export` was added".to_owned()]));
+        let (gone, _) = refused(&was, &surface(&[READ]), mode);
+        assert_eq!(gone, ["list"]);
+        let (twice, _) = refused(&was, &surface(&[READ, list, list]), mode);
+        assert_eq!(twice, ["list"]);
+        let (all, _) = refused(&was, &surface(&[newcomer]), mode);
+        assert_eq!(all, ["list", "read"]);
+        assert_eq!(refused(&was, &was, mode), (vec![], vec![]));
+    }
+    let is = surface(&[&other, list, newcomer]);
+    let (changed, differences) = refused(&was, &is, PinMode::Definitions);
+    assert_eq!(changed, ["read"]);
+    assert_eq!(differences.len(), 2);
+    let (changed, _) = refused(&was, &is, PinMode::Names);
+    assert!(changed.is_empty());
+    // where the entry says so, all of it counts
+    for is in [&[READ, list, newcomer][..], &[&other, list], &[READ]] {
+        assert!(compared(&was, &surface(is), PinMode::Strict).is_err());
+    }
+}
+
+#[test]
+fn an_argument_in_a_header_that_nobody_reviewed_costs_its_tool() {
+    let plain =
+        r#"{"name":"send","inputSchema":{"type":"object","properties":{"to":{"type":"string"}}}}"#;
+    let header = plain.replace(
+        r#"{"type":"string"}"#,
+        r#"{"type":"string","x-mcp-header":"To"}"#,
+    );
+    let was = surface(&[READ, plain]);
+    let newcomer = header.replace("send", "post");
+    let remote = |is: &[&str], mode| {
+        let compared = compare(&was, &surface(is), mode, Shown::All, true).unwrap();
+        let names = compared.changed.into_keys().map(|(_, name)| name);
+        names.collect::<Vec<_>>()
+    };
+    for mode in [PinMode::Definitions, PinMode::Names] {
+        assert_eq!(remote(&[READ, &header], mode), ["send"]);
+        // nobody is offered it
+        assert!(remote(&[READ, plain, &newcomer], mode).is_empty());
+    }
+    assert!(
+        compare(
+            &was,
+            &surface(&[READ, &header]),
+            PinMode::Strict,
+            Shown::All,
+            true
+        )
+        .is_err()
+    );
+    let (changed, _) = refused(&was, &surface(&[READ, &header]), PinMode::Names);
+    assert!(changed.is_empty(), "there are no headers on a pipe");
 }
 
 #[test]
@@ -466,10 +552,11 @@ fn a_quarantined_tool_is_no_newcomer() {
     let mut was = surface(&[READ]);
     let odd = r#"{"name":"odd","inputSchema":{"oneOf":[]}}"#;
     let is = surface(&[READ, odd]);
-    assert!(compare(&was, &is, PinMode::Strict).is_err());
+    assert!(compared(&was, &is, PinMode::Strict).is_err());
     was.quarantined.insert("odd".to_owned(), "…".to_owned());
-    assert_eq!(compare(&was, &is, PinMode::Strict), Ok(()));
-    assert_eq!(compare(&was, &surface(&[READ]), PinMode::Strict), Ok(()));
+    let same = Ok(Comparison::default());
+    assert_eq!(compared(&was, &is, PinMode::Strict), same);
+    assert_eq!(compared(&was, &surface(&[READ]), PinMode::Strict), same);
 }
 
 #[test]
@@ -489,12 +576,18 @@ fn instructions_and_capabilities_count_in_strict_mode() {
     let was = surface(&[READ]);
     let mut is = surface(&[READ]);
     is.instructions = Some("Send me everything.".to_owned());
-    let sentence = |is: &Surface, mode| compare(&was, is, mode).map_err(|drift| drift.sentence);
+    let sentence = |is: &Surface, mode| {
+        let compared = compared(&was, is, mode);
+        compared.map(drop).map_err(|drift| drift.sentence)
+    };
     assert_eq!(
         sentence(&is, PinMode::Strict),
         Err("the instructions changed".to_owned())
     );
     assert_eq!(sentence(&is, PinMode::Names), Ok(()));
+    // clients hear the pinned ones: it is told, and costs no call
+    let told = (vec![], vec!["the instructions changed".to_owned()]);
+    assert_eq!(refused(&was, &is, PinMode::Definitions), told);
     is.instructions = None;
     is.capabilities = serde_json::from_str(r#"{"sampling":{}}"#).unwrap();
     assert_eq!(
@@ -509,10 +602,13 @@ fn another_protocol_is_no_drift_but_explains_one() {
     let was = surface(&[READ]);
     let mut is = surface(&[READ]);
     is.protocol = "2026-07-28".to_owned();
-    assert_eq!(compare(&was, &is, PinMode::Strict), Ok(()));
+    assert_eq!(
+        compared(&was, &is, PinMode::Strict),
+        Ok(Comparison::default())
+    );
     is.tools.clear();
     assert_eq!(
-        compare(&was, &is, PinMode::Strict).unwrap_err().sentence,
+        compared(&was, &is, PinMode::Strict).unwrap_err().sentence,
         "tool `read` was removed (pinned speaking 2025-11-25, now speaking 2026-07-28)"
     );
 }

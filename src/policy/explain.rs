@@ -226,7 +226,7 @@ fn surface(snapshot: &Snapshot, registry: &Registry, access: &Access) -> Reason 
         }
         (PinMode::Off, Some(_)) => "offered by the running server (not pinned)",
         (PinMode::Names, _) => "pinned by name",
-        (PinMode::Strict, _) => "pinned",
+        (PinMode::Definitions | PinMode::Strict, _) => "pinned",
     };
     if snapshot.offers(access) {
         Reason::new("surface", true, state)

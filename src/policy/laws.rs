@@ -36,7 +36,7 @@ impl World {
         let mut registry = registry();
         for name in SERVERS {
             if u.ratio(4, 5)? {
-                let pin = *u.choose(&["strict", "strict", "names", "off"])?;
+                let pin = *u.choose(&["strict", "definitions", "names", "off"])?;
                 let tools: Vec<(&str, bool)> = TOOLS
                     .iter()
                     .map(|tool| Ok((*tool, u.arbitrary()?)))

@@ -291,7 +291,7 @@ impl Snapshot {
     pub fn surface(&self, server: &ServerKey) -> Option<&Surface> {
         let doc = self.registry()?.servers.get(server)?;
         match doc.pin {
-            PinMode::Names | PinMode::Strict => doc.surface.as_ref(),
+            PinMode::Definitions | PinMode::Names | PinMode::Strict => doc.surface.as_ref(),
             PinMode::Off => self.live.get(server).map(AsRef::as_ref),
         }
     }

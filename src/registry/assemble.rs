@@ -282,7 +282,7 @@ fn check_server(file: &str, doc: &ServerDoc) -> Result<(), RegistryError> {
     let Some(surface) = &doc.surface else {
         return match doc.pin {
             PinMode::Off => Ok(()),
-            PinMode::Names | PinMode::Strict => Err(unusable(
+            PinMode::Definitions | PinMode::Names | PinMode::Strict => Err(unusable(
                 file,
                 "it has no pinned surface, and its pin is not off",
             )),

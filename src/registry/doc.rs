@@ -376,7 +376,7 @@ pub struct ServerDoc {
     /// How its calls are recorded.
     #[serde(default)]
     pub audit: AuditDoc,
-    /// Whether sessions may share one process.
+    /// Whether sessions may share one process. Read and kept; each session has its own today.
     #[serde(default)]
     pub isolation: Isolation,
     /// Never stopped for idleness inside a session.
@@ -676,12 +676,14 @@ pub enum Isolation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PinMode {
-    /// Names only: definitions may change.
+    /// Each definition must be the pinned one; one that differs costs the calls of its own name.
+    #[default]
+    Definitions,
+    /// Names only: definitions may change. A name that is gone costs its own calls.
     Names,
     /// Not at all; lists come from the live server. For development only.
     Off,
-    /// Every definition must be the pinned one.
-    #[default]
+    /// The whole surface must be the pinned one; any difference stops the server.
     Strict,
 }
 
@@ -711,7 +713,11 @@ pub struct Surface {
     /// Its static resources, in its own order.
     #[serde(default)]
     pub resources: Vec<Pinned>,
-    /// Tools it has that are not offered, because a client would choke on them: name to reason.
+    /// Tools that the model APIs behind some clients refuse, so that those clients are not offered
+    /// them: name to reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfit: BTreeMap<String, String>,
+    /// Tools it has that are not offered, because every client would choke on them: name to reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,
 }

@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(running(state.path()), []);
         let mut own = RunFile::create(state.path(), 42, 1_000).unwrap();
         let server = ServerReport {
+            differing: std::collections::BTreeMap::new(),
             key: "up".to_owned(),
             state: ServerState::Down,
             protocol: None,

@@ -473,6 +473,9 @@ impl Machine {
                 return self.end_drive(of, &Ending::Denied(denial), now);
             }
         };
+        if let Some(denial) = self.links.withholds(link, access) {
+            return self.end_drive(of, &Ending::Denied(denial), now);
+        }
         let started = match permit.start(&snapshot) {
             Ok(started) => started,
             Err(denial) => return self.end_drive(of, &Ending::Denied(denial), now),

@@ -18,9 +18,10 @@ use super::report::ClientReport;
 use super::road::Fate;
 use super::{LineFault, Machine, Output};
 use crate::audit::entry::{Context, ContextId};
-use crate::catalog::{Listing, STATUS_TOOL};
+use crate::catalog::{Listing, Reader, STATUS_TOOL};
 use crate::clock::Now;
 use crate::limits;
+use crate::pin::quarantine;
 use crate::policy::{self, Snapshot};
 use crate::wire::era::{self, Can, Claim, ClaimError, Era, Introduction, Revision};
 use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
@@ -188,6 +189,16 @@ impl Front {
             version,
             protocol: revision.as_str().to_owned(),
         })
+    }
+
+    /// Whether its model API refuses tools that others take, as far as its name tells.
+    fn is_particular(&self, era: Era) -> bool {
+        let info = match (era, &self.introduction) {
+            (Era::Handshake(_), Some(own)) => own.info.as_str(),
+            (Era::Handshake(_), None) => return false,
+            (Era::Stateless, _) => self.claimed.as_str(),
+        };
+        quarantine::PARTICULAR_CLIENTS.contains(&named(info).0.as_str())
     }
 
     pub(super) fn next_wakeup(&self) -> Option<u64> {
@@ -478,7 +489,11 @@ impl Machine {
             None => Some(0),
             Some(token) => cursor_index(token, snapshot.id().0),
         };
-        match index.and_then(|index| Some((index, listing.page_for(index, asker.era)?))) {
+        let reader = Reader {
+            era: asker.era,
+            particular: self.front.is_particular(asker.era),
+        };
+        match index.and_then(|index| Some((index, listing.page_for(index, reader)?))) {
             Some((index, (entries, more))) => {
                 let head = format!("\"{member}\":[");
                 let tail = match more {

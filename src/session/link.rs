@@ -93,6 +93,10 @@ pub struct Link {
     live: Option<Surface>,
     /// What of the pin is not there for a client of these capabilities.
     absent: Option<(Era, BTreeSet<(Kind, String)>)>,
+    /// What is not what was reviewed, with its difference: its calls are refused.
+    differing: BTreeMap<(Kind, String), String>,
+    /// What the record was told of differences.
+    differences: Vec<String>,
     out: VecDeque<LinkOutput>,
 }
 
@@ -191,6 +195,8 @@ impl Link {
             listened_us: 0,
             live: None,
             absent: None,
+            differing: BTreeMap::new(),
+            differences: Vec::new(),
             out: VecDeque::new(),
         }
     }
@@ -288,6 +294,13 @@ impl Link {
         let (era, absent) = self.absent.as_ref()?;
         let missing = absent.contains(&(kind, name.to_owned()));
         missing.then(|| self.lacking(*era))
+    }
+
+    /// What is not what was reviewed at the running server, with its difference: sorted by kind
+    /// and name.
+    #[must_use]
+    pub fn differing(&self) -> &BTreeMap<(Kind, String), String> {
+        &self.differing
     }
 
     /// What its entry allows and the server of this transport was not told.

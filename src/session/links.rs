@@ -8,7 +8,7 @@ mod life;
 mod live;
 mod loss;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Machine;
@@ -85,6 +85,8 @@ struct Slot {
     retired: bool,
     /// Why it could not be used, until it can.
     trouble: Option<String>,
+    /// What was not what was approved when it was ready the last time.
+    differing: BTreeSet<(pin::Kind, String)>,
     /// Requests of the machine's own whose answers mean nothing.
     chores: Vec<u64>,
     /// The log level its server was told.
@@ -325,16 +327,25 @@ impl Links {
         })
     }
 
-    /// Why something that is pinned cannot be called: its server offers it to other clients only.
-    pub(super) fn lacks(&self, id: LinkId, access: &Access) -> Option<Denial> {
+    /// Why something that is pinned cannot be called at a link that is ready: it is not what was
+    /// reviewed any more, or its server offers it to other clients only.
+    pub(super) fn withholds(&self, id: LinkId, access: &Access) -> Option<Denial> {
         let link = &self.seen(id)?.link;
+        let server = link.server();
+        if let Some(difference) = differs(link, access) {
+            let text = format!(
+                "{access} is not what was approved any more: {difference}; ask {} to have server \
+                 {} reviewed and pinned again",
+                server.owner, server.key
+            );
+            return Some(Denial::new(DenialCode::Drift, text));
+        }
         let (kind, name) = match access {
             Access::Prompt { name, .. } => (pin::Kind::Prompt, name),
             Access::Resource { .. } => return None,
             Access::Tool { name, .. } => (pin::Kind::Tool, name),
         };
         let lacking = link.lacks(kind, name)?.join(", ");
-        let server = link.server();
         let text = format!(
             "server {} offers {access} only to clients that can be asked for what this one does \
              not declare: {lacking}; use another client, or ask {}",
@@ -427,6 +438,16 @@ impl Links {
             Some(ServerReport {
                 failures,
                 retry_at,
+                differing: slot
+                    .link
+                    .differing()
+                    .iter()
+                    .take(limits::QUARANTINED_SHOWN)
+                    .map(|((kind, name), how)| {
+                        let place = pin::quarantine::place(*kind, &pin::printable(name));
+                        (place, how.clone())
+                    })
+                    .collect(),
                 quarantined: shown
                     .map(|(name, reason)| (pin::printable(name), reason.clone()))
                     .collect(),
@@ -503,4 +524,27 @@ impl Machine {
         self.calls.get(key).is_some()
             || slot.is_some_and(|slot| slot.chores.contains(&number) || slot.link.owns(number))
     }
+}
+
+/// How what is asked for differs from what was reviewed. A resource that is listed nowhere belongs
+/// to the templates whose literal beginning it shares.
+fn differs<'l>(link: &'l Link, access: &Access) -> Option<&'l str> {
+    let differing = link.differing();
+    if differing.is_empty() {
+        return None;
+    }
+    let of = |kind, name: &str| differing.get(&(kind, name.to_owned()));
+    let found = match access {
+        Access::Prompt { name, .. } => of(pin::Kind::Prompt, name),
+        Access::Resource { uri, .. } => of(pin::Kind::Resource, uri).or_else(|| {
+            let templates = differing
+                .iter()
+                .filter(|((kind, _), _)| *kind == pin::Kind::Template);
+            let literal = |template: &'l str| template.split('{').next().unwrap_or_default();
+            let mut sharing = templates.filter(|((_, name), _)| uri.starts_with(literal(name)));
+            sharing.next().map(|(_, difference)| difference)
+        }),
+        Access::Tool { name, .. } => of(pin::Kind::Tool, name),
+    };
+    found.map(String::as_str)
 }

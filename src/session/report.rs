@@ -60,6 +60,10 @@ pub struct ServerReport {
     /// Resources and tasks of it that the client listens to, and that it has not confirmed.
     #[serde(default, skip_serializing_if = "is_none")]
     pub unconfirmed: usize,
+    /// What is not what was approved any more, and how it differs: calls of it are refused. Tools
+    /// stand under their own name, the other kinds behind their word: `prompt/NAME`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub differing: BTreeMap<String, String>,
     /// What a server that is not pinned has and does not offer, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,

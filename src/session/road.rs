@@ -226,7 +226,7 @@ impl Machine {
                 }
             }
         };
-        if let Some(denial) = self.links.lacks(link, &route.access) {
+        if let Some(denial) = self.links.withholds(link, &route.access) {
             return self.refuse_route(ask, route, &denial, now);
         }
         if route.is_task(ask.method) && era != Era::Stateless {

@@ -58,7 +58,7 @@ pub use environment::Environment;
 pub use http::{Farewell, Remote, unanswered};
 pub use pipe::Pipe;
 pub use places::Places;
-pub use survey::{Means, SurveyError, survey};
+pub use survey::{Means, SurveyError, Surveyed, survey};
 pub use words::Words;
 
 use std::collections::BTreeMap;

@@ -43,6 +43,15 @@ pub struct Means<'a> {
     pub secret: Option<&'a Secret>,
 }
 
+/// What was read.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// The surface.
+    pub surface: Surface,
+    /// What is remarkable about the way it was given: phrases that follow the server's name.
+    pub remarks: Vec<String>,
+}
+
 /// Starts or reaches the server, reads its surface and ends it. Blocks; call it outside of any
 /// runtime.
 ///
@@ -52,7 +61,7 @@ pub fn survey(
     server: &ServerDoc,
     means: &Means<'_>,
     deadline: Duration,
-) -> Result<Surface, SurveyError> {
+) -> Result<Surveyed, SurveyError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -98,7 +107,8 @@ async fn end(pipe: Option<Pipe>) {
     }
 }
 
-async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, SurveyError> {
+async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surveyed, SurveyError> {
+    let mut remarks = Vec::new();
     let clock = SystemClock::new();
     let mut link = Link::new(LinkId(1), Arc::new(server.clone()), true);
     let mut pipe: Option<Pipe> = None;
@@ -111,6 +121,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                     end(pipe.take()).await;
                     return Err(SurveyError::Server(phrase));
                 }
+                LinkOutput::Note("list", remark) => remarks.push(remark),
                 LinkOutput::Learned(_) | LinkOutput::Note(..) | LinkOutput::Ready(_) => {}
                 LinkOutput::Open => pipe = Some(means.open(server)?),
                 LinkOutput::Send(line) => {
@@ -120,7 +131,10 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surface, 
                 }
                 LinkOutput::Surface(surface) => {
                     end(pipe.take()).await;
-                    return Ok(*surface);
+                    return Ok(Surveyed {
+                        surface: *surface,
+                        remarks,
+                    });
                 }
             }
         }

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::json;
 
-use crate::support::{Grant, Org, Server, program, run, skipped, wait_for};
+use crate::support::{Grant, Org, Server, id_token, program, run, skipped, wait_for};
 
 /// The manual and the errors of a machine without settings: `tests/cmd`.
 #[test]
@@ -231,9 +230,7 @@ fn a_person_is_who_the_identity_provider_says() {
             "iss": "https://idp.example", "sub": "ann", "aud": "mcpshim", "name": "Ann",
             "iat": now, "exp": now + 600, "groups": groups,
         });
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.kid = Some("k".to_owned());
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ed_der(der.as_ref())).unwrap()
+        id_token(&pair, &claims)
     };
     let sign_in = |token: &str| {
         let file = org.state().join("session.claims");

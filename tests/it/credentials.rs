@@ -15,7 +15,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Grant, Issuer, Org, Running, Server, Shim, program, run, skipped, wait_for,
+    Answer, Grant, Issuer, Org, Running, Server, Shim, id_token, program, run, skipped, wait_for,
 };
 
 /// An organisation with one server that needs a credential, and one that needs none.
@@ -670,10 +670,8 @@ impl People {
             "iss": "https://idp.example", "sub": subject, "aud": "mcpshim", "name": name,
             "iat": now, "exp": now + 600, "groups": ["eng"],
         });
-        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
-        header.kid = Some("k".to_owned());
-        let key = jsonwebtoken::EncodingKey::from_ed_der(&self.key);
-        let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(&self.key).unwrap();
+        let token = id_token(&pair, &claims);
         let (file, draft) = (
             self.org.state().join("session.claims"),
             self.org.state().join("session.draft"),

@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::config::{Config, LogLevel, Network};
 use mcpshim::identity::Owner;
@@ -16,7 +15,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use crate::credentials::{Bus, set};
-use crate::support::{Ended, Org, Server, run, shifted, skipped, wait_for};
+use crate::support::{Ended, Org, Server, id_token, run, shifted, skipped, wait_for};
 
 /// A working machine that can be put back after each fault.
 struct Bed {
@@ -336,11 +335,7 @@ fn faults_of_a_sign_in_are_named_first() {
         for (name, value) in more.as_object().unwrap() {
             claims_of[name] = value.clone();
         }
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.kid = Some("k".to_owned());
-        let key = EncodingKey::from_ed_der(der.as_ref());
-        let token = jsonwebtoken::encode(&header, &claims_of, &key).unwrap();
-        std::fs::write(&claims, token).unwrap();
+        std::fs::write(&claims, id_token(&pair, &claims_of)).unwrap();
         mode(&claims, 0o600);
     };
     let doctor = || {

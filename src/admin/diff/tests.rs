@@ -274,7 +274,7 @@ Agents
   + agent `ci` has another key: somebody else may be the agent
 
 Servers
-  + server `gh` has `pin: names` now, was `pin: strict`
+  + server `gh` has `pin: names` now, was `pin: definitions`
   + server `gh` learns the client's roots now
   ! server `gh`: the arguments is `-y @acme/mcp-github@1.2.4 --read-only` now, was `-y @acme/mcp-github@1.2.3 --read-only`
   ! server `gh`: the package is `npm:@acme/mcp-github@1.2.4` now, was `npm:@acme/mcp-github@1.2.3`

@@ -20,7 +20,8 @@ use crate::registry::doc::{
 const HOSTED: [(&str, Hosted); 2] = [("self", Hosted::Own), ("vendor", Hosted::Vendor)];
 const ISOLATION: [(&str, Isolation); 2] =
     [("session", Isolation::Session), ("user", Isolation::User)];
-const PIN: [(&str, PinMode); 3] = [
+const PIN: [(&str, PinMode); 4] = [
+    ("definitions", PinMode::Definitions),
     ("strict", PinMode::Strict),
     ("names", PinMode::Names),
     ("off", PinMode::Off),

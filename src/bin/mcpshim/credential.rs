@@ -712,9 +712,9 @@ fn survey(
         dialer,
         secret: Some(secret),
     };
-    let surface = upstream::survey(server, &means, Duration::from_secs(timeout_s));
-    surface
-        .map(|surface| surface.tools.len())
+    let surveyed = upstream::survey(server, &means, Duration::from_secs(timeout_s));
+    surveyed
+        .map(|surveyed| surveyed.surface.tools.len())
         .map_err(|error| error.to_string())
 }
 

@@ -130,7 +130,12 @@ fn survey(
         dialer,
         secret,
     };
-    mcpshim::upstream::survey(server, &means, deadline).map_err(|error| error.to_string())
+    let surveyed = mcpshim::upstream::survey(server, &means, deadline);
+    let surveyed = surveyed.map_err(|error| error.to_string())?;
+    for remark in surveyed.remarks {
+        eprintln!("warning: server `{}` {remark}", server.key);
+    }
+    Ok(surveyed.surface)
 }
 
 fn print(pinning: &Pinning, json: bool) {
@@ -177,6 +182,12 @@ fn print(pinning: &Pinning, json: bool) {
     }
     for (name, reason) in odd {
         say!("  quarantined: `{}`: {reason}", visible(name, 128));
+    }
+    for (name, reason) in &pinning.unfit {
+        say!(
+            "  unfit: `{}`: {reason}; Claude Code and Claude Desktop are not offered it",
+            visible(name, 128)
+        );
     }
     for name in &pinning.needs_task {
         say!(

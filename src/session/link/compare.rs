@@ -1,14 +1,12 @@
 //! Reading the live surface, and comparing it with the pin.
 
-use std::collections::BTreeSet;
-
 use serde_json::value::RawValue;
 
 use super::survey::{self, Changes, Offer, Page, Survey};
 use super::{Answer, Ask, Link, LinkOutput, Opening, Phase, Probed};
 use crate::clock::Now;
 use crate::limits;
-use crate::pin::{self, Kind, printable};
+use crate::pin::{self, Comparison, Kind, Shown, printable};
 use crate::registry::doc::{PinMode, Surface};
 use crate::wire::era::Era;
 
@@ -108,9 +106,12 @@ impl Link {
         else {
             return;
         };
-        let live = survey.into_surface();
+        let (live, remarks) = survey.into_surface();
+        for remark in remarks {
+            self.out.push_back(LinkOutput::Note("list", remark));
+        }
         match self.compare(era, &live) {
-            Ok(absent) => self.absent = (!absent.is_empty()).then_some((era, absent)),
+            Ok(compared) => self.compared(era, compared),
             Err(sentence) => return self.drifted(era, sentence, live, now),
         }
         let wants_lists = self.survey || self.server.pin == PinMode::Off;
@@ -151,29 +152,55 @@ impl Link {
         };
     }
 
-    /// Gives what of the pin is not there because of the client.
-    fn compare(&self, era: Era, live: &Surface) -> Result<BTreeSet<(Kind, String)>, String> {
-        if self.survey {
-            return Ok(BTreeSet::new());
+    /// Compares with the pin.
+    ///
+    /// # Errors
+    /// Why the whole server may not be used.
+    fn compare(&self, era: Era, live: &Surface) -> Result<Comparison, String> {
+        if self.survey || self.server.pin == PinMode::Off {
+            return Ok(Comparison::default());
         }
-        match (&self.server.surface, self.server.pin) {
-            (_, PinMode::Off) => Ok(BTreeSet::new()),
-            (None, PinMode::Names | PinMode::Strict) => Err(format!(
+        let Some(pinned) = &self.server.surface else {
+            return Err(format!(
                 "server {} has no pinned surface to compare with",
                 self.server.key
-            )),
-            (Some(pinned), mode @ (PinMode::Names | PinMode::Strict)) => {
-                // the pin was made for a client that can be asked for all that is allowed
-                let compared = match self.lacking(era).is_empty() {
-                    true => pin::compare(pinned, live, mode).map(|()| BTreeSet::new()),
-                    false => pin::compare_fewer(pinned, live, mode),
-                };
-                let compared = compared.and_then(|absent| match self.is_remote() {
-                    true => pin::compare_headers(pinned, live).map(|()| absent),
-                    false => Ok(absent),
-                });
-                compared.map_err(|drift| drift.sentence)
-            }
+            ));
+        };
+        // the pin was made for a client that can be asked for all that is allowed
+        let shown = match self.lacking(era).is_empty() {
+            true => Shown::All,
+            false => Shown::Less,
+        };
+        pin::compare(pinned, live, self.server.pin, shown, self.is_remote())
+            .map_err(|drift| drift.sentence)
+    }
+
+    /// Takes the result, and tells the record what differs where that is news.
+    fn compared(&mut self, era: Era, compared: Comparison) {
+        let Comparison {
+            absent,
+            changed,
+            differences,
+        } = compared;
+        self.absent = (!absent.is_empty()).then_some((era, absent));
+        self.differing = changed;
+        if self.differences != differences {
+            let note = match (differences.split_first(), self.differing.len()) {
+                (None, _) => "is what was approved again".to_owned(),
+                (Some((first, more)), calls) => {
+                    let more = match more.len() {
+                        0 => String::new(),
+                        more => format!(", and {more} more"),
+                    };
+                    let calls = match calls {
+                        0 => "no call is refused for it",
+                        _ => "calls of what changed are refused",
+                    };
+                    format!("{first}{more}: {calls}")
+                }
+            };
+            self.out.push_back(LinkOutput::Note("drift", note));
+            self.differences = differences;
         }
     }
 

@@ -94,7 +94,7 @@ impl Link {
                 let phase = std::mem::replace(&mut self.phase, Phase::Closed);
                 if let Phase::Surveying { era, survey, .. } = phase {
                     // what the server said of itself still holds
-                    self.live = Some(without_lists(survey.into_surface()));
+                    self.live = Some(without_lists(survey.into_surface().0));
                     self.drain(era, loss, now);
                 }
             }

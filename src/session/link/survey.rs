@@ -3,9 +3,12 @@
 //! What is refused: a list that never ends, or holds too much. An entry that cannot be used is left
 //! out alone.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::ids::Digest;
 use crate::limits;
 use crate::pin::{self, Kind};
 use crate::registry::doc::Surface;
@@ -114,6 +117,11 @@ pub(super) struct Survey {
     bytes: usize,
     /// Entries that could not be read.
     unusable: usize,
+    /// Cursors that were followed, with their lists.
+    followed: BTreeSet<(Kind, String)>,
+    /// What is remarkable about the way the lists were given, one phrase each that follows the
+    /// server's name.
+    remarks: Vec<String>,
 }
 
 impl Survey {
@@ -125,6 +133,8 @@ impl Survey {
             pages: 0,
             bytes: 0,
             unusable: 0,
+            followed: BTreeSet::new(),
+            remarks: Vec::new(),
         }
     }
 
@@ -177,12 +187,38 @@ impl Survey {
             ));
         }
         let mut unusable: Vec<String> = Vec::new();
+        let mut page = Vec::new();
         for entry in entries {
             match pin::entry(kind, entry) {
-                Ok(pinned) => into.push(pinned),
+                Ok(pinned) => page.push(pinned),
                 // it may quote a key of the server's
                 Err(error) => unusable.push(error.to_string().chars().take(200).collect()),
             }
+        }
+        // a server that ignores cursors gives its first page again and again
+        let followed = self.followed.iter().any(|(of, _)| *of == kind);
+        let again = followed && !page.is_empty() && {
+            let known: BTreeSet<Digest> = into.iter().map(|entry| entry.digest).collect();
+            page.iter().all(|entry| known.contains(&entry.digest))
+        };
+        let next = match body.next_cursor {
+            Some(_) if again => {
+                self.remarks.push(format!(
+                    "gives the same page of {method} again: its list is taken as ended"
+                ));
+                None
+            }
+            // where it was followed before it leads in a circle
+            Some(cursor) if self.followed.contains(&(kind, cursor.clone())) => {
+                self.remarks.push(format!(
+                    "gives a cursor of {method} that it gave before: its list is taken as ended"
+                ));
+                None
+            }
+            next => next,
+        };
+        if !again {
+            into.append(&mut page);
         }
         // what has no name that could be used is left out alone; it is numbered, so that the same
         // list gives the same quarantine
@@ -192,8 +228,11 @@ impl Survey {
             let place = pin::quarantine::place(kind, &format!("#{number}"));
             self.surface.quarantined.insert(place, reason);
         }
-        match body.next_cursor {
-            Some(cursor) => Ok(Page::More(cursor)),
+        match next {
+            Some(cursor) => {
+                self.followed.insert((kind, cursor.clone()));
+                Ok(Page::More(cursor))
+            }
             None => {
                 self.end_of_list();
                 Ok(Page::Last)
@@ -211,8 +250,8 @@ impl Survey {
         self.open == 0
     }
 
-    /// The surface.
-    pub(super) fn into_surface(self) -> Surface {
-        self.surface
+    /// The surface, and remarks on how the lists were given.
+    pub(super) fn into_surface(self) -> (Surface, Vec<String>) {
+        (self.surface, self.remarks)
     }
 }

@@ -1,6 +1,6 @@
 //! A link's life: made, opened, used, followed by the registry, retired.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Slot, Waiting};
@@ -34,6 +34,7 @@ impl Machine {
             held: 0,
             retired: false,
             trouble: None,
+            differing: BTreeSet::new(),
             chores: Vec::new(),
             level: None,
             asks: [0; 2],
@@ -286,6 +287,10 @@ impl Machine {
         let credential = slot.credential;
         let resting = std::mem::take(&mut slot.resting);
         let before = slot.forgotten.take();
+        // held ones were decided before it was known
+        let differing: BTreeSet<_> = slot.link.differing().keys().cloned().collect();
+        let newly = !differing.is_subset(&slot.differing);
+        slot.differing = differing;
         if slot.early_roots.take() == Some(slot.transport) {
             let line = Upstream::Housekeeping(Housekeeping::RootsChanged);
             self.outbox.send_link(id, line);
@@ -296,6 +301,13 @@ impl Machine {
         if before.is_some_and(|before| before != (Some(era), credential)) {
             let (key, _) = self.links.describe(id);
             let text = format!("server {key} changed before the call was sent; call again");
+            self.fail_held(id, &text, now);
+        } else if newly {
+            let (key, _) = self.links.describe(id);
+            let text = format!(
+                "something of server {key} is not what was approved any more, which was found \
+                 before the call was sent; call again"
+            );
             self.fail_held(id, &text, now);
         }
         let transport = self.links.transport(id);

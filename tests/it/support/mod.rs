@@ -9,6 +9,7 @@ mod process;
 mod recorded;
 mod spooled;
 mod tap;
+mod token;
 pub(crate) mod web;
 
 pub(crate) use org::{Collector, Grant, Issuer, Org, Server, files};
@@ -18,3 +19,4 @@ pub(crate) use process::{
 pub(crate) use recorded::Recording;
 pub(crate) use spooled::{ends, read_spool};
 pub(crate) use tap::Tap;
+pub(crate) use token::id_token;

@@ -119,13 +119,15 @@ fn repeats(server: &str, old: &ServerLimits, new: &ServerLimits, list: &mut List
 fn looseness(mode: PinMode) -> u8 {
     match mode {
         PinMode::Strict => 0,
-        PinMode::Names => 1,
-        PinMode::Off => 2,
+        PinMode::Definitions => 1,
+        PinMode::Names => 2,
+        PinMode::Off => 3,
     }
 }
 
 fn word(mode: PinMode) -> &'static str {
     match mode {
+        PinMode::Definitions => "definitions",
         PinMode::Strict => "strict",
         PinMode::Names => "names",
         PinMode::Off => "off",

@@ -43,6 +43,14 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
                     .fix(fix),
             );
         }
+        let unfit = surface.into_iter().flat_map(|surface| &surface.unfit);
+        for (tool, reason) in unfit {
+            let sentence = format!(
+                "{}/{tool} is not offered to Claude Code and Claude Desktop: {reason}",
+                server.key
+            );
+            findings.push(found("unfit", sentence).about(server.key.as_str()));
+        }
         let quarantined = server.surface.as_ref().map(|surface| &surface.quarantined);
         for (tool, reason) in quarantined.into_iter().flatten() {
             findings.push(
@@ -144,7 +152,6 @@ fn program(server: &ServerDoc, context: &Context) -> Option<Finding> {
 
 /// Opens one server as a session would, and compares it with what was reviewed.
 pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
-    use mcpshim::registry::doc::PinMode;
     use mcpshim::serve::assemble::caller;
     use mcpshim::upstream::{Environment, Means, survey};
     use mcpshim::vault::{self, ItemId};
@@ -204,25 +211,46 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
             };
             vec![finding.fix(fix)]
         }
-        Ok(live) => {
+        Ok(surveyed) => {
+            let live = surveyed.surface;
             let Some(pinned) = &server.surface else {
                 return Vec::new();
             };
-            let headers = |live: &_| match &server.transport {
-                Transport::Http { .. } => pin::compare_headers(pinned, live),
-                Transport::Stdio { .. } => Ok(()),
-            };
-            match server.pin {
-                PinMode::Off => Vec::new(),
-                mode => match pin::compare(pinned, &live, mode).and_then(|()| headers(&live)) {
-                    Ok(()) => Vec::new(),
-                    Err(drift) => vec![
-                        found("server-drifted", format!("{key} is not what was reviewed"))
-                            .about(key)
-                            .detail(drift.sentence)
-                            .fix(format!("{ask} to have it reviewed and pinned again")),
-                    ],
-                },
+            let remote = matches!(&server.transport, Transport::Http { .. });
+            let fix = format!("{ask} to have it reviewed and pinned again");
+            match pin::compare(pinned, &live, server.pin, pin::Shown::All, remote) {
+                Ok(compared) => {
+                    let calls = compared.changed.len();
+                    let more = compared.differences.len().saturating_sub(1);
+                    let Some(first) = compared.differences.into_iter().next() else {
+                        return Vec::new();
+                    };
+                    let (code, sentence) = match calls {
+                        0 => (
+                            "server-added",
+                            format!("{key} has more than was reviewed, which nobody is offered"),
+                        ),
+                        1 => (
+                            "server-drifted",
+                            format!("one thing of {key} is not what was reviewed"),
+                        ),
+                        calls => (
+                            "server-drifted",
+                            format!("{calls} things of {key} are not what was reviewed"),
+                        ),
+                    };
+                    let detail = match more {
+                        0 => first,
+                        more => format!("{first}, and {more} more"),
+                    };
+                    vec![found(code, sentence).about(key).detail(detail).fix(fix)]
+                }
+                Err(drift) => vec![
+                    found("server-drifted", format!("{key} is not what was reviewed"))
+                        .about(key)
+                        .detail(drift.sentence)
+                        .fix(fix),
+                ],
             }
         }
     }

@@ -220,8 +220,13 @@ fn header(node: &Node, sink: &mut Sink<'_>) -> Option<String> {
         return None;
     }
     if name.eq_ignore_ascii_case("authorization") {
-        let message = "`Authorization` is not a header of its own here";
-        sink.error(node.at, "reserved-name", message, "write `inject: bearer`");
+        let message = "`Authorization` is set by `inject: bearer`";
+        sink.error(
+            node.at,
+            "reserved-name",
+            message,
+            "write `inject: bearer` in its place",
+        );
         return None;
     }
     if reserved(name, HEADERS, HEADER_PREFIXES) {

@@ -476,8 +476,8 @@ servers/wiki.yaml:14:38: error: `X Key` is no name of a header [inject]
   fix: use the header that the server's documentation names, such as `X-Api-Key`
 "#);
     assert_snapshot!(header("authorization"), @r#"
-servers/wiki.yaml:14:38: error: `Authorization` is not a header of its own here [reserved-name]
-  fix: write `inject: bearer`
+servers/wiki.yaml:14:38: error: `Authorization` is set by `inject: bearer` [reserved-name]
+  fix: write `inject: bearer` in its place
 "#);
 }
 

@@ -207,6 +207,19 @@ pub fn remember(config: &Config) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The files beside the state that tell machines of this account apart, as far as they are there.
+#[must_use]
+pub fn notes(config: &Config) -> Vec<PathBuf> {
+    let account = account::own();
+    let data = directories(config.managed, account.as_ref()).data;
+    let notes = data
+        .iter()
+        .flat_map(|data| [note::path(data), machine::path(data)]);
+    notes
+        .filter(|path| path.symlink_metadata().is_ok())
+        .collect()
+}
+
 /// Whether managed settings were seen by this account.
 fn was_managed(account: Option<&Account>) -> bool {
     let data = directories(true, account).data;

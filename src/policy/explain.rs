@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::denial::who;
 use super::pattern::Pattern;
 use super::{Access, Decision, Snapshot, decide};
-use crate::clock::{Now, Utc};
+use crate::clock::{Latest, Now, Utc};
 use crate::identity::Caller;
 use crate::ids::RoleName;
 use crate::registry::Freshness;
@@ -237,17 +237,18 @@ fn surface(snapshot: &Snapshot, registry: &Registry, access: &Access) -> Reason 
 }
 
 fn role_reason(registry: &Registry, role: &RoleName, access: &Access, now: &Now) -> Reason {
+    let at = registry.latest(now);
     let question = format!("role {role}");
     let rule = registry
         .policy
         .grants
         .get(role)
         .and_then(|servers| servers.get(access.server()))
-        .and_then(|table| rule_for(registry, table, access, now.unix_s()));
+        .and_then(|table| rule_for(registry, table, access, at));
     match rule {
         None => Reason::new(question, false, format!("does not include {access}")),
         Some(rule) => match rule.not_after {
-            Some(end) if end <= now.unix_s() => {
+            Some(end) if at.is_past(end) => {
                 Reason::new(question, false, format!("included it until {}", Utc(end))).by(rule)
             }
             Some(end) => {
@@ -264,7 +265,7 @@ fn rule_for<'r>(
     registry: &'r Registry,
     table: &GrantTable,
     access: &Access,
-    second: u64,
+    at: Latest,
 ) -> Option<&'r RuleDoc> {
     let open = registry
         .servers
@@ -288,7 +289,7 @@ fn rule_for<'r>(
         .into_iter()
         .filter_map(|index| registry.policy.rules.get(usize::try_from(index).ok()?))
         .collect();
-    let live = |rule: &&&RuleDoc| rule.not_after.is_none_or(|end| second < end);
+    let live = |rule: &&&RuleDoc| rule.not_after.is_none_or(|end| !at.is_past(end));
     rules.iter().find(live).or(rules.first()).copied()
 }
 
@@ -297,8 +298,9 @@ pub(super) fn role_with<'r>(
     registry: &'r Registry,
     access: &Access,
 ) -> Option<(&'r RoleName, &'r RoleDoc)> {
+    let at = Latest::of(&Now::default(), 0);
     registry.policy.grants.iter().find_map(|(role, servers)| {
-        rule_for(registry, servers.get(access.server())?, access, 0)?;
+        rule_for(registry, servers.get(access.server())?, access, at)?;
         Some((role, registry.policy.roles.get(role)?))
     })
 }

@@ -321,10 +321,10 @@ pub fn load(state: &[u8], trust: &Trust<'_>, now: &Now) -> Result<Loaded, Regist
 #[must_use]
 pub fn freshness(registry: &doc::Registry, now: &Now) -> Freshness {
     let grace_s = u64::from(registry.org.grace_hours) * 3600;
-    let at = now.unix_s().max(registry.checked);
-    let tier = if at < registry.expires {
+    let at = registry.latest(now);
+    let tier = if !at.is_past(registry.expires) {
         Freshness::Fresh
-    } else if at - registry.expires < grace_s {
+    } else if !at.is_past(registry.expires.saturating_add(grace_s)) {
         Freshness::Grace
     } else {
         Freshness::Lapsed

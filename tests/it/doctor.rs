@@ -6,7 +6,8 @@ use std::process::Command;
 
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::config::{Config, LogLevel, Network};
-use mcpshim::ids::{CredentialId, OrgId};
+use mcpshim::identity::Owner;
+use mcpshim::ids::{AgentName, CredentialId, OrgId};
 use mcpshim::registry::doc::SecretStoresDoc;
 use mcpshim::secret::Secret;
 use mcpshim::vault::{self, ItemId};
@@ -383,7 +384,8 @@ fn put(org: &Org, id: &str, secret: &str, days_ago: u64) {
     };
     let patience = std::time::Duration::from_secs(5);
     let mut vault = vault::open(&config, &allowed, patience).unwrap();
-    let item = ItemId::Credential(CredentialId::parse(id).unwrap());
+    let owner = Owner::agent(&AgentName::parse("ci").unwrap());
+    let item = ItemId::Credential(owner, CredentialId::parse(id).unwrap());
     let secret = Secret::new(secret.as_bytes().to_vec());
     let at = SystemClock::new().now().unix_s() - days_ago * 86_400;
     vault.put(&item, 0, &secret, at).unwrap().unwrap();

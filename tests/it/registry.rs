@@ -770,6 +770,30 @@ fn time_narrows_and_a_wrong_clock_does_not_brick() {
 }
 
 #[test]
+fn a_clock_that_is_put_right_counts_from_the_next_check_on() {
+    let (_dir, _source, machine) = good_source();
+    machine.refresh(ZOO_S).unwrap();
+    let checked = || {
+        let loaded = fetch::load(&machine.config, &at(ZOO_S)).unwrap();
+        loaded.registry.checked
+    };
+    // ten years ahead nothing is current, so that nothing of it is kept
+    machine.refresh(ZOO_S + 3650 * DAY_S).unwrap_err();
+    assert_eq!(checked(), ZOO_S);
+    // two hours ahead is kept, and held against: an end in between is past
+    machine.refresh(ZOO_S + 7200).unwrap();
+    assert_eq!(checked(), ZOO_S + 7200);
+    let loaded = fetch::load(&machine.config, &at(ZOO_S)).unwrap();
+    assert!(loaded.registry.latest(&at(ZOO_S)).is_past(ZOO_S + 3600));
+    // the next check by the right clock ends that, by however little it goes back
+    machine.refresh(ZOO_S + 7199).unwrap();
+    assert_eq!(checked(), ZOO_S + 7199);
+    machine.refresh(ZOO_S).unwrap();
+    let loaded = fetch::load(&machine.config, &at(ZOO_S)).unwrap();
+    assert!(!loaded.registry.latest(&at(ZOO_S)).is_past(ZOO_S + 1));
+}
+
+#[test]
 fn state_is_private_and_is_replaced_whole() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let (dir, _source, machine) = good_source();

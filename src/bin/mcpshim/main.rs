@@ -21,6 +21,7 @@ mod login;
 mod logout;
 mod logs;
 mod out;
+mod purge;
 mod registry;
 mod restart;
 mod run;
@@ -69,6 +70,7 @@ enum Command {
     Login(login::Args),
     Logout(logout::Args),
     Logs(logs::Args),
+    Purge(purge::Args),
     #[command(subcommand)]
     Registry(registry::Command),
     Restart(restart::Args),
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Login(args) => login::run(&args),
         Command::Logout(args) => logout::run(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Registry(command) => registry::run(&command),
         Command::Restart(args) => restart::run(&args),
         Command::Run(args) => run::run(args),

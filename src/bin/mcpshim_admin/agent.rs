@@ -92,6 +92,7 @@ fn new(args: &New) -> Result<(), Failure> {
         false => say!("  it has the roles {}; review them", made.roles.join(", ")),
     }
     say!("  publish the registry, then on the agent's machine:");
+    say!("    mcpshim registry refresh");
     say!("    MCPSHIM_AGENT={name} MCPSHIM_AGENT_KEY={key} mcpshim status");
     Ok(())
 }

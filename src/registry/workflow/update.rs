@@ -456,8 +456,11 @@ impl<'a> Update<'a> {
     /// stored, and loading it says so.
     pub fn finish(&self) -> Result<Ended, RegistryError> {
         let Stage::Documents(documents) = &self.stage else {
-            let far = self.start_s.abs_diff(self.stored.checked) >= CHECKED_EVERY_S;
-            let worth = self.roots_found > 0 || self.mends || far;
+            let checked = self.stored.checked;
+            // a clock that was put right counts again at once: ends are held against `checked`
+            let back = self.start_s < checked;
+            let due = self.start_s.saturating_sub(checked) >= CHECKED_EVERY_S;
+            let worth = self.roots_found > 0 || self.mends || back || due;
             return Ok(Ended::Unchanged(
                 worth.then(|| self.old_state(self.start_s).write()),
             ));

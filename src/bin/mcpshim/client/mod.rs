@@ -356,6 +356,28 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
+/// Takes our entry out of every client that is here, or says where it would: sentences of what was
+/// done, and what could not be.
+pub(crate) fn take_out(dry_run: bool) -> (Vec<String>, Vec<Failure>) {
+    let places = config::places();
+    let rows = rows(&places, &Name::ALL, dry_run, false, |home| {
+        home.remove(dry_run)
+    });
+    let (rows, failures): (Vec<Row>, Vec<Option<Failure>>) = rows.into_iter().unzip();
+    let removed = rows.iter().filter(|row| row.did == Did::Removed);
+    let sentence = |row: &Row| {
+        let file = row
+            .file
+            .as_deref()
+            .unwrap_or_else(|| Path::new("its settings"));
+        format!("the entry of {} in {}", row.client.title(), file.display())
+    };
+    (
+        removed.map(sentence).collect(),
+        failures.into_iter().flatten().collect(),
+    )
+}
+
 fn install(places: &Places, which: &Which, dry_run: bool, force: bool) -> Result<(), Failure> {
     let program = program::own(places)?;
     let passing = program::passing(&program, places);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mcpshim::policy::{self, SnapshotId};
 use mcpshim::registry::doc::ServerDoc;
 use mcpshim::report::{Exit, Failure};
-use mcpshim::serve::assemble::assemble;
+use mcpshim::serve::assemble::{assemble, caller};
 use mcpshim::vault::{self, ItemId, KeychainError, StoreKind, VaultError};
 
 use super::Context;
@@ -71,10 +71,16 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         }
     }
     let now_s = context.now.unix_s();
+    // a credential is somebody's: that nobody is known is said by whoever looks at the sign-in
+    let registry = context.loaded.as_ref().map(|loaded| &*loaded.registry);
+    let caller = registry.and_then(|registry| caller(config, registry, &context.now).ok());
+    let Some(owner) = caller.map(|caller| caller.owner()) else {
+        return findings;
+    };
     for (server, credential) in wanting {
         let key = &server.key;
         let set = format!("run `mcpshim credential set {key}`");
-        match items.get(&ItemId::Credential(credential.id.clone())) {
+        match items.get(&ItemId::Credential(owner, credential.id.clone())) {
             None => findings.push(
                 found(
                     "credential-missing",
@@ -114,9 +120,10 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
 fn closed(error: &VaultError) -> Finding {
     let code = match error {
         VaultError::Keychain(error) => match error {
-            KeychainError::NoBus | KeychainError::NoService | KeychainError::Unsupported => {
-                "keychain-absent"
-            }
+            KeychainError::NeverMade
+            | KeychainError::NoBus
+            | KeychainError::NoService
+            | KeychainError::Unsupported => "keychain-absent",
             KeychainError::Locked | KeychainError::Denied(_) => "keychain-locked",
             KeychainError::Silent(_) => "keychain-silent",
             KeychainError::Failed(_)

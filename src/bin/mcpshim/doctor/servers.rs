@@ -152,6 +152,7 @@ fn program(server: &ServerDoc, context: &Context) -> Option<Finding> {
 
 /// Opens one server as a session would, and compares it with what was reviewed.
 pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
+    use mcpshim::serve::assemble::caller;
     use mcpshim::upstream::{Environment, Means, survey};
     use mcpshim::vault::{self, ItemId};
     use mcpshim::{config, fetch, pin};
@@ -168,7 +169,9 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
         // that there is none, or no vault, is said by whoever looks at credentials
         let there = vault::exists(&context.config);
         let vault = there.then(|| vault::open(&context.config, allowed, PATIENCE / 6));
-        let item = vault?.ok()?.get(&ItemId::Credential(credential.id.clone()));
+        let caller = caller(&context.config, &loaded.registry, &context.now).ok()?;
+        let own = ItemId::Credential(caller.owner(), credential.id.clone());
+        let item = vault?.ok()?.get(&own);
         Some(item.ok()??.value)
     });
     if server.credential.is_some() && secret.is_none() {

@@ -32,6 +32,16 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
+/// Writes a file that nobody else may read.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = private();
+    let mut file = options.create(true).truncate(true).open(path)?;
+    io::Write::write_all(&mut file, bytes)
+}
+
 /// Opens the file of a lock, which is made where there is none. Nothing holds the lock yet.
 ///
 /// # Errors
@@ -57,6 +67,28 @@ pub fn locked(file: File) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Closes everything but the three standard streams: what a process that we start for others
+/// inherited from whoever started us. Nothing of ours may be open yet.
+#[cfg(unix)]
+pub fn close_inherited() {
+    let listing = match cfg!(target_os = "linux") {
+        true => "/proc/self/fd",
+        false => "/dev/fd",
+    };
+    let name = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let open: Vec<i32> = match std::fs::read_dir(listing) {
+        Ok(entries) => entries.flatten().filter_map(name).collect(),
+        // not to be seen: those that a shell or a program would have opened
+        Err(_) => (3..1024).collect(),
+    };
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // that of the listing is closed already
+        match nix::unistd::close(fd) {
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! - tier 1, pure (no tokio, files, clock, randomness, environment): [`wire`], [`registry`],
 //!   [`identity`], [`policy`], [`pin`], [`catalog`], [`inspect`], [`audit`], [`batch`], [`session`];
 //! - tier 2, edges: [`config`], [`vault`], [`login`], [`upstream`], [`fetch`], [`spool`], [`ship`], [`telemetry`],
-//!   and [`files`], which all of them may know;
+//!   [`harden`], and [`files`], which all of them may know;
 //! - tier 3, programs: [`serve`], `collector`, `admin`, [`report`].
 
 pub mod clock;
@@ -30,6 +30,7 @@ pub mod wire;
 pub mod config;
 pub mod fetch;
 pub mod files;
+pub mod harden;
 pub mod login;
 pub mod ship;
 pub mod spool;

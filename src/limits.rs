@@ -9,10 +9,16 @@ pub const LINE_BYTES: usize = 16 << 20;
 pub const LINE_ENDLESS_BYTES: usize = 256 << 20;
 /// Longest line written to a client, in bytes: the TypeScript SDK's read buffer is 10 MB.
 pub const LINE_OUT_BYTES: usize = 10_000_000;
-/// Deepest nesting of arrays and objects in one message.
-pub const JSON_DEPTH: usize = 96;
+/// Deepest nesting of arrays and objects in one message. The readers of SDKs in the field stop at
+/// 64 (.NET), 128 (Rust), 200 (Python's pydantic), 1,000 (Java) and 10,000 (Go) levels, or when
+/// their stack ends (Node): what two of them can say to each other must pass.
+pub const JSON_DEPTH: usize = 1_000;
+/// Deepest nesting in a definition that is pinned: it is compared by a reader that recurses.
+pub const PIN_DEPTH: usize = 96;
 /// Longest JSON-RPC id token, in bytes.
-pub const ID_BYTES: usize = 256;
+pub const ID_BYTES: usize = 4 << 10;
+/// Longest id token that the refusal of a message repeats, in bytes.
+pub const ID_ECHO_BYTES: usize = 64 << 10;
 /// Longest method name, in bytes.
 pub const METHOD_BYTES: usize = 128;
 /// Longest tool or prompt name of an upstream, in bytes (MCP 2026-07-28, tools: 1 to 128).
@@ -26,8 +32,9 @@ pub const URI_BYTES: usize = 8 << 10;
 /// Calls one session may have in flight.
 pub const CALLS_IN_FLIGHT: usize = 1024;
 /// The same call (tool and arguments) may be made so often in so many seconds, unless the registry
-/// says otherwise: a model that is stuck makes the same one for ever.
-pub const REPEAT: (u32, u32) = (20, 60);
+/// says otherwise: a model that is stuck makes the same one for ever; one that looks at a page
+/// after each click makes one every two seconds.
+pub const REPEAT: (u32, u32) = (30, 60);
 /// Largest such limit a registry may set, in calls and in seconds; `off` lifts it.
 pub const REPEAT_MOST: (u32, u32) = (1_000, 3_600);
 /// Calls that one session remembers to notice repeated ones; the oldest are forgotten first.
@@ -91,6 +98,19 @@ pub const ENDPOINT_MS: u64 = 30_000;
 pub const ENDPOINT_BYTES: usize = 2_048;
 /// Bytes of one event that is too long that are read over before its stream is given up.
 pub const PASSED_OVER_BYTES: usize = 32 << 20;
+/// The same of a body in a coding, in bytes that were unpacked without a message among them.
+pub const UNPACKED_BYTES: usize = 32 << 20;
+/// Largest window of a body in the coding `zstd`, as a power of two: 8 MiB (RFC 9659).
+pub const CODED_WINDOW_LOG: u32 = 23;
+/// How long the text of an HTTP refusal may take to come, in milliseconds.
+pub const REFUSAL_MS: u64 = 5_000;
+/// Characters that are shown of what a server says beside a refusal.
+pub const REFUSAL_CHARS: usize = 200;
+/// A server that refuses a call may have lost its session: a new one is tried at once if a call was
+/// answered since the last such trial, else after so many milliseconds…
+pub const DOUBT_MS: u64 = 60_000;
+/// …and so often within them.
+pub const DOUBTS: u32 = 20;
 /// Times in a row that a broken answer may fail to be resumed.
 pub const RESUME_TRIES: u32 = 5;
 /// Room that is made at once for a body whose length is said, in bytes. Of a lie, only what is

@@ -7,17 +7,24 @@
 #![warn(missing_docs)]
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::clock::{Clock as _, SystemClock, Utc};
 use crate::config::{Config, LogLevel};
-use crate::limits;
 use crate::secret::Scrubber;
+use crate::{files, limits};
+
+/// What the name of a file begins and ends with; its date is between.
+const PREFIX: &str = "mcpshim.";
+const SUFFIX: &str = ".log";
+/// Bytes of a date: `2026-12-01`.
+const DATE_BYTES: usize = 10;
 
 /// The one log of this process.
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -71,7 +78,7 @@ enum State {
     Held(Vec<u8>),
     /// Nowhere: it could not be opened.
     Off,
-    Open(RollingFileAppender),
+    Open(Daily),
 }
 
 impl Log {
@@ -92,22 +99,68 @@ impl Log {
         };
         let held = std::mem::take(held);
         *state = State::Off;
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.dir)?;
-        let mut file = RollingFileAppender::builder()
-            .rotation(Rotation::DAILY)
-            .filename_prefix("mcpshim")
-            .filename_suffix("log")
-            .max_log_files(limits::LOG_FILES)
-            .build(&self.dir)
-            .map_err(io::Error::other)?;
+        files::create_private_dir(&self.dir)?;
+        let mut file = Daily::open(self.dir.clone(), today())?;
         file.write_all(&held)?;
         *state = State::Open(file);
         Ok(())
     }
+}
+
+/// The file of one day, which only its owner may read.
+#[derive(Debug)]
+struct Daily {
+    dir: PathBuf,
+    day: String,
+    file: File,
+}
+
+impl Daily {
+    fn open(dir: PathBuf, day: String) -> io::Result<Self> {
+        let path = dir.join(format!("{PREFIX}{day}{SUFFIX}"));
+        let file = files::private().append(true).create(true).open(path)?;
+        if let Err(error) = remove_oldest(&dir) {
+            // the events matter more than the room
+            drop(error);
+        }
+        Ok(Self { dir, day, file })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let day = today();
+        if day != self.day {
+            *self = Self::open(self.dir.clone(), day)?;
+        }
+        self.file.write_all(bytes)
+    }
+}
+
+/// The date in UTC.
+fn today() -> String {
+    let mut day = Utc(SystemClock::new().now().unix_s()).to_string();
+    day.truncate(DATE_BYTES);
+    day
+}
+
+/// Leaves the newest [`limits::LOG_FILES`]. Another process may remove the same ones.
+fn remove_oldest(dir: &Path) -> io::Result<()> {
+    let mut names: Vec<String> = std::fs::read_dir(dir)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| {
+            let day = name.strip_prefix(PREFIX);
+            let day = day.and_then(|rest| rest.strip_suffix(SUFFIX));
+            day.is_some_and(|day| day.len() == DATE_BYTES)
+        })
+        .collect();
+    names.sort_unstable();
+    let over = names.len().saturating_sub(limits::LOG_FILES);
+    for name in names.iter().take(over) {
+        match std::fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// One event on its way.
@@ -144,7 +197,7 @@ impl Write for Line {
     fn flush(&mut self) -> io::Result<()> {
         match &mut *self.0.state() {
             State::Held(_) | State::Off => Ok(()),
-            State::Open(file) => file.flush(),
+            State::Open(daily) => daily.file.flush(),
         }
     }
 }
@@ -153,12 +206,12 @@ impl Write for Line {
 mod tests {
     use super::*;
 
-    fn log(dir: &std::path::Path) -> &'static Log {
+    fn log(dir: &Path) -> &'static Log {
         // lives as long as the process, as the real one does
         Box::leak(Box::new(Log::new(dir.join("log"))))
     }
 
-    fn written(dir: &std::path::Path) -> String {
+    fn written(dir: &Path) -> String {
         std::fs::read_dir(dir.join("log"))
             .unwrap()
             .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
@@ -187,6 +240,30 @@ mod tests {
         }
         log.open().unwrap();
         assert!(written(dir.path()).len() <= limits::LOG_HELD_BYTES);
+    }
+
+    #[test]
+    fn a_day_has_a_file_of_its_own_and_the_oldest_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        std::fs::write(dir.join("mcpshim.notes.log"), "not ours").unwrap();
+        for day in 1..=12 {
+            let day = format!("2026-12-{day:02}");
+            let mut daily = Daily::open(dir.to_owned(), day).unwrap();
+            daily.file.write_all(b"x\n").unwrap();
+        }
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), limits::LOG_FILES + 1);
+        assert_eq!(names.first().unwrap(), "mcpshim.2026-12-06.log");
+        assert_eq!(names.last().unwrap(), "mcpshim.notes.log");
+        // a new day begins a new file
+        let mut daily = Daily::open(dir.to_owned(), "2026-12-12".to_owned()).unwrap();
+        daily.write_all(b"later\n").unwrap();
+        assert_eq!(daily.day, today());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::clock::{Now, Utc};
 use crate::limits;
 use crate::pin::Kind;
 use crate::registry::doc::{PinMode, Transport};
+use crate::registry::program::{from_project, is_path, is_relative};
 use crate::text::printable;
 
 /// The one who approves in the example of `init`: nobody.
@@ -152,6 +153,7 @@ fn servers(sources: &Sources, problems: &mut Problems) {
         }
         pin(server, &mut sink);
         package(server, &mut sink);
+        program(server, &mut sink);
         secrets(server, &mut sink);
         placeholders(server, &mut sink);
         credential::fits(server, &mut sink);
@@ -312,6 +314,33 @@ fn package(server: &Server, sink: &mut Sink<'_>) {
             spellings.first().map_or("", String::as_str)
         );
         sink.error(package.at, "package-mismatch", message, fix);
+    }
+}
+
+/// A program that a reviewer can find. What the client's project brings is a stranger's.
+fn program(server: &Server, sink: &mut Sink<'_>) {
+    let Transport::Stdio {
+        command,
+        args,
+        cwd,
+        program_from_project: false,
+        ..
+    } = &server.doc.transport
+    else {
+        return;
+    };
+    let spots = &server.transport;
+    let at = spots.command.as_ref().map_or(spots.at, |spot| spot.at);
+    if let Some(what) = from_project(command, args, cwd.as_deref()) {
+        let message = format!("it would run {what}");
+        let fix = "name a program that is installed, by a whole path or found on the PATH, and \
+                   start it elsewhere; `program_from_project: true` in `transport` lets every \
+                   cloned project choose the program";
+        sink.error(at, "program-from-project", message, fix);
+    } else if is_path(command) && is_relative(command) {
+        let message = format!("`{command}` is a relative path, so where it leads is not signed");
+        let fix = "write the whole path, or a name that is found on the PATH";
+        sink.error(at, "relative-program", message, fix);
     }
 }
 

@@ -547,7 +547,12 @@ fn the_project_stands_where_it_is_put_in() {
         "'{project_dir}'",
         "'{project_dir}/sub/dir'",
     ] {
-        let found = line("  env:", &format!("  cwd: {cwd}\n  env:"));
+        // `npx` in a project runs what the project says
+        let own = match cwd.contains('{') {
+            true => "  program_from_project: true\n",
+            false => "",
+        };
+        let found = line("  env:", &format!("  cwd: {cwd}\n{own}  env:"));
         assert_eq!(found, "", "{cwd}");
     }
     assert_eq!(
@@ -583,6 +588,46 @@ pins/github.json: error: was made with another transport than the server has now
 servers/github.yaml:15:5: error: `LOG-LEVEL` is no name of a variable [env]
   fix: use letters, digits and `_`
 "#);
+}
+
+#[test]
+fn a_program_that_a_project_brings_is_an_error_unless_the_entry_says_so() {
+    let check = |command: &str, more: &str| {
+        let org = Org::new();
+        let program = "command: npx\n  args: [\"-y\", \"@acme/mcp-github@1.2.3\", --read-only]";
+        org.edit("servers/github.yaml", program, command);
+        let package = "  package: npm:@acme/mcp-github@1.2.3\n";
+        org.edit("servers/github.yaml", package, more);
+        org.pin(&["read_file", "read_tree", "write"]);
+        org.check()
+    };
+    let own = "  cwd: '{project_dir}'\n";
+    assert_snapshot!(check("command: ./tools/mem", own), @r#"
+    servers/github.yaml:12:12: error: it would run ./tools/mem, which lies in the client's project [program-from-project]
+      fix: name a program that is installed, by a whole path or found on the PATH, and start it elsewhere; `program_from_project: true` in `transport` lets every cloned project choose the program
+    "#);
+    assert_snapshot!(check("command: tools/mem", ""), @r#"
+    servers/github.yaml:12:12: error: `tools/mem` is a relative path, so where it leads is not signed [relative-program]
+      fix: write the whole path, or a name that is found on the PATH
+    "#);
+    for command in [
+        "command: python3\n  args: [server.py]",
+        "command: ./tools/mem",
+    ] {
+        let allowed = format!("{own}  program_from_project: true\n");
+        assert!(
+            check(command, own).contains("[program-from-project]"),
+            "{command}"
+        );
+        assert_eq!(check(command, &allowed), "", "{command}");
+    }
+    for command in [
+        "command: /opt/acme/mcp",
+        "command: acme-mcp",
+        "command: python3\n  args: [/opt/acme/mcp.py]",
+    ] {
+        assert_eq!(check(command, own), "", "{command}");
+    }
 }
 
 #[test]

@@ -29,9 +29,9 @@ pub(super) fn keep(data: &Path, id: &str, tag: &str) -> std::io::Result<()> {
     if system_id().is_some() || path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    std::fs::create_dir_all(data)?;
+    crate::files::create_private_dir(data)?;
     let draft = data.join(format!(".{FILE}.{tag}"));
-    std::fs::write(&draft, id)?;
+    crate::files::write_private(&draft, id.as_bytes())?;
     let linked = std::fs::hard_link(&draft, &path);
     std::fs::remove_file(&draft)?;
     match linked {

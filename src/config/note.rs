@@ -28,11 +28,9 @@ pub(super) fn write(data: &Path) -> std::io::Result<()> {
     if is_there(data) {
         return Ok(());
     }
-    std::fs::create_dir_all(data)?;
-    std::fs::write(
-        path(data),
-        format!("{PLACE} was in force here; without it mcpshim refuses to work\n"),
-    )
+    crate::files::create_private_dir(data)?;
+    let text = format!("{PLACE} was in force here; without it mcpshim refuses to work\n");
+    crate::files::write_private(&path(data), text.as_bytes())
 }
 
 #[cfg(test)]

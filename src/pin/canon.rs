@@ -9,13 +9,13 @@
 //! ```
 //!
 //! No whitespace anywhere. Refused: duplicate keys, unpaired surrogates, nesting deeper than
-//! [`JSON_DEPTH`], text after the value, and whatever RFC 8259 does not allow.
+//! [`PIN_DEPTH`], text after the value, and whatever RFC 8259 does not allow.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::PinError;
-use crate::limits::JSON_DEPTH;
+use crate::limits::PIN_DEPTH;
 
 /// A JSON value that can tell every spelling that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Json, PinError> {
-        if depth > JSON_DEPTH {
+        if depth > PIN_DEPTH {
             return Err(PinError::Depth { offset: self.at });
         }
         match self.peek() {

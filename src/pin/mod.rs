@@ -89,7 +89,7 @@ pub enum PinError {
     /// Arrays and objects nest too deep.
     #[error(
         "nested deeper than {} levels at byte {offset}",
-        crate::limits::JSON_DEPTH
+        crate::limits::PIN_DEPTH
     )]
     Depth {
         /// Where.

@@ -489,6 +489,7 @@ mod tests {
             cwd: None,
             env: std::collections::BTreeMap::new(),
             package: None,
+            program_from_project: false,
         };
         sift(&stdio, &mut surface);
         assert_eq!(surface.tools.len(), 1);

@@ -96,7 +96,7 @@ fn bytes_that_are_not_utf8_are_refused() {
 #[test]
 fn nesting_is_accepted_to_the_limit_and_refused_beyond() {
     let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-    let limit = crate::limits::JSON_DEPTH;
+    let limit = crate::limits::PIN_DEPTH;
     assert!(canonical(nested(limit).as_bytes()).is_ok());
     assert_eq!(
         canonical(nested(limit + 1).as_bytes()).unwrap_err(),

@@ -247,7 +247,7 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
         Refusal::OddUri => (
             DenialCode::NotGranted,
             format!(
-                "{access} is not a plain URI (dot segments, backslashes, spaces); write it plainly"
+                "{access} is not a plain URI (dot segments, backslashes, blanks, unusual encodings); write it plainly"
             ),
         ),
         Refusal::PersonExpired => (
@@ -404,7 +404,7 @@ mod tests {
         insta::assert_snapshot!(check(&registry, &[], &tool("gh", "get")), @"not-granted: Policy denial, do not retry: Ann has no role in Acme; role eng does: ask eng-owners.");
         insta::assert_snapshot!(check(&registry, &["eng", "release"], &prompt("gh", "p")), @"not-granted: Policy denial, do not retry: roles eng, release of Ann do not include prompt gh/p; ask eng-owners.");
         insta::assert_snapshot!(check(&registry, &["eng"], &tool("gh", "gone\u{7}")), @r"hidden: Policy denial, do not retry: the registry of Acme has no gh/gone\u{7}; call mcpshim_status to see what there is.");
-        insta::assert_snapshot!(check(&registry, &["eng"], &resource("gh", "gh://a/../b")), @"not-granted: Policy denial, do not retry: resource gh://a/../b of gh is not a plain URI (dot segments, backslashes, spaces); write it plainly.");
+        insta::assert_snapshot!(check(&registry, &["eng"], &resource("gh", "gh://a/../b")), @"not-granted: Policy denial, do not retry: resource gh://a/../b of gh is not a plain URI (dot segments, backslashes, blanks, unusual encodings); write it plainly.");
         let rule = registry.rule(Some(NOW));
         registry
             .table("eng", "gh")

@@ -156,31 +156,93 @@ fn mark(cells: &mut [bool], at: usize) {
     }
 }
 
-/// Whether a URI says the same to every reader: no `.` or `..` segment in any spelling, no
-/// backslash, no control character, no space. `file:///repo/../etc/passwd` matches the glob
+/// Whether a URI climbs for no reader: `file:///repo/../etc/passwd` matches the glob
 /// `file:///repo/*` and yet is not under `/repo`.
+///
+/// Refused, as it stands and each time it is decoded: a backslash, a control character, bytes that
+/// are no UTF-8, `%u` escapes, and a segment that is nothing but dots to some reader. Readers drop
+/// blanks and characters without a shape, take full-width forms for ASCII, and decode twice. A
+/// blank may stand as `%20` between other characters of a segment, never as it is and never at an
+/// end of a segment. Other percent-encoded UTF-8 passes, `%2F` too: a glob's `*` takes `/` anyway.
 pub(crate) fn is_plain(uri: &str) -> bool {
-    if uri.len() > crate::limits::URI_BYTES {
+    if uri.len() > crate::limits::URI_BYTES || uri.contains(char::is_whitespace) {
         return false;
     }
-    if uri.contains(' ') {
-        return false;
-    }
-    let mut text = uri.as_bytes().to_vec();
+    let mut text = uri.to_owned();
     // a server may decode once more than we expect; three rounds are more than any has been seen to
     for _ in 0..3 {
-        let odd = text.iter().any(|b| b.is_ascii_control() || *b == b'\\');
-        let dots = text
-            .split(|b| matches!(b, b'/' | b'?' | b'#' | b';'))
-            .any(|segment| segment == b"." || segment == b"..");
-        if odd || dots {
+        if text.contains('\\') || text.contains(char::is_control) {
             return false;
         }
-        let decoded = decode(&text);
-        if decoded == text {
+        let seen: String = text.chars().map(ascii).collect();
+        if has_wide_escape(&seen) || seen.split(is_separator).any(climbs) {
+            return false;
+        }
+        let Ok(decoded) = String::from_utf8(decode(seen.as_bytes())) else {
+            return false;
+        };
+        if decoded == seen {
             return true;
         }
         text = decoded;
+    }
+    false
+}
+
+fn is_separator(c: char) -> bool {
+    matches!(c, '/' | '\\' | '?' | '#' | ';')
+}
+
+/// Whether some reader takes a segment for `.`, `..` or another name with its blanks cut off.
+fn climbs(segment: &str) -> bool {
+    let blank = |c: char| c.is_whitespace() || is_shapeless(c);
+    segment.starts_with(char::is_whitespace)
+        || segment.ends_with(char::is_whitespace)
+        || segment.contains('.') && segment.chars().all(|c| c == '.' || blank(c))
+}
+
+/// Characters without a shape, which some readers drop before they compare.
+fn is_shapeless(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// What a character is once a reader has made compatible forms one (Unicode NFKC, and the best fit
+/// of Windows' code pages), as far as dots and separators go.
+fn ascii(c: char) -> char {
+    match c {
+        '\u{2024}'..='\u{2026}' | '\u{fe52}' | '\u{3002}' | '\u{ff61}' => '.',
+        '\u{2044}' | '\u{2215}' | '\u{29f8}' => '/',
+        '\u{2216}' | '\u{29f5}' | '\u{fe68}' => '\\',
+        // the full-width forms lie as ASCII does
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        _ => c,
+    }
+}
+
+/// `%u` and four hexadecimal digits: never a standard, decoded by some servers still.
+fn has_wide_escape(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        if let [b'u' | b'U', digits @ ..] = rest
+            && digits
+                .get(..4)
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        {
+            return true;
+        }
     }
     false
 }
@@ -260,28 +322,78 @@ mod tests {
         });
     }
 
+    /// Found: a percent-coded blank, bytes that are no UTF-8, `%u` and full-width dots passed.
     #[test]
-    fn a_uri_that_climbs_is_not_plain() {
+    fn a_uri_that_climbs_for_some_reader_is_not_plain() {
         for bad in [
             "file:///repo/../etc/passwd",
             "file:///repo/%2e%2e/etc",
             "file:///repo/..%2fetc",
             "file:///repo/%252e%252e/etc",
+            "file:///repo/%25252e%25252e/etc",
+            "file:///repo/%%32%65./etc",
             "file:///repo/..;x/etc",
             "file:///repo\\..\\etc",
+            "file:///repo/..%5cetc",
+            "file:///repo/x%255cetc",
             "file:///repo/.",
+            "file:///repo/.../etc",
             "file:///repo/\u{0}",
+            "file:///repo/%00",
+            "file:///repo/%c2%85",
             "file:///a b",
+            "file:///a\u{a0}b",
             "x://%25252525252e",
+            // blanks
+            "file:///repo/..%20/x",
+            "file:///repo/%20../x",
+            "file:///repo/.%20./x",
+            "file:///repo/..%2520/x",
+            "file:///repo/..%c2%a0/x",
+            "file:///repo/..%e3%80%80/x",
+            "file:///repo/..%e2%80%8b/x",
+            "file:///repo/..\u{200b}/x",
+            "file:///repo/.%c2%ad./x",
+            "file:///repo/name%20/x",
+            "file:///repo/name%09/x",
+            // no UTF-8, and overlong forms
+            "file:///repo/%c0%ae%c0%ae/x",
+            "file:///repo/%e0%80%ae%e0%80%ae/x",
+            "file:///repo/%c0%af../x",
+            "file:///repo/%25c0%25ae/x",
+            "file:///repo/%ff",
+            // other escapes and forms
+            "file:///repo/%u002e%u002e/x",
+            "file:///repo/%U002E/x",
+            "file:///repo/%25u002e%25u002e/x",
+            "file:///repo/\u{ff0e}\u{ff0e}/x",
+            "file:///repo/%ef%bc%8e%ef%bc%8e/x",
+            "file:///repo/\u{2024}\u{2024}/x",
+            "file:///repo/\u{2025}/x",
+            "file:///repo\u{ff0f}..\u{2215}x",
+            "file:///repo/..\u{2216}x",
+            "file:///repo/\u{ff05}2e\u{ff05}2e/x",
         ] {
-            assert!(!is_plain(bad), "{bad}");
+            assert!(!is_plain(bad), "{bad:?}");
         }
         for good in [
             "file:///repo/a..b/.hidden/x.txt",
+            "file:///repo/..a/b../c...d",
             "db://users/%C3%A9%20x?q=1..2",
+            "file:///repo/My%20Documents/notes%20of%20May.txt",
+            "file:///repo/%E6%97%A5%E6%9C%AC%E8%AA%9E.txt",
+            "file:///repo/日本語。txt",
+            "file:///repo/\u{ff21}\u{ff1f}.txt",
+            "file:///repo/100%25.txt",
+            "file:///repo/100%.txt",
+            "file:///repo/%useful",
+            "gitlab://group%2Fproject/issues/7",
+            "repo://compare/main...feature",
+            "mailto:%22a%20b%22@example.org",
+            "x://%F0%9F%98%80",
             "memo://insights",
         ] {
-            assert!(is_plain(good), "{good}");
+            assert!(is_plain(good), "{good:?}");
         }
     }
 }

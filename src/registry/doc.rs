@@ -433,6 +433,10 @@ pub enum Transport {
         /// The package and exact version the arguments name, e.g. `npm:@scope/name@1.2.3`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         package: Option<String>,
+        /// The client's project may bring the program: whoever writes a repository that a
+        /// developer clones then decides what runs, and what gets the credential.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        program_from_project: bool,
     },
 }
 

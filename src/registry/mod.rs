@@ -19,6 +19,7 @@ mod assemble;
 pub mod doc;
 pub(crate) mod json;
 pub(crate) mod metadata;
+pub mod program;
 mod state;
 mod workflow;
 

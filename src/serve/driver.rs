@@ -40,8 +40,9 @@ use crate::upstream::streams::{Sink, Source};
 use crate::upstream::{
     Child, Environment, Heard, Launch, Pipe, PipeEvent, Places, Remote, SpawnError, unanswered,
 };
-use crate::wire::line::LineBuffer;
-use crate::{fetch, limits, ship, telemetry, vault};
+use crate::wire::line::{LineBuffer, LineFault};
+use crate::wire::peek::Peeked;
+use crate::{fetch, limits, ship, telemetry, upstream, vault};
 
 /// While the client has this much to read, nothing more is read from upstreams.
 const CLIENT_QUEUE_BYTES: usize = 8 << 20;
@@ -56,6 +57,12 @@ const UNINTERRUPTED_US: u64 = 2_000;
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long remote servers may take to hear that their sessions are over.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// How long what a killed guard left may take to end. Only a hostile server leaves something.
+const ORPHANS: Duration = Duration::from_millis(400);
+/// Reads for each server and the client before a time that has come is told to the machine.
+const READS_OVERDUE: u32 = 4;
+/// Turns of the runtime without anything to read before it is told.
+const TURNS_OVERDUE: u32 = 4;
 /// How often the process that delivers is asked for while records are written, in microseconds.
 const DELIVERY_US: u64 = 60_000_000;
 /// The run file is written at most this often, in microseconds.
@@ -68,6 +75,8 @@ enum Event {
     ClientRead(usize),
     /// The client's streams broke.
     ClientBroke(io::Error),
+    /// What was there when the timer rang has been read.
+    CaughtUp,
     /// Something about credentials.
     Credential(credentials::News),
     /// A server moved.
@@ -80,6 +89,8 @@ enum Event {
     News(News),
     /// The machine's time has come, or the end's.
     Timer,
+    /// The client has read the last of what there was for it, and nothing more will come.
+    Written,
 }
 
 /// A transport that was not started.
@@ -100,6 +111,29 @@ enum Engaged {
     Asked,
     /// What changes is watched, or could not be.
     Watching,
+}
+
+/// What is still read before the machine hears that its time has come.
+///
+/// After a stop (a debugger, `docker pause`, a frozen machine) the timer has rung, and the answer
+/// it was set for may lie in a pipe. The system tells of the timer first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Overdue {
+    /// Reads left: a server that never stops writing does not hold up the time.
+    reads: u32,
+    /// Turns of the runtime left that bring nothing; what comes by HTTP takes a few.
+    turns: u32,
+}
+
+impl Overdue {
+    fn new(pipes: usize) -> Self {
+        // a pipe holds no more than one read, or a few
+        let reads = u32::try_from(pipes).unwrap_or(u32::MAX);
+        Self {
+            reads: reads.saturating_add(1).saturating_mul(READS_OVERDUE),
+            turns: TURNS_OVERDUE,
+        }
+    }
 }
 
 struct Driver {
@@ -142,6 +176,8 @@ struct Driver {
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, in monotonic microseconds.
     armed_us: Option<u64>,
+    /// The machine's time has come, and what is there already is read first.
+    overdue: Option<Overdue>,
     /// The newest snapshot, `None` while a first one is waited for.
     snapshot: Option<Arc<Snapshot>>,
     engaged: Engaged,
@@ -172,6 +208,10 @@ pub(super) async fn serve(config: Result<Config, Failure>) -> io::Result<()> {
         driver.now = driver.clock.now();
         driver.on(event);
         driver.settle();
+        if driver.overdue.is_some() {
+            // the runtime asks the system what has come
+            tokio::task::yield_now().await;
+        }
         if waited {
             waited_us = driver.now.mono_us;
         } else if driver.now.mono_us.saturating_sub(waited_us) > UNINTERRUPTED_US {
@@ -179,6 +219,9 @@ pub(super) async fn serve(config: Result<Config, Failure>) -> io::Result<()> {
             tokio::task::yield_now().await;
             waited_us = driver.now.mono_us;
         }
+    }
+    if !driver.has_settled() {
+        tracing::warn!("The end took too long: not everything was written.");
     }
     driver.end().await;
     Ok(())
@@ -242,6 +285,7 @@ impl Driver {
             watcher: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed_us: None,
+            overdue: None,
             engaged: Engaged::No,
             delivery_not_before_us: 0,
             report_at_us: None,
@@ -257,9 +301,12 @@ impl Driver {
 
     /// Over when everything is settled and written, or when the end has taken too long.
     fn is_over(&self) -> bool {
-        let settled = self.done && !self.recorder.is_away() && self.client_out.queued_bytes() == 0;
-        let late = self.ends_us.is_some_and(|at| self.clock.mono_us() >= at);
-        settled || late
+        let late = || self.ends_us.is_some_and(|at| self.clock.mono_us() >= at);
+        self.has_settled() || late()
+    }
+
+    fn has_settled(&self) -> bool {
+        self.done && !self.recorder.is_away() && self.client_out.queued_bytes() == 0
     }
 
     /// Sets the timer if it would ring too late. One that rings too early costs a turn; setting
@@ -286,6 +333,13 @@ impl Driver {
         }
         for pipe in self.pipes.values_mut() {
             pipe.poll_flush(cx);
+        }
+        // nobody else rings when the last byte is out
+        if self.has_settled() {
+            return Poll::Ready(Event::Written);
+        }
+        if let Some(overdue) = self.overdue {
+            return Poll::Ready(self.poll_overdue(cx, overdue));
         }
         // only now: what it does at first would keep a lone processor from the first answer
         if self.engaged == Engaged::Asked {
@@ -332,6 +386,22 @@ impl Driver {
             return Poll::Ready(Event::Timer);
         }
         Poll::Pending
+    }
+
+    /// The time has come: what is there is read first, and then it is told.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>, mut overdue: Overdue) -> Event {
+        if let Some(reads) = overdue.reads.checked_sub(1)
+            && let Poll::Ready(event) = self.poll_lines(cx)
+        {
+            overdue.reads = reads;
+            self.overdue = Some(overdue);
+            return event;
+        }
+        self.overdue = overdue.turns.checked_sub(1).map(|turns| Overdue {
+            turns,
+            reads: overdue.reads,
+        });
+        Event::CaughtUp
     }
 
     fn poll_lines(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -400,11 +470,13 @@ impl Driver {
             Event::ClientRead(0) => {
                 self.client_in = None;
                 if let Some(fault) = self.client_buffer.finish() {
-                    self.handle(Input::ClientFault(fault));
+                    self.handle(Input::ClientFault(fault, Peeked::default()));
                 }
                 self.ask_to_end();
             }
             Event::ClientRead(_) => self.client_lines(),
+            Event::CaughtUp if self.overdue.is_some() => {}
+            Event::CaughtUp => self.handle(Input::Wake),
             Event::Credential(credentials::News::Answer(answer)) => self.credential(answer),
             Event::Credential(credentials::News::Serials(kept)) => self.renew_changed(&kept),
             Event::Link(link, event) => self.on_link(link, event),
@@ -416,8 +488,12 @@ impl Driver {
             Event::News(news) => self.on_news(news),
             Event::Timer => {
                 self.armed_us = None;
-                self.handle(Input::Wake);
+                let due = self.machine.next_wakeup();
+                if due.is_some_and(|at| at <= self.now.mono_us) {
+                    self.overdue = Some(Overdue::new(self.pipes.len()));
+                }
             }
+            Event::Written => {}
         }
     }
 
@@ -504,7 +580,7 @@ impl Driver {
         while let Some(line) = self.client_buffer.next_line() {
             let input = match line {
                 Ok(line) => Input::ClientLine(line),
-                Err(fault) => Input::ClientFault(fault),
+                Err(fault) => Input::ClientFault(fault, self.client_buffer.peeked()),
             };
             self.machine.handle(input, &self.now, &mut self.entropy);
         }
@@ -529,10 +605,25 @@ impl Driver {
                 }
                 self.handle(Input::LinkClosed { link, reason });
             }
-            PipeEvent::Forgotten(met) => {
+            PipeEvent::Doubted {
+                id,
+                mut loss,
+                doubtful,
+            } => {
+                loss.reason = self.shown(loss.reason);
+                let doubtful = self.shown(doubtful);
+                self.handle(Input::ExchangeDoubted {
+                    link,
+                    id,
+                    loss,
+                    doubtful,
+                });
+            }
+            PipeEvent::Forgotten { met, said } => {
+                let said = self.shown(said);
                 self.credentials.remove(&link);
                 self.pipes.remove(&link);
-                self.handle(Input::LinkForgotten { link, met });
+                self.handle(Input::LinkForgotten { link, met, said });
             }
             PipeEvent::Lost { id, mut loss } => {
                 loss.reason = self.shown(loss.reason);
@@ -541,7 +632,13 @@ impl Driver {
             PipeEvent::Over { id, body } if self.machine.awaits(link, id) => {
                 let mut loss = unanswered(&body);
                 loss.reason = self.shown(loss.reason);
-                self.handle(Input::ExchangeLost { link, id, loss });
+                let doubtful = loss.reason.clone();
+                self.handle(Input::ExchangeDoubted {
+                    link,
+                    id,
+                    loss,
+                    doubtful,
+                });
             }
             PipeEvent::Over { .. } => {}
             PipeEvent::Read => {
@@ -551,6 +648,12 @@ impl Driver {
                 // only a server that was given a credential can give it back
                 let scrubber = self.credentials.get(&link).map(|_| &self.scrubber);
                 while let Some(Heard { place, line }) = pipe.next_line() {
+                    if let Err(fault @ LineFault::TooLong { .. }) = line {
+                        let place = pipe.place_of_dropped().unwrap_or(place);
+                        let input = Input::LinkFault { link, place, fault };
+                        self.machine.handle(input, &self.now, &mut self.entropy);
+                        continue;
+                    }
                     let clean = match (&line, scrubber) {
                         (Ok(line), Some(scrubber)) => scrubber.scrub_json(line),
                         (_, _) => None,
@@ -626,7 +729,10 @@ impl Driver {
         }
         self.delivery_not_before_us = now_us.saturating_add(DELIVERY_US);
         let started = std::env::current_exe().and_then(|program| {
-            ship::spawn_detached(program, config::children(self.config.as_ref()).into_iter())
+            let environment = config::children(self.config.as_ref());
+            ship::spawn_detached(program, environment.into_iter(), |command| {
+                upstream::beside(|| command.spawn(), |mut child| child.wait())?
+            })
         });
         if let Err(error) = started {
             tracing::warn!(%error, "Records wait: the process that delivers is not started.");
@@ -839,8 +945,7 @@ impl Driver {
         let project = config.and_then(|config| config.project_dir.as_deref());
         let launch = Launch::of(server, &self.environment, log);
         let child = launch.and_then(|mut launch| {
-            launch.place(project)?;
-            self.places.find(&mut launch)?;
+            launch.settle(project, &self.places)?;
             launch.scrubber = self.scrubber.clone();
             if let Some((doc, secret)) = server.credential.as_ref().zip(secret) {
                 launch.inject(doc, secret)?;
@@ -929,6 +1034,7 @@ impl Driver {
         if tokio::time::timeout(FAREWELL, said).await.is_err() {
             tracing::debug!("A remote session was left to time out.");
         }
+        upstream::settled(ORPHANS).await;
     }
 }
 

@@ -16,7 +16,6 @@
 pub mod assemble;
 mod credentials;
 mod driver;
-mod harden;
 pub mod learned;
 mod notice;
 mod record;
@@ -38,19 +37,12 @@ pub fn server_log(config: &Config, server: &ServerKey) -> PathBuf {
     config.state_dir.join("log").join(name)
 }
 
-/// Keeps this process's memory out of core files and other processes' hands, and core files away
-/// from everything it starts. For commands that hold secrets.
-pub fn harden() {
-    harden::harden();
-}
-
 /// Serves one client on the standard streams, until it closes them or a signal comes.
 ///
 /// # Errors
 /// When not even the event loop can be made. Everything else is told to the client.
 pub fn run(config: Result<Config, Failure>) -> Result<(), Failure> {
     use crate::report::Exit;
-    harden::harden();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -24,7 +24,7 @@ use crate::limits;
 use crate::secret::Content;
 use crate::wire::era::{self, Era, ErrorAs, Untranslatable};
 use crate::wire::msg::{Body, Response};
-use crate::wire::raw::{self, Object};
+use crate::wire::raw::{self, Change, Object};
 
 /// What the client gets for an answer.
 enum Reply<'a> {
@@ -47,23 +47,27 @@ impl Machine {
         entropy: &mut dyn Entropy,
     ) {
         let key = Key { link, id };
-        let Some(call) = self.calls.get(key) else {
+        let call = self.calls.get(key);
+        // of one that is held the request is not even sent
+        let Some(call) = call.filter(|call| !matches!(call.stage, Stage::Held(_))) else {
             // to a call that was cancelled or timed out, a second time, or to nothing
-            let code = match self.links.gave(link, id) {
-                true => "late-answer",
-                false => "stray-answer",
-            };
+            let late = call.is_none() && self.links.gave(link, id);
+            let token = response.id.as_ref().map_or("null", |id| id.raw());
+            self.link_input(link, LinkInput::Stray(token), now);
+            let code = if late { "late-answer" } else { "stray-answer" };
             return self.outbox.count(code, now);
         };
-        if matches!(call.stage, Stage::Held(_)) {
-            // the request is not even sent
-            return self.outbox.count("stray-answer", now);
-        }
         let Some(from) = self.links.era(link) else {
             return;
         };
         let (method, to, can) = (call.method, call.era, call.can);
-        self.links.served(link);
+        // servers say in many ways that they lost a session, as an answer to the call too
+        let of_session = match &response.body {
+            Body::Error { message, .. } => message.to_ascii_lowercase().contains("session"),
+            Body::Result(_) => false,
+        };
+        let doubted = of_session && self.links.doubts(link, now);
+        self.links.served(link, !of_session);
         let (end, span) = match &response.body {
             Body::Error { code, object, .. } => (End::Error(*code), object.span()),
             Body::Result(result) => {
@@ -130,12 +134,18 @@ impl Machine {
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(response.id_span(), &client);
+        if let Some(void) = response.void {
+            let change = |key: &str| match key == void {
+                true => Change::Remove,
+                false => Change::Keep,
+            };
+            edits.object(&response.envelope, change, &[]);
+        }
         for (place, uri) in renamed {
             edits.replace(place, &uri);
         }
-        let reply = match (inspect::response(response), &response.body) {
-            (Finding::Stop(why), _) => Reply::Text(why),
-            (Finding::Clear, Body::Result(result)) => {
+        let reply = match &response.body {
+            Body::Result(result) => {
                 let info = self.links.server_info(link);
                 for (at, label) in passed.iter().flatten() {
                     edits.replace(at.clone(), label);
@@ -160,14 +170,11 @@ impl Machine {
                     }
                 }
             }
-            (
-                Finding::Clear,
-                Body::Error {
-                    code,
-                    message,
-                    object,
-                },
-            ) => match era::error(*code, message, object.get("data"), from, to) {
+            Body::Error {
+                code,
+                message,
+                object,
+            } => match era::error(*code, message, object.get("data"), from, to) {
                 ErrorAs::Code(mapped) => {
                     if let Some(labels) = to_address {
                         for (at, label) in labels.iter().flatten() {
@@ -195,13 +202,18 @@ impl Machine {
             Reply::Edited => {
                 let mut line = Vec::with_capacity(response.line.len() + 64);
                 edits.apply(response.line, &mut line);
-                line.push(b'\n');
-                let line = Bytes::from(line);
-                let content = match edits.moved(&span) {
-                    Some(span) => line.slice(span),
-                    None => copied(response.line, &span),
-                };
-                (line, content)
+                if let Finding::Stop(why) = inspect::response(&line) {
+                    let line = failed(&client, to, method == Method::Tool, &why, None);
+                    (line.into(), copied(response.line, &span))
+                } else {
+                    line.push(b'\n');
+                    let line = Bytes::from(line);
+                    let content = match edits.moved(&span) {
+                        Some(span) => line.slice(span),
+                        None => copied(response.line, &span),
+                    };
+                    (line, content)
+                }
             }
             Reply::Failure(text, data) => (
                 failed(&client, to, method == Method::Tool, &text, data).into(),
@@ -222,6 +234,9 @@ impl Machine {
             content: Content(content),
         };
         self.settle(key, outcome, Some(line), now);
+        if doubted {
+            self.session_doubted(link, now);
+        }
         if end == End::Error(-32020) {
             // MCP 2026-07-28, header mismatch: its definitions may be others by now
             self.link_input(link, LinkInput::Changed, now);
@@ -380,18 +395,29 @@ impl Machine {
                 .get(key)
                 .map(|call| matches!(call.stage, Stage::Sent));
             let (key_text, limit_s) = self.links.describe(key.link);
-            let text = format!("server {key_text} gave no answer within {limit_s} s");
             if sent == Some(true) {
+                let stray = self.links.stray_since(key, now);
+                let text = format!(
+                    "server {key_text} gave no answer within {limit_s} s{stray}; whether the call \
+                     took effect is not known"
+                );
                 let cancel = Upstream::Housekeeping(Housekeeping::Cancel(key.id));
                 self.outbox.send_link(key.link, cancel);
                 // one that asked a person something may have waited for them
                 let waited = self.calls.get(key).is_some_and(Execution::asked);
                 self.fail(key, Outcome::bare(End::Timeout), &text, now);
                 if !waited {
-                    let reason = format!("gave no answer within {limit_s} s");
+                    let reason = format!("gave no answer within {limit_s} s{stray}");
                     self.link_input(key.link, LinkInput::Overdue(&reason), now);
                 }
             } else {
+                let text = match self.calls.went_before(key) {
+                    true => format!(
+                        "server {key_text} gave no answer within {limit_s} s; whether the call \
+                         took effect is not known"
+                    ),
+                    false => format!("server {key_text} was not sent the call within {limit_s} s"),
+                };
                 self.fail(key, Outcome::bare(End::NotSent), &text, now);
             }
         }

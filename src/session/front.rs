@@ -26,6 +26,7 @@ use crate::policy::{self, Snapshot};
 use crate::text;
 use crate::wire::era::{self, Can, Claim, ClaimError, Era, Introduction, Revision};
 use crate::wire::msg::{self, Id, IdKey, Kind, Message, Notification, Rejected, Request};
+use crate::wire::peek::Peeked;
 use crate::wire::raw::{self, Object};
 
 /// How mcpshim names itself, raw JSON.
@@ -245,21 +246,26 @@ impl Machine {
     }
 
     fn client_rejected(&mut self, rejected: &Rejected, now: &Now) {
-        self.outbox.count(rejected.fault.code(), now);
-        match rejected.kind {
+        let Rejected { fault, id, kind } = rejected;
+        self.outbox.count(fault.code(), now);
+        let (code, text) = (fault.rpc_code(), fault.to_string());
+        self.unreadable(*kind, id.as_deref(), code, &text, now);
+    }
+
+    /// Says why something of the client's was not read, to what it was meant to be.
+    fn unreadable(&mut self, kind: Kind, id: Option<&str>, code: i64, text: &str, now: &Now) {
+        match kind {
             Kind::Request | Kind::Unknown => {
-                let id = rejected.id.as_deref().unwrap_or("null");
-                let (code, text) = (rejected.fault.rpc_code(), rejected.fault.to_string());
-                self.outbox
-                    .send_client(msg::error_line(id, code, &text, None));
+                let line = msg::error_line(id.unwrap_or("null"), code, text, None);
+                self.outbox.send_client(line);
             }
             // JSON-RPC answers neither
             Kind::Notification => {}
-            Kind::Response => self.client_mumbles(rejected.id.as_deref(), now),
+            Kind::Response => self.client_mumbles(id, now),
         }
     }
 
-    pub(super) fn client_fault(&mut self, fault: LineFault, now: &Now) {
+    pub(super) fn client_fault(&mut self, fault: LineFault, peeked: &Peeked, now: &Now) {
         let (code, text) = match fault {
             LineFault::Cut { bytes } => (
                 "cut-line",
@@ -274,8 +280,7 @@ impl Machine {
             ),
         };
         self.outbox.count(code, now);
-        self.outbox
-            .send_client(msg::error_line("null", -32600, &text, None));
+        self.unreadable(peeked.kind, peeked.id.as_deref(), -32600, &text, now);
     }
 
     /// Takes one request of the client's; a second time, with its `fate`, when it had to wait.
@@ -286,7 +291,15 @@ impl Machine {
             return self.error(&request.id, -32600, &text, None);
         }
         let asker = match (request.method.as_ref(), era::claim(request.params.as_ref())) {
-            ("initialize", _) => return self.initialize(request, now),
+            // removed in 2026-07-28: who speaks that revision must not have it read first
+            ("initialize", Ok(Some(_)) | Err(ClaimError::Field { .. })) => {
+                self.outbox.count("unknown-method", now);
+                let text = "Method not found: initialize (removed in MCP 2026-07-28)";
+                return self.error(&request.id, -32601, text, None);
+            }
+            ("initialize", Ok(None) | Err(ClaimError::Version { .. })) => {
+                return self.initialize(request, now);
+            }
             ("ping", Ok(None)) if self.front.pin != Pin::Stateless => {
                 let line = msg::result_line(request.id.raw(), "{}");
                 return self.outbox.send_client(line);

@@ -45,6 +45,7 @@ use crate::ids::LinkId;
 use crate::limits;
 use crate::pin::Kind;
 use crate::registry::doc::{ServerDoc, Surface};
+use crate::text::printable;
 use crate::wire::era::{Can, Era, Revision};
 
 /// How mcpshim introduces itself upstream when it speaks for itself: `clientInfo`, raw JSON.
@@ -53,6 +54,9 @@ pub const CLIENT_INFO: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     r#""}"#
 );
+
+/// Characters of an id that are told, of an answer that fitted nothing.
+const STRAY_CHARS: usize = 40;
 
 /// One upstream connection.
 #[derive(Debug)]
@@ -144,6 +148,8 @@ struct Run {
     /// Since when its calls may be sent, for the first time.
     ready_us: Option<u64>,
     faults: u32,
+    /// The last answer that fitted nothing: when it came, and its id.
+    stray: Option<(u64, String)>,
 }
 
 /// What became of `server/discover` on one transport.
@@ -423,6 +429,9 @@ impl Link {
                 self.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
             }
             LinkInput::Spoilt(reason) => self.spoilt(reason, now),
+            LinkInput::Stray(token) => {
+                self.run.stray = Some((now.mono_us, token.chars().take(STRAY_CHARS).collect()));
+            }
             LinkInput::Overdue(reason) => self.overdue(reason, now),
             LinkInput::Strained(loss) => self.strained(loss, now),
             LinkInput::Refused(reason) => self.refused(reason, now),
@@ -449,6 +458,23 @@ impl Link {
     /// It answered a call.
     pub fn served(&mut self) {
         self.overdue = 0;
+    }
+
+    /// What is added to the reason of a request that was open since then and got no answer in time,
+    /// where one came that fitted nothing. Empty otherwise.
+    #[must_use]
+    pub fn stray_since(&self, since_us: u64) -> String {
+        match &self.run.stray {
+            Some((at_us, token)) if *at_us >= since_us => {
+                let token = printable(token);
+                format!(", but an answer came with the id {token}, which no open request has")
+            }
+            Some(_) | None => String::new(),
+        }
+    }
+
+    fn overdue_at(&self, what: &str) -> String {
+        format!("did not answer {what} in time{}", self.stray_since(0))
     }
 
     /// How often in a row it could not be used, and the Unix second from which it is tried again.
@@ -525,6 +551,24 @@ impl Link {
         lasted
     }
 
+    /// Puts something into the record.
+    pub fn note(&mut self, code: &'static str, detail: String) {
+        self.out.push_back(LinkOutput::Note(code, detail));
+    }
+
+    /// Whether its server has a session of the handshake era over HTTP that it could lose.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.is_remote()
+            && matches!(
+                self.phase,
+                Phase::Ready {
+                    era: Era::Handshake(_),
+                    ..
+                }
+            )
+    }
+
     /// Whether a transport runs, or was asked for.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -567,7 +611,7 @@ impl Link {
             }
             Phase::Initializing { deadline_us } => {
                 if now.mono_us >= *deadline_us {
-                    self.fail(overdue("initialize"), now);
+                    self.fail(self.overdue_at("initialize"), now);
                 }
             }
             Phase::Probing {
@@ -578,7 +622,7 @@ impl Link {
                 if now.mono_us >= *until_us {
                     let deadline_us = *deadline_us;
                     if self.is_remote() {
-                        return self.fail(overdue("server/discover"), now);
+                        return self.fail(self.overdue_at("server/discover"), now);
                     }
                     self.run.probed = Probed::Silent;
                     self.initialize(Revision::NEWEST_HANDSHAKE, deadline_us);
@@ -599,7 +643,7 @@ impl Link {
             }
             Phase::Starting { deadline_us } => {
                 if now.mono_us >= *deadline_us {
-                    self.fail(overdue("starting"), now);
+                    self.fail(self.overdue_at("starting"), now);
                 }
             }
             Phase::Surveying { deadline_us, .. } => {
@@ -608,7 +652,7 @@ impl Link {
                         Ask::List(kind) => Some(survey::method(*kind)),
                         Ask::Discover | Ask::Initialize | Ask::Listen => None,
                     });
-                    let phrase = overdue(open.unwrap_or("lists"));
+                    let phrase = self.overdue_at(open.unwrap_or("lists"));
                     self.fail(phrase, now);
                 }
             }
@@ -640,8 +684,4 @@ impl Link {
         line.push(b'\n');
         self.out.push_back(LinkOutput::Send(line));
     }
-}
-
-fn overdue(what: &str) -> String {
-    format!("did not answer {what} in time")
 }

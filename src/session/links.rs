@@ -118,6 +118,16 @@ struct Slot {
     resting: Vec<Key>,
 }
 
+/// New sessions that were tried because of a refusal.
+#[derive(Debug)]
+struct Doubt {
+    /// When the first of this minute was tried, in monotonic microseconds, and how many were.
+    since_us: u64,
+    tried: u32,
+    /// A call was answered since the last one.
+    served: bool,
+}
+
 /// Every link of the session.
 #[derive(Debug, Default)]
 pub(super) struct Links {
@@ -127,6 +137,8 @@ pub(super) struct Links {
     live: BTreeMap<ServerKey, Arc<Surface>>,
     /// The names given to their tools and prompts, kept for the session.
     names: BTreeMap<ServerKey, (Kept, Kept)>,
+    /// Servers whose session was doubted, and no call answered since.
+    doubts: BTreeMap<ServerKey, Doubt>,
     /// How often each was opened anew on request.
     renewals: BTreeMap<ServerKey, u64>,
     minted: u64,
@@ -296,6 +308,15 @@ impl Links {
         self.seen(link).is_some_and(|slot| id <= slot.given)
     }
 
+    /// What is added to the reason of a call that got no answer in its time: see
+    /// [`Link::stray_since`].
+    pub(super) fn stray_since(&self, key: Key, now: &Now) -> String {
+        self.seen(key.link).map_or_else(String::new, |slot| {
+            let limit_us = slot.link.server().limits.call_ms.saturating_mul(1000);
+            slot.link.stray_since(now.mono_us.saturating_sub(limit_us))
+        })
+    }
+
     /// The context of the credential a link was given.
     pub(super) fn credential(&self, id: LinkId) -> Option<ContextId> {
         self.seen(id)?.credential
@@ -356,10 +377,53 @@ impl Links {
     }
 
     /// A server answered a call.
-    pub(super) fn served(&mut self, id: LinkId) {
-        if let Some(slot) = self.slot(id) {
-            slot.link.served();
+    pub(super) fn served(&mut self, id: LinkId, trusted: bool) {
+        let Some(slot) = self.slot(id) else {
+            return;
+        };
+        slot.link.served();
+        if trusted
+            && !self.doubts.is_empty()
+            && let Some(slot) = self.seen(id)
+        {
+            let server = slot.link.server().key.clone();
+            if let Some(doubt) = self.doubts.get_mut(&server) {
+                doubt.served = true;
+            }
         }
+    }
+
+    /// Whether a new session is tried because of a refusal. A server that refuses everything is
+    /// asked for one once a minute; one that answers in between is, a few times.
+    pub(super) fn doubts(&mut self, id: LinkId, now: &Now) -> bool {
+        let Some(slot) = self.seen(id) else {
+            return false;
+        };
+        if slot.retired || !slot.link.has_session() {
+            return false;
+        }
+        let server = slot.link.server().key.clone();
+        let fresh = Doubt {
+            since_us: now.mono_us,
+            tried: 0,
+            served: true,
+        };
+        let doubt = self.doubts.entry(server).or_insert(fresh);
+        if now.mono_us.saturating_sub(doubt.since_us) >= limits::DOUBT_MS * 1000 {
+            (doubt.since_us, doubt.tried, doubt.served) = (now.mono_us, 0, true);
+        }
+        let tries = doubt.served && doubt.tried < limits::DOUBTS;
+        if tries {
+            doubt.tried += 1;
+            doubt.served = false;
+        }
+        tries
+    }
+
+    /// A server is opened anew by a person, or with another credential: what it refused before says
+    /// nothing.
+    pub(super) fn trust(&mut self, server: &ServerKey) {
+        self.doubts.remove(server);
     }
 
     pub(super) fn era(&self, id: LinkId) -> Option<Era> {

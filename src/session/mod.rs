@@ -57,6 +57,7 @@ use crate::registry::doc::ServerDoc;
 use crate::text;
 use crate::wire::http::Headers;
 pub use crate::wire::line::LineFault;
+use crate::wire::peek::Peeked;
 use crate::wire::raw::Edits;
 
 /// Where something of a link's came, as far as its transport tells.
@@ -86,8 +87,8 @@ impl Place {
 pub enum Input<'a> {
     /// The client closed its end, or a signal asked us to end: settle what is open.
     ClientClosed,
-    /// A line from the client that is not usable as a line.
-    ClientFault(LineFault),
+    /// A line from the client that is not usable as a line, and what was seen of it.
+    ClientFault(LineFault, Peeked),
     /// One line from the client, without its newline.
     ClientLine(&'a [u8]),
     /// A link's transport ended, or never started.
@@ -113,6 +114,8 @@ pub enum Input<'a> {
         link: LinkId,
         /// The request that met it, which was not executed.
         met: Option<u64>,
+        /// What the server said of it, to be appended; most often empty.
+        said: String,
     },
     /// How a link's server was opened the last time that any session met it. Comes before
     /// [`Input::LinkOpened`].
@@ -159,6 +162,18 @@ pub enum Input<'a> {
         link: LinkId,
         /// What is known of it.
         loss: Loss,
+    },
+    /// One request of a link was refused, and that may mean that its server lost the session: it
+    /// may have said so in a way that nobody knows.
+    ExchangeDoubted {
+        /// Which.
+        link: LinkId,
+        /// The request's id on that link.
+        id: u64,
+        /// What is known of it.
+        loss: Loss,
+        /// The reason that is told instead if a new session is tried.
+        doubtful: String,
     },
     /// One request of a link got no answer and never will, though the link is alive: an HTTP
     /// exchange that failed.
@@ -348,13 +363,14 @@ impl Machine {
                 Input::NotRecorded { upto, reason } => self.not_recorded(upto, &reason, now),
                 Input::Recorded { upto } => self.recorded(upto, now),
                 Input::ClientClosed
-                | Input::ClientFault(_)
+                | Input::ClientFault(..)
                 | Input::ClientLine(_)
                 | Input::LinkClosed { .. }
                 | Input::LinkFault { .. }
                 | Input::LinkForgotten { .. }
                 | Input::LinkKnown { .. }
                 | Input::LinkLine { .. }
+                | Input::ExchangeDoubted { .. }
                 | Input::ExchangeLost { .. }
                 | Input::LinkOpened { .. }
                 | Input::LinkRedacted { .. }
@@ -367,7 +383,7 @@ impl Machine {
         }
         match input {
             Input::ClientClosed => self.client_closed(now),
-            Input::ClientFault(fault) => self.client_fault(fault, now),
+            Input::ClientFault(fault, peeked) => self.client_fault(fault, &peeked, now),
             Input::ClientLine(line) => self.client_line(line, now),
             // words of a guard, or the last of a server
             Input::LinkClosed { link, reason } => {
@@ -375,11 +391,19 @@ impl Machine {
                 self.link_closed(link, &reason, now);
             }
             Input::LinkFault { link, place, fault } => self.link_fault(link, place, fault, now),
-            Input::LinkForgotten { link, met } => self.link_forgotten(link, met, now),
+            Input::LinkForgotten { link, met, said } => {
+                self.link_forgotten(link, met, &said, now);
+            }
             Input::LinkKnown { link, opening } => self.link_known(link, opening),
             Input::LinkLine { link, place, line } => {
                 self.link_line(link, place, line, now, entropy);
             }
+            Input::ExchangeDoubted {
+                link,
+                id,
+                loss,
+                doubtful,
+            } => self.exchange_doubted(link, id, loss, &doubtful, now),
             Input::ExchangeLost { link, id, loss } => self.exchange_lost(link, id, &loss, now),
             Input::LinkRedacted { link, times } => self.redacted(link, times, now),
             Input::LinkRefused { link, reason } => self.link_refused(link, &reason, now),

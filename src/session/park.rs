@@ -173,14 +173,19 @@ fn embedded(
     };
     let object = Object::parse(params).ok()?;
     edits.clear();
+    let mut emptied = false;
     if let Some(meta) = object.object("_meta").ok()? {
         let change = |key: &str| match key {
             "io.modelcontextprotocol/related-task" | "progressToken" => Change::Remove,
             _ => Change::Keep,
         };
-        edits.object(&meta, change, &[]);
+        emptied = meta.is_emptied(change);
+        if !emptied {
+            edits.object(&meta, change, &[]);
+        }
     }
     let change = |key: &str| match key {
+        "_meta" if emptied => Change::Remove,
         "elicitationId" | "task" => Change::Remove,
         _ => Change::Keep,
     };

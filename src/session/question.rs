@@ -157,16 +157,21 @@ pub(super) fn fit(
     let Ok(meta) = params.object("_meta") else {
         return false;
     };
+    let mut emptied = false;
     if let Some(meta) = meta {
         let change = |key: &str| match (key, progress) {
             ("progressToken", Some(own)) => Change::Value(own),
             ("progressToken", None) => Change::Remove,
             _ => Change::Keep,
         };
-        edits.object(&meta, change, &[]);
+        emptied = meta.is_emptied(change);
+        if !emptied {
+            edits.object(&meta, change, &[]);
+        }
     }
     let known = params.get("elicitationId").is_some();
     let change = |key: &str| match (key, id) {
+        ("_meta", _) if emptied => Change::Remove,
         ("task", _) => Change::Remove,
         ("elicitationId", Some(id)) => Change::Value(id),
         _ => Change::Keep,

@@ -576,8 +576,8 @@ fn repeated(route: &Route, limit: RepeatLimit, seconds: u64) -> Denial {
     } = limit;
     let text = format!(
         "{access} was called {calls} times within {within} s with the same arguments, which is the \
-         most, and its answers are the ones you have; call it with other arguments, or again in \
-         {seconds} s; where it is there to be polled, {owner} can give it another limit"
+         most that is allowed; call it with other arguments, or again in {seconds} s; if it is \
+         there to be polled, {owner} can give it another limit"
     );
     Denial::new(DenialCode::Repeated, text)
 }

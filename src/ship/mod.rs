@@ -209,6 +209,7 @@ const ENVIRONMENT: &[&str] = &[
 pub fn spawn_detached(
     program: PathBuf,
     environment: impl Iterator<Item = (OsString, OsString)>,
+    run: fn(&mut std::process::Command) -> io::Result<std::process::ExitStatus>,
 ) -> io::Result<()> {
     let environment: Vec<_> = environment
         .filter(|(name, _)| ENVIRONMENT.iter().any(|known| is(name, known)))
@@ -225,7 +226,7 @@ pub fn spawn_detached(
         // `CREATE_NO_WINDOW`: clients without a console are not to flash one up
         #[cfg(windows)]
         std::os::windows::process::CommandExt::creation_flags(&mut command, 0x0800_0000);
-        match command.status() {
+        match run(&mut command) {
             Ok(status) if status.success() => {}
             Ok(status) => tracing::warn!(%status, "The shipper did not start."),
             Err(error) => tracing::warn!(%error, "The shipper did not start."),
@@ -252,8 +253,8 @@ fn is(name: &OsStr, known: &str) -> bool {
 /// What the file system says.
 pub fn hurry(state_dir: &Path) -> io::Result<()> {
     let dir = dir(state_dir).join("hurry");
-    std::fs::create_dir_all(&dir)?;
-    std::fs::write(dir.join("now"), b"")
+    files::create_private_dir(&dir)?;
+    files::write_private(&dir.join("now"), b"")
 }
 
 /// Says whether somebody is in a hurry, once.

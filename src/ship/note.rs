@@ -131,7 +131,7 @@ impl Keeper {
     fn save(&self) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(&self.note)?;
         let draft = self.dir.join("status.json.new");
-        std::fs::write(&draft, text)?;
+        crate::files::write_private(&draft, &text)?;
         std::fs::rename(draft, path(&self.dir))
     }
 }

@@ -163,7 +163,7 @@ impl Child {
         }
     }
 
-    /// Closes its standard input and gives it two seconds; what is left then is killed.
+    /// Closes its standard input and gives it six tenths of a second; what is left then is ended.
     /// Nobody has to wait for it.
     pub fn stop(mut self) {
         self.ask_to_stop();

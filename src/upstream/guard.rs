@@ -6,56 +6,86 @@
 //!   shim → guard   one byte with the server's standard input attached (SCM_RIGHTS), then
 //!                  credentials: length (4 bytes, little-endian), NAME=VALUE\0 …, then
 //!                  's' stop politely · end of the socket: stop now (the shim died, or let go)
-//!   guard → shim   "started\n"                     the program runs
-//!                  "ended: exit status: 1\n"       one phrase, then the end of the socket
+//!   guard → shim   reports of a fixed form ([`report`]), then the end of the socket
 //! ```
 //!
 //! Credentials come over the socket, so that they stand in no environment and no argument list
-//! but the server's own; the guard forgets them once it runs.
+//! but the server's own; the guard forgets them once it runs. **Nothing but its three standard
+//! streams reaches a server**: a guard closes everything that it inherited, and what it opens
+//! itself ends with `exec`. So nobody but the guards can write into the socket.
 //!
-//! **One second after the shim is gone, nothing it started is left.** On Linux the guard is a
-//! subreaper: whatever its server starts and abandons comes back to it, so it can find it. On
-//! other systems it can only reach the server's process group (`docs/limitations.md`).
+//! **One second after the shim is gone, or asked for the end, nothing it started is left.** On
+//! Linux three processes stand behind each other, because a server may signal its parent:
+//!
+//! ```text
+//!   shim (subreaper) ── backstop (subreaper) ── guard (subreaper) ── server ── its descendants
+//! ```
+//!
+//! The [`backstop`] ends what a guard leaves that is killed or stopped, and the shim what both
+//! leave (`orphans`). The server is started by [`launch`], which asks the kernel to kill it with
+//! its guard. On other systems there is the guard alone, and it can only reach the server's
+//! process group (`docs/limitations.md`).
+
+#[cfg(target_os = "linux")]
+mod backstop;
+#[cfg(target_os = "linux")]
+mod launch;
+pub(super) mod report;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IoSliceMut, Read as _, Write as _};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
+#[cfg(not(target_os = "linux"))]
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
+#[cfg(not(target_os = "linux"))]
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use zeroize::Zeroizing;
 
+use self::report::GuardReport;
 use crate::secret::Secret;
 
 /// The word that makes any of our programs a guard.
 pub(super) const WORD: &str = "__guard";
+/// What follows it: the guard itself.
+const GUARD: &str = "guard";
+/// What the shim starts: on Linux the process that stands behind the guard.
+pub(super) const FIRST: &str = if cfg!(target_os = "linux") {
+    "backstop"
+} else {
+    GUARD
+};
 /// The byte that asks for a polite stop.
 pub(super) const STOP: u8 = b's';
 
 /// A server may take this long to end after its standard input was closed, when it was asked to
 /// stop…
-const POLITE_MS: u64 = 2_000;
+pub(super) const POLITE_MS: u64 = 600;
 /// …and this long when the shim is gone.
 const QUICK_MS: u64 = 200;
 /// From SIGTERM to SIGKILL.
-const TERM_MS: u64 = 200;
+pub(super) const TERM_MS: u64 = 200;
 /// How long SIGKILL is repeated while something below us is left.
-const KILL_MS: u64 = 5_000;
+const KILL_MS: u64 = 2_000;
 /// Most bytes of credentials for one server.
 const SECRETS_BYTES: usize = 64 << 10;
 /// Between two looks at what is left.
-const LOOK_MS: u64 = 10;
+const LOOK_MS: u64 = 5;
 
 /// Becomes a guard if the command line says so.
 pub(super) fn dispatch() -> Option<ExitCode> {
@@ -63,34 +93,53 @@ pub(super) fn dispatch() -> Option<ExitCode> {
     if args.next()? != WORD {
         return None;
     }
-    Some(match guard(args.collect()) {
+    let role = args.next();
+    let command: Vec<OsString> = args.collect();
+    let ended = match role.as_ref().and_then(|role| role.to_str()) {
+        #[cfg(target_os = "linux")]
+        Some(FIRST) => backstop::stand(&command),
+        Some(GUARD) => guard(command),
+        #[cfg(target_os = "linux")]
+        Some(launch::ROLE) => launch::become_server(&command),
+        Some(_) | None => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    Some(match ended {
         Ok(()) => ExitCode::SUCCESS,
-        // nobody is left to tell, or the control socket told it
+        // whoever stands behind looks for what is left
         Err(_) => ExitCode::FAILURE,
     })
 }
 
-fn guard(mut command: Vec<OsString>) -> io::Result<()> {
-    if command.is_empty() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let args = command.split_off(1);
-    let program = command.pop().unwrap_or_default();
+/// Fails when something below it may be left.
+fn guard(command: Vec<OsString>) -> io::Result<()> {
+    crate::files::close_inherited();
     // away from the terminal's signals: the shim decides when it is over
     if let Err(error) = rustix::process::setsid() {
         // a group leader already: as good
         debug_assert_eq!(error, Errno::PERM);
     }
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let report = control.try_clone()?;
+    let guarded = start_and_watch(control, command);
+    if let Err(error) = &guarded {
+        // the first report counts: of a server that was started this is not the first
+        report::tell(&report, GuardReport::not_started(error));
+    }
+    guarded
+}
+
+fn start_and_watch(control: OwnedFd, mut command: Vec<OsString>) -> io::Result<()> {
+    if command.is_empty() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let args = command.split_off(1);
+    let program = command.pop().unwrap_or_default();
     become_reaper()?;
-    let control = rustix::io::dup(rustix::stdio::stdin())?;
     let input = receive_input(&control)?;
     let secrets = receive_secrets(&control)?;
-    let output = rustix::io::dup(rustix::stdio::stdout())?;
+    let output = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     // our copies would keep the pipes open after the server let go of them
-    let null = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let null = null()?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     let control = UnixStream::from(control);
@@ -99,6 +148,13 @@ fn guard(mut command: Vec<OsString>) -> io::Result<()> {
         .enable_all()
         .build()?
         .block_on(watch(control, &program, &args, secrets, (input, output)))
+}
+
+fn null() -> io::Result<std::fs::File> {
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
 }
 
 #[cfg(target_os = "linux")]
@@ -141,6 +197,23 @@ fn receive_input(control: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(input)
 }
 
+/// Puts the server's standard input into the socket that is read by [`receive_input`].
+pub(super) fn send_input(socket: &UnixStream, input: &OwnedFd) -> io::Result<()> {
+    let fds = [input.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(b"i")],
+        &mut ancillary,
+        SendFlags::empty(),
+    )?;
+    Ok(())
+}
+
 /// Puts the credentials into the socket, behind the standard input.
 pub(super) fn send_secrets(
     socket: &UnixStream,
@@ -152,14 +225,18 @@ pub(super) fn send_secrets(
             text.extend_from_slice(part);
         }
     }
+    send_packed(socket, &text)
+}
+
+/// Sends credentials that are packed already.
+fn send_packed(mut socket: &UnixStream, text: &[u8]) -> io::Result<()> {
     // the socket has room for it: nobody reads yet
     let len = u32::try_from(text.len())
         .ok()
         .filter(|_| text.len() <= SECRETS_BYTES)
         .ok_or(io::ErrorKind::FileTooLarge)?;
-    let mut socket = socket;
     socket.write_all(&len.to_le_bytes())?;
-    socket.write_all(&text)
+    socket.write_all(text)
 }
 
 /// Blocks for the credentials, which the shim sent before it started us.
@@ -188,22 +265,16 @@ async fn watch(
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
-    let report = control.try_clone()?;
+    let report = OwnedFd::from(control.try_clone()?);
     let mut orders = tokio::net::UnixStream::from_std(control)?;
-    // a shim that is gone needs no report, and the socket has room for two short lines
-    let tell = |text: &str| match rustix::io::write(&report, text.as_bytes()) {
-        Ok(_) | Err(_) => {}
-    };
-
     let mut tree = match Tree::start(program, args, secrets, streams) {
         Ok(tree) => tree,
         Err(error) => {
-            let program = program.to_string_lossy();
-            tell(&format!("could not be started: {program}: {error}\n"));
+            report::tell(&report, GuardReport::not_started(&error));
             return Ok(());
         }
     };
-    tell("started\n");
+    report::tell(&report, GuardReport::Started);
 
     let far = Instant::now() + Duration::from_secs(u64::from(u32::MAX));
     let mut deadline = far;
@@ -228,8 +299,11 @@ async fn watch(
     let waited = deadline != far && Instant::now() >= deadline;
     let grace_ms = if waited { 0 } else { QUICK_MS };
     tree.end(&mut deaths, grace_ms).await;
-    tell(&format!("{}\n", tree.phrase()));
-    Ok(())
+    report::tell(&report, tree.report());
+    match tree.is_empty() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 /// The server and everything below it.
@@ -247,23 +321,9 @@ impl Tree {
         secrets: Secret,
         (input, output): (OwnedFd, OwnedFd),
     ) -> io::Result<Self> {
-        let pairs = secrets.expose().split(|byte| *byte == 0);
-        let pairs = pairs.filter_map(|pair| {
-            let at = memchr::memchr(b'=', pair)?;
-            let (name, value) = (pair.get(..at)?, pair.get(at + 1..)?);
-            Some((OsStr::from_bytes(name), OsStr::from_bytes(value)))
-        });
-        let child = Command::new(program)
-            .args(args)
-            .envs(pairs)
-            .stdin(Stdio::from(input))
-            .stdout(Stdio::from(output))
-            .process_group(0)
-            .spawn()?;
-        // never waited for through std: all the dead below us are collected in one place
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = start_server(program, args, &secrets, (input, output))?;
         Ok(Self {
-            server: pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?,
+            server: pid,
             status: None,
             empty: false,
         })
@@ -340,7 +400,7 @@ impl Tree {
 
     #[cfg(target_os = "linux")]
     fn signal(&self, signal: Signal) {
-        super::tree::signal(rustix::process::getpid(), signal);
+        super::tree::signal(signal, &|_| false);
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -351,14 +411,51 @@ impl Tree {
         }
     }
 
-    fn phrase(&self) -> String {
+    fn report(&self) -> GuardReport {
         let status = self.status;
         if let Some(code) = status.and_then(WaitStatus::exit_status) {
-            return format!("ended: exit status {code}");
+            return GuardReport::Exited(code);
         }
         match status.and_then(WaitStatus::terminating_signal) {
-            Some(number) => format!("ended by signal {number}"),
-            None => "ended".to_owned(),
+            Some(number) => GuardReport::Signalled(number),
+            None => GuardReport::Ended,
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+use self::launch::start_server;
+
+/// Starts the program, in a process group of its own.
+#[cfg(not(target_os = "linux"))]
+fn start_server(
+    program: &OsString,
+    args: &[OsString],
+    secrets: &Secret,
+    (input, output): (OwnedFd, OwnedFd),
+) -> io::Result<Pid> {
+    let child = Command::new(program)
+        .args(args)
+        .envs(pairs(secrets))
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(output))
+        .process_group(0)
+        .spawn()?;
+    pid_of(&child)
+}
+
+/// The credentials as the socket carries them, by the name of their variable.
+fn pairs(secrets: &Secret) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    let pairs = secrets.expose().split(|byte| *byte == 0);
+    pairs.filter_map(|pair| {
+        let at = memchr::memchr(b'=', pair)?;
+        let (name, value) = (pair.get(..at)?, pair.get(at + 1..)?);
+        Some((OsStr::from_bytes(name), OsStr::from_bytes(value)))
+    })
+}
+
+/// A child that is never waited for through std: all the dead below us are collected in one place.
+fn pid_of(child: &std::process::Child) -> io::Result<Pid> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

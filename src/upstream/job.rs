@@ -17,7 +17,7 @@ use super::{Launch, Report, SpawnError, Started, lookup};
 
 /// A server may take this long to end after its standard input was closed, when it was asked to
 /// stop…
-const POLITE: Duration = Duration::from_millis(2_000);
+const POLITE: Duration = Duration::from_millis(600);
 /// …and this long when it was dropped.
 const QUICK: Duration = Duration::from_millis(200);
 
@@ -161,7 +161,7 @@ impl Control {
         Poll::Ready(Report::Ended(ended.unwrap_or_else(|_| "ended".to_owned())))
     }
 
-    /// Gives the server two seconds, from when its standard input was closed.
+    /// Gives the server [`POLITE`], from when its standard input was closed.
     pub(super) fn ask_to_stop(&mut self) {
         if let Some(orders) = self.orders.take() {
             // gone already

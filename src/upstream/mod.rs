@@ -5,7 +5,7 @@
 //!     └──── control socket ──▶ mcpshim __guard ─── parent of ──────┘            adopts orphans
 //! ```
 //!
-//! The guard is the same program. It holds no byte of the data path: it is handed the server's
+//! The guard is the same program. On Linux a second one stands behind it (`guard.rs`). It holds no byte of the data path: it is handed the server's
 //! standard input over the control socket, starts the server, and from then on only waits. When
 //! the shim closes the socket, or dies, the guard ends the server and everything below it.
 //!
@@ -30,6 +30,9 @@ mod http;
 mod job;
 #[cfg(any(windows, test))]
 mod lookup;
+mod origin;
+#[cfg(target_os = "linux")]
+mod orphans;
 mod pipe;
 #[cfg(unix)]
 mod places;
@@ -78,9 +81,23 @@ pub enum PipeEvent {
     /// It ended, or could not be started, and everything it wrote was read. One phrase that
     /// follows its key.
     Ended(String),
-    /// The server does not know the session any more: the request that met it, if one did. It was
-    /// not executed.
-    Forgotten(Option<u64>),
+    /// One request was refused in a way that may mean that the server lost its session; the
+    /// transport lives on.
+    Doubted {
+        /// The request's id.
+        id: u64,
+        /// What is known of it.
+        loss: Loss,
+        /// The reason that is told instead if a new session is tried.
+        doubtful: String,
+    },
+    /// The server does not know the session any more.
+    Forgotten {
+        /// The request that met it, if one did. It was not executed.
+        met: Option<u64>,
+        /// What the server said of it, to be appended; most often empty.
+        said: String,
+    },
     /// One request will not be answered; the transport lives on.
     Lost {
         /// The request's id.
@@ -135,6 +152,8 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
     /// Where its standard error is kept, bounded; nowhere when `None`.
     pub log: Option<PathBuf>,
+    /// The entry lets the client's project bring the program.
+    pub program_from_project: bool,
 }
 
 /// Why a server cannot be started. A phrase that follows the server's key.
@@ -194,6 +213,7 @@ impl Launch {
                 args,
                 cwd,
                 env,
+                program_from_project,
                 ..
             } => Ok(Self {
                 key: server.key.clone(),
@@ -205,6 +225,7 @@ impl Launch {
                 environment: environment.clone(),
                 cwd: cwd.as_ref().map(PathBuf::from),
                 log,
+                program_from_project: *program_from_project,
             }),
         }
     }
@@ -255,8 +276,31 @@ impl Launch {
             environment,
             cwd: None,
             log: None,
+            program_from_project: false,
         }
     }
+}
+
+/// Starts a child that is no server, and waits for it. What it leaves behind may live on.
+///
+/// # Errors
+/// What starting it says.
+pub fn beside<T>(
+    spawn: impl FnOnce() -> std::io::Result<std::process::Child>,
+    wait: impl FnOnce(std::process::Child) -> T,
+) -> std::io::Result<T> {
+    #[cfg(target_os = "linux")]
+    return orphans::beside(spawn, wait);
+    #[cfg(not(target_os = "linux"))]
+    Ok(wait(spawn()?))
+}
+
+/// Waits until nothing is being ended that a killed guard left, at most so long.
+pub async fn settled(patience: std::time::Duration) {
+    #[cfg(target_os = "linux")]
+    orphans::settled(patience).await;
+    #[cfg(not(target_os = "linux"))]
+    let _: std::time::Duration = patience;
 }
 
 /// Becomes the guard of one server if the command line begins with `__guard`. Every program that

@@ -8,6 +8,8 @@ use super::{Child, Farewell, Heard, PipeEvent, Remote};
 use crate::session::Place;
 use crate::wire::http::Headers;
 use crate::wire::line::{LineBuffer, LineFault};
+use crate::wire::msg::{Id, Kind};
+use crate::wire::peek::Peeked;
 
 /// A server that is reached.
 #[derive(Debug)]
@@ -104,6 +106,18 @@ impl Pipe {
             }
             Self::Remote(remote) => remote.next_line(),
         }
+    }
+
+    /// Where the line came that was just given as too long: with the answer to the request whose id
+    /// it had, as far as that was seen.
+    #[must_use]
+    pub fn place_of_dropped(&mut self) -> Option<Place> {
+        let Self::Child(_, buffer) = self else {
+            return None;
+        };
+        let Peeked { id, kind } = buffer.peeked();
+        let id = id.filter(|_| kind == Kind::Response);
+        Some(Place::Answer(Id::parse(&id?).ok()?.number()?))
     }
 
     /// That an answer is over whose lines were the last to be taken: the next event, if it is that.

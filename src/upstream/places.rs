@@ -15,7 +15,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -86,6 +86,18 @@ impl Places {
         if let Err(error) = asked {
             tracing::debug!(%error, "The login shell is not asked.");
         }
+    }
+
+    /// Whether a directory is one where the system or its package manager puts programs, or
+    /// belongs to somebody else than us.
+    pub(super) fn is_of_the_system(dir: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let known = SHORT
+            .iter()
+            .chain(&SHARED)
+            .any(|known| Path::new(known) == dir);
+        let own = rustix::process::geteuid().as_raw();
+        known || std::fs::metadata(dir).is_ok_and(|meta| meta.uid() != own && !is_open(meta.mode()))
     }
 
     /// Sees to it that a server's program is found; its PATH grows at the end where it has to.
@@ -165,6 +177,11 @@ impl Places {
     }
 }
 
+/// Anybody may write there.
+fn is_open(mode: u32) -> bool {
+    mode & 0o002 != 0
+}
+
 fn is_short(path: &OsStr) -> bool {
     std::env::split_paths(path).all(|dir| SHORT.iter().any(|short| Path::new(short) == dir))
 }
@@ -213,7 +230,8 @@ fn ask(shell: &Path, environment: &Environment, patience: Duration) -> Option<Ve
         .filter_map(|name| Some((*name, environment.get(name)?)));
     // interactive too: version managers are set up there; in a group of its own, so that all of
     // it can be ended and none of it takes a terminal
-    let mut child = Command::new(shell)
+    let mut command = Command::new(shell);
+    command
         .args(["-l", "-i", "-c", "/usr/bin/printenv PATH"])
         .env_clear()
         .envs(known)
@@ -222,9 +240,13 @@ fn ask(shell: &Path, environment: &Environment, patience: Duration) -> Option<Ve
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .ok()?;
+        .process_group(0);
+    // what a profile starts and leaves is the person's
+    super::beside(|| command.spawn(), |child| answer(child, patience)).ok()?
+}
+
+/// What a shell printed in time; it is ended.
+fn answer(mut child: Child, patience: Duration) -> Option<Vec<PathBuf>> {
     let stdout = child.stdout.take()?;
     let (tell, told) = std::sync::mpsc::channel();
     let reader = std::thread::Builder::new()

@@ -11,6 +11,11 @@ impl Places {
     /// Nobody has to be asked.
     pub fn ask(&self, _environment: &Environment) {}
 
+    /// Not known here: a client does not work in a directory of the system.
+    pub(super) fn is_of_the_system(_dir: &std::path::Path) -> bool {
+        false
+    }
+
     /// Leaves everything as it is.
     ///
     /// # Errors

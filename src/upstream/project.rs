@@ -6,9 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Launch, SpawnError};
-
-/// Stands for the project.
-const PLACEHOLDER: &str = "{project_dir}";
+use crate::registry::program::PROJECT_DIR as PLACEHOLDER;
 
 impl Launch {
     /// Puts the client's project in place of `{project_dir}`.
@@ -132,6 +130,7 @@ mod tests {
             environment: crate::upstream::Environment::of([("HOME".into(), home.into())]),
             cwd: None,
             log: None,
+            program_from_project: false,
         };
         let placed = |home: &Path| {
             let mut launch = launch(home);

@@ -15,6 +15,9 @@ use crate::secret::Secret;
 use crate::session::link::{Answer, Link, LinkFailure, LinkInput, LinkOutput};
 use crate::wire::msg::{Message, Response};
 
+/// Turns of the runtime, in which it asks what has come, before a time that has come counts.
+const TURNS_OVERDUE: u32 = 4;
+
 /// Why a surface could not be read. A sentence without its subject, the server.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
@@ -89,8 +92,7 @@ impl Means<'_> {
                 let mut launch = Launch::of(server, self.environment, None)?;
                 // whoever pins stands in for a client that works here
                 let here = std::env::current_dir().ok();
-                launch.place(here.as_deref())?;
-                Places::default().find(&mut launch)?;
+                launch.settle(here.as_deref(), &Places::default())?;
                 if let Some((doc, secret)) = server.credential.as_ref().zip(self.secret) {
                     launch.inject(doc, secret)?;
                 }
@@ -113,6 +115,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surveyed,
     let mut link = Link::new(LinkId(1), Arc::new(server.clone()), true);
     let mut pipe: Option<Pipe> = None;
     link.want(&clock.now());
+    let mut overdue = false;
     loop {
         while let Some(output) = link.poll() {
             match output {
@@ -151,17 +154,25 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surveyed,
             pipe.poll_event(cx, true)
         });
         match tokio::time::timeout(Duration::from_micros(pause), event).await {
+            // after a stop the timer rings before what lies in the pipe: that is read first
+            Err(_) if !overdue => {
+                overdue = true;
+                for _ in 0..TURNS_OVERDUE {
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
             Err(_) => link.handle(LinkInput::Wake, &clock.now()),
             Ok(PipeEvent::Ended(reason)) => {
                 pipe = None;
                 link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(PipeEvent::Forgotten(_)) => {
+            Ok(PipeEvent::Forgotten { said, .. }) => {
                 pipe = None;
-                let reason = "does not know its own session";
-                link.handle(LinkInput::Closed(reason), &clock.now());
+                let reason = format!("does not know its own session{said}");
+                link.handle(LinkInput::Closed(&reason), &clock.now());
             }
-            Ok(PipeEvent::Lost { id, loss }) => {
+            Ok(PipeEvent::Doubted { id, loss, .. } | PipeEvent::Lost { id, loss }) => {
                 let loss = &loss;
                 link.handle(LinkInput::Lost { id, loss }, &clock.now());
             }
@@ -180,6 +191,7 @@ async fn read_surface(server: &ServerDoc, means: &Means<'_>) -> Result<Surveyed,
             Ok(PipeEvent::Started) => link.handle(LinkInput::Opened, &clock.now()),
             Ok(PipeEvent::Over { .. } | PipeEvent::Unheard(_)) => {}
         }
+        overdue = false;
     }
 }
 
@@ -203,12 +215,11 @@ fn give(link: &mut Link, line: &[u8], clock: &SystemClock) {
 }
 
 fn answer(link: &mut Link, response: &Response<'_>, now: &crate::clock::Now) {
-    let Some(id) = response.id.and_then(|id| id.number()) else {
-        return;
+    let id = response.id.and_then(|id| id.number());
+    let Some(id) = id.filter(|id| link.owns(*id)) else {
+        let token = response.id.as_ref().map_or("null", |id| id.raw());
+        return link.handle(LinkInput::Stray(token), now);
     };
-    if !link.owns(id) {
-        return;
-    }
     let answer = Answer::of(&response.body);
     link.handle(LinkInput::Answer { id, answer }, now);
 }

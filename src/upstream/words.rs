@@ -75,7 +75,7 @@ impl Words {
             Some(file) => file,
             none => {
                 if let Some(dir) = path.parent() {
-                    std::fs::create_dir_all(dir)?;
+                    crate::files::create_private_dir(dir)?;
                 }
                 if std::fs::metadata(path).is_ok_and(|meta| meta.len() > FILE_BYTES) {
                     std::fs::rename(path, path.with_extension("old"))?;

@@ -323,6 +323,7 @@ pub fn request(
             (true, append)
         }
     };
+    let mut emptied = false;
     if let Some(meta) = meta {
         let change = |key: &str| match key {
             "progressToken" => Change::Value(progress),
@@ -331,10 +332,14 @@ pub fn request(
             }
             _ => Change::Keep,
         };
-        edits.object(meta, change, &append);
+        emptied = strip && append.is_empty() && meta.is_emptied(change);
+        if !emptied {
+            edits.object(meta, change, &append);
+        }
     }
     // a legacy task asked for by a client that was not offered tasks: the call is made plainly
     let task = |key: &str| match (key, to) {
+        ("_meta", _) if emptied => Change::Remove,
         ("task", Era::Handshake(_)) => Change::Remove,
         // what a stateless client answers goes to who asked, not into the call
         ("inputResponses" | "requestState", Era::Handshake(_)) if introduction.is_none() => {
@@ -391,7 +396,12 @@ fn declare(edits: &mut Edits, meta: &Object<'_>, allowed: Can) {
         }
         return;
     };
+    let extension = |key: &str| match is_carried(key, allowed) {
+        true => Change::Keep,
+        false => Change::Remove,
+    };
     let extensions = capabilities.object("extensions").ok().flatten();
+    let extensions = extensions.filter(|extensions| !extensions.is_emptied(extension));
     let change = |key: &str| {
         let stays = match key {
             "elicitation" => allowed.form || allowed.url,
@@ -407,11 +417,7 @@ fn declare(edits: &mut Edits, meta: &Object<'_>, allowed: Can) {
     };
     edits.object(&capabilities, change, &[]);
     if let Some(extensions) = &extensions {
-        let change = |key: &str| match is_carried(key, allowed) {
-            true => Change::Keep,
-            false => Change::Remove,
-        };
-        edits.object(extensions, change, &[]);
+        edits.object(extensions, extension, &[]);
     }
 }
 
@@ -547,6 +553,14 @@ pub fn stamped(
     line
 }
 
+/// Takes out an object that was emptied.
+pub fn meta_only<'t>(key: &str) -> Change<'t> {
+    match key {
+        "_meta" => Change::Remove,
+        _ => Change::Keep,
+    }
+}
+
 /// The edits that make it so.
 pub fn stamp(edits: &mut Edits, notification: &Notification<'_>, subscription: Option<&str>) {
     let params = notification.params.as_ref();
@@ -560,7 +574,10 @@ pub fn stamp(edits: &mut Edits, notification: &Notification<'_>, subscription: O
                 _ => Change::Keep,
             };
             let append = id.filter(|_| !known).map(|id| (META_SUBSCRIPTION, id));
-            edits.object(meta, change, append.as_slice());
+            match params.filter(|_| meta.is_emptied(change)) {
+                Some(params) => edits.object(&params.object, meta_only, &[]),
+                None => edits.object(meta, change, append.as_slice()),
+            }
         }
         (None, Some(params), Some(id)) => {
             let meta = format!("{{\"{META_SUBSCRIPTION}\":{id}}}");

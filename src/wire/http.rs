@@ -391,6 +391,18 @@ pub fn answers(line: &[u8], id: u64) -> bool {
     }
 }
 
+/// What an answer says that is an error.
+#[must_use]
+pub fn said(line: &[u8]) -> Option<String> {
+    match Message::parse(line) {
+        Ok(Message::Response(response)) => match response.body {
+            Body::Error { message, .. } => Some(message.into_owned()),
+            Body::Result(_) => None,
+        },
+        Ok(Message::Notification(_) | Message::Request(_)) | Err(_) => None,
+    }
+}
+
 /// The error object of a refusal that a server put beside an HTTP status, where it is for the
 /// request with this id or names none.
 #[must_use]

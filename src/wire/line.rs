@@ -1,10 +1,13 @@
 //! Lines out of a stream of bytes.
 //!
 //! The reader appends to one growing buffer; lines are lent out of it without a copy. A line
-//! longer than the bound is read to its end, dropped and reported with its size, so that the
-//! next line is whole again. A carriage return before the newline is tolerated, empty lines
+//! longer than the bound is read to its end, dropped and reported with its size and its id, so that
+//! the next line is whole again and whoever waits for its answer is told. A carriage return before the newline is tolerated, empty lines
 //! are passed over.
 
+use std::ops::Range;
+
+use super::peek::{Peek, Peeked};
 use crate::limits;
 
 /// Room made for one read, in bytes.
@@ -43,6 +46,10 @@ pub struct LineBuffer {
     seen: usize,
     /// Bytes of an over-long line dropped so far.
     skipped: Option<usize>,
+    /// What is seen of it on the way.
+    peek: Option<Box<Peek>>,
+    /// What was seen of the last one that was dropped.
+    peeked: Peeked,
     bound: usize,
     /// The longest line since the last quiet round began.
     longest: usize,
@@ -70,6 +77,8 @@ impl LineBuffer {
             start: 0,
             seen: 0,
             skipped: None,
+            peek: None,
+            peeked: Peeked::default(),
             bound,
             longest: 0,
             quiet: 0,
@@ -131,6 +140,7 @@ impl LineBuffer {
             let mut len = newline - start;
             self.longest = self.longest.max(len);
             if let Some(skipped) = self.skipped.take() {
+                self.look(start..newline, true);
                 return Some(Err(LineFault::TooLong {
                     bytes: skipped + len,
                 }));
@@ -144,6 +154,7 @@ impl LineBuffer {
             }
             if len > self.bound {
                 // the carriage return counts, as it does in a line that was dropped in pieces
+                self.look(start..newline, true);
                 return Some(Err(LineFault::TooLong {
                     bytes: newline - start,
                 }));
@@ -160,14 +171,33 @@ impl LineBuffer {
         // one more than the bound: a carriage return may be the last byte
         if self.skipped.is_some() || held > self.bound + 1 {
             *self.skipped.get_or_insert(0) += held;
+            self.look(self.start..self.buf.len(), false);
             self.start = self.buf.len();
         }
+    }
+
+    /// Looks through a piece of a line that is dropped.
+    fn look(&mut self, piece: Range<usize>, ends: bool) {
+        let mut peek = self.peek.take().unwrap_or_default();
+        peek.push(self.buf.get(piece).unwrap_or_default());
+        match ends {
+            true => self.peeked = peek.finish(),
+            false => self.peek = Some(peek),
+        }
+    }
+
+    /// What was seen of the line that [`LineBuffer::next_line`] last gave as
+    /// [`LineFault::TooLong`].
+    #[must_use]
+    pub fn peeked(&mut self) -> Peeked {
+        std::mem::take(&mut self.peeked)
     }
 
     /// The stream ended: what is left of a line that did not.
     pub fn finish(&mut self) -> Option<LineFault> {
         let held = self.buf.len() - self.start;
         let skipped = self.skipped.take();
+        self.peek = None;
         self.start = self.buf.len();
         self.seen = self.buf.len();
         match (skipped, held) {
@@ -194,6 +224,7 @@ impl LineBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::msg::Kind;
 
     fn all(buffer: &mut LineBuffer) -> Vec<Result<String, LineFault>> {
         let mut out = Vec::new();
@@ -253,6 +284,35 @@ mod tests {
                 Ok("ok".to_owned())
             ]
         );
+    }
+
+    /// Found: the refusal of a message that is too long reached nobody, because it named no id.
+    #[test]
+    fn the_id_of_a_dropped_line_is_kept_wherever_it_stands() {
+        let first = format!(
+            "{{\"id\":1,\"method\":\"a\",\"x\":\"{}\"}}\n",
+            "y".repeat(90)
+        );
+        let last = format!(
+            "{{\"x\":\"{}\",\"id\":\"b\",\"result\":{{}}}}\n",
+            "y".repeat(90)
+        );
+        for (line, id, kind) in [(first, "1", Kind::Request), (last, "\"b\"", Kind::Response)] {
+            for bound in [5, 40, line.len() - 2] {
+                for step in [1, 7, 1000] {
+                    let mut buffer = LineBuffer::with_bound(bound);
+                    let mut faults = 0;
+                    for piece in line.as_bytes().chunks(step) {
+                        buffer.extend(piece);
+                        faults += all(&mut buffer).len();
+                    }
+                    let peeked = buffer.peeked();
+                    assert_eq!((faults, peeked.kind), (1, kind), "{bound} {step}");
+                    assert_eq!(peeked.id.as_deref(), Some(id), "{bound} {step}");
+                    assert_eq!(buffer.peeked(), Peeked::default());
+                }
+            }
+        }
     }
 
     #[test]

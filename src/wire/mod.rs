@@ -11,5 +11,6 @@ pub mod http;
 pub mod line;
 pub mod meta;
 pub mod msg;
+pub mod peek;
 pub mod raw;
 pub mod sse;

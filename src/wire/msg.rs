@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::peek::{self, Peek, Peeked};
 use super::raw::{self, Object, RawError, Scan};
 use crate::limits;
 
@@ -103,11 +104,40 @@ impl<'a> Id<'a> {
         }
     }
 
-    /// The id as one of ours, which are plain numbers.
+    /// Reads the token of an answer. Servers in the field write the number they were given as
+    /// `1.0`, and SDK clients take that.
+    fn of_answer(token: &'a str) -> Result<Self, Fault> {
+        let read = Self::parse(token);
+        match read {
+            Err(Fault::Id) if token.len() <= limits::ID_BYTES && whole(token).is_some() => {
+                Ok(Self(token))
+            }
+            Ok(_) | Err(_) => read,
+        }
+    }
+
+    /// The id as one of ours, which are plain numbers; servers in the field give them back as text
+    /// (`"1"`), and SDK clients take that. Another spelling of the number is another id.
     #[must_use]
     pub fn number(&self) -> Option<u64> {
-        self.0.parse().ok()
+        if let Ok(number) = self.0.parse() {
+            return Some(number);
+        }
+        let Some(text) = raw::string(self.0) else {
+            return whole(self.0);
+        };
+        let number: u64 = text.parse().ok()?;
+        (number.to_string() == text).then_some(number)
     }
+}
+
+/// A number that is written with a fraction or an exponent and has no fraction (`1.0`, `1e2`).
+fn whole(token: &str) -> Option<u64> {
+    const SAFE: f64 = 9_007_199_254_740_991.0;
+    let number: f64 = token.parse().ok()?;
+    let is_number = token.starts_with(|c: char| c.is_ascii_digit());
+    let whole = is_number && number.fract() == 0.0 && number <= SAFE;
+    whole.then(|| format!("{number:.0}").parse().ok())?
 }
 
 impl IdKey {
@@ -180,6 +210,9 @@ pub struct Response<'a> {
     pub id: Option<Id<'a>>,
     /// What it says.
     pub body: Body<'a>,
+    /// The other of `result` and `error`, where it stands there too and is `null`: as in JSON-RPC
+    /// 1.0, which some servers write and SDK clients take.
+    pub void: Option<&'static str>,
 }
 
 /// What an answer says.
@@ -277,12 +310,16 @@ pub enum Fault {
     #[error("`result` must be an object")]
     Result,
     /// A member that is one of the protocol's but for upper and lower case.
-    #[error("{key:?} in {place} is the name of a member in another case: some readers take it")]
+    #[error("{}", misspelt(place, key, meant, *both))]
     Spelling {
         /// Which object.
         place: &'static str,
         /// The key, cut to 80 characters.
         key: String,
+        /// The member that some readers take it for.
+        meant: String,
+        /// Whether that member stands there too.
+        both: bool,
     },
     /// Not UTF-8.
     #[error("not valid UTF-8 at byte {at}")]
@@ -293,6 +330,17 @@ pub enum Fault {
     /// `jsonrpc` is missing or another version.
     #[error("`jsonrpc` must be \"2.0\"")]
     Version,
+}
+
+fn misspelt(place: &str, key: &str, meant: &str, both: bool) -> String {
+    // it is a stranger's text, and may go to a terminal
+    let key = key.escape_debug();
+    match both {
+        true => {
+            format!("{place} has both `{meant}` and `{key}`: some readers take one for the other")
+        }
+        false => format!("{place} has `{key}`, which some readers take for `{meant}`"),
+    }
 }
 
 impl Fault {
@@ -346,6 +394,8 @@ impl Fault {
 #[derive(Default)]
 struct Draft<'a> {
     fault: Option<Fault>,
+    /// What is wrong with a `null` unless the other of `result` and `error` says something.
+    void: Option<Fault>,
     params: Option<Params<'a>>,
     result: Option<Object<'a>>,
     error: Option<Object<'a>>,
@@ -363,9 +413,14 @@ impl<'a> Draft<'a> {
     }
 
     fn spelt(&mut self, object: &Object<'_>, place: &'static str, known: &[&str]) {
-        if let Some(key) = object.misspelt(known) {
-            let key = key.chars().take(80).collect();
-            self.fault(Fault::Spelling { place, key });
+        if let Some((key, meant)) = object.misspelt(known) {
+            let fault = Fault::Spelling {
+                place,
+                key: key.chars().take(80).collect(),
+                meant: meant.to_owned(),
+                both: object.get(meant).is_some(),
+            };
+            self.fault(fault);
         }
     }
 
@@ -391,6 +446,13 @@ impl<'a> Draft<'a> {
     fn member(&mut self, scan: &mut Scan<'a>, key: &str) -> Result<(), RawError> {
         match key {
             "params" => self.params = self.read_params(scan)?,
+            "result" | "error" if scan.peek() == Some(b'n') => {
+                scan.value(1)?;
+                self.void.get_or_insert(match key {
+                    "result" => Fault::Result,
+                    _ => Fault::ErrorObject,
+                });
+            }
             "result" => self.result = self.inner(scan, "result", &RESULT, Fault::Result)?,
             "error" => self.error = self.inner(scan, "error", &ERROR, Fault::ErrorObject)?,
             _ => {
@@ -442,11 +504,17 @@ impl<'a> Message<'a> {
             id: None,
             kind: Kind::Unknown,
         };
-        let line = std::str::from_utf8(line).map_err(|e| {
-            unknown(Fault::Utf8 {
+        // whoever waits for the answer to what cannot be read is told by its id
+        let peeked = |fault| {
+            let Peeked { id, kind } = Peek::of(line);
+            Rejected { fault, id, kind }
+        };
+        let text = std::str::from_utf8(line).map_err(|e| {
+            peeked(Fault::Utf8 {
                 at: e.valid_up_to(),
             })
-        })?;
+        });
+        let line = text?;
         let mut scan = Scan::new(line);
         scan.white();
         match scan.peek() {
@@ -461,7 +529,12 @@ impl<'a> Message<'a> {
         let envelope = scan
             .object(0, |scan, key| draft.member(scan, key))
             .and_then(|object| scan.end().map(|()| object))
-            .map_err(|error| unknown(Fault::Raw(error)))?;
+            .map_err(|error| match error {
+                RawError::Depth | RawError::Key { .. } => peeked(Fault::Raw(error)),
+                RawError::Duplicate { .. } | RawError::Syntax { .. } | RawError::Type { .. } => {
+                    unknown(Fault::Raw(error))
+                }
+            })?;
         draft.unique(&envelope, "the message");
         draft.spelt(&envelope, "the message", &ENVELOPE);
         if let Some(at) = memchr::memchr(b'\r', line.as_bytes()) {
@@ -473,13 +546,30 @@ impl<'a> Message<'a> {
     fn classify(line: &'a str, envelope: Object<'a>, draft: Draft<'a>) -> Result<Self, Rejected> {
         let Draft {
             mut fault,
+            void,
             params,
             result,
             error,
         } = draft;
-        let id = envelope.get("id").map(Id::parse);
         let method = envelope.get("method");
-        let answer = (envelope.get("result"), envelope.get("error"));
+        let mut answer = (envelope.get("result"), envelope.get("error"));
+        let void = void.and_then(|wrong| match answer {
+            (Some("null"), Some(error)) if error != "null" => Some("result"),
+            (Some(result), Some("null")) if result != "null" => Some("error"),
+            (_, _) => {
+                fault.get_or_insert(wrong);
+                None
+            }
+        });
+        match void {
+            Some("result") => answer.0 = None,
+            Some(_) => answer.1 = None,
+            None => {}
+        }
+        let id = envelope.get("id").map(match (method, answer) {
+            (None, (Some(_), None) | (None, Some(_))) => Id::of_answer,
+            (_, _) => Id::parse,
+        });
         let kind = match (method, &id, answer) {
             (Some(_), None, (None, None)) => Kind::Notification,
             (Some(_), Some(_), (None, None)) => Kind::Request,
@@ -487,12 +577,14 @@ impl<'a> Message<'a> {
             _ => Kind::Unknown,
         };
         let answerable = match &id {
-            Some(Ok(id)) => Some(*id),
-            Some(Err(_)) | None => None,
+            Some(Ok(id)) => Some(id.raw()),
+            // one that is too long is repeated all the same
+            Some(Err(_)) => envelope.get("id").filter(|id| peek::is_echoed(id)),
+            None => None,
         };
         let rejected = |fault| Rejected {
             fault,
-            id: answerable.map(|id| id.raw().into()),
+            id: answerable.map(Into::into),
             kind,
         };
         if fault.is_none() && envelope.get("jsonrpc") != Some("\"2.0\"") {
@@ -548,6 +640,7 @@ impl<'a> Message<'a> {
                     envelope,
                     id,
                     body,
+                    void,
                 }))
             }
             _ => Err(rejected(Fault::Kind)),

@@ -3,7 +3,8 @@
 //! One strict pass (RFC 8259) finds where keys and values lie and copies nothing. An edit names
 //! a span and what stands there instead; every byte outside the edits is copied as it came, so
 //! numbers, escapes, key order and unknown members survive. Nothing here recurses: the nesting
-//! of a value is a bit per level, and [`limits::JSON_DEPTH`] bounds it.
+//! of a value is a bit per level, and [`limits::JSON_DEPTH`] bounds it. What is 128 levels deep or
+//! less allocates nothing.
 //!
 //! Refused: duplicate keys (compared after unescaping) wherever an [`Object`] is read. Two
 //! readers of one text must not see two values.
@@ -53,6 +54,9 @@ pub enum RawError {
 
 /// Strings up to this length are read a word at a time, in bytes.
 const SHORT_BYTES: usize = 64;
+
+/// Levels of nesting in one word.
+const WORD: usize = 128;
 
 /// Reads JSON text front to back. The text is UTF-8 by its type.
 #[derive(Debug)]
@@ -187,6 +191,8 @@ impl<'a> Scan<'a> {
         // one bit a level, the innermost lowest: 1 is an object, 0 an array
         let mut levels = 0u128;
         let mut open = 0usize;
+        // the outer levels of what nests deeper than that, WORD at a time
+        let mut outer: Vec<u128> = Vec::new();
         loop {
             match self.peek() {
                 Some(b'"') => {
@@ -203,6 +209,9 @@ impl<'a> Scan<'a> {
                     if self.peek() == Some(if object { b'}' } else { b']' }) {
                         self.at += 1;
                     } else {
+                        if open > 0 && open.is_multiple_of(WORD) {
+                            outer.push(levels);
+                        }
                         levels = levels << 1 | u128::from(object);
                         open += 1;
                         if object {
@@ -236,6 +245,9 @@ impl<'a> Scan<'a> {
                 }
                 levels >>= 1;
                 open -= 1;
+                if open > 0 && open.is_multiple_of(WORD) {
+                    levels = outer.pop().unwrap_or_default();
+                }
             }
         }
     }
@@ -337,15 +349,19 @@ fn has_control(bytes: &[u8]) -> bool {
     bytes.chunks(128).any(any)
 }
 
-/// Whether a key is one of these ASCII ones but for case; `\u{17f}` and `\u{212a}` are an `s` and
-/// a `k` too.
-fn folds(key: &str, known: &[&str]) -> bool {
+/// Whether a key is this ASCII one but for case, character by character: as readers in Go, C# and
+/// Java compare names. `\u{17f}` is an `s`, `\u{212a}` a `k`, `\u{130}` and `\u{131}` an `i`.
+fn folds(key: &str, known: &str) -> bool {
     if key.is_ascii() {
-        return known.iter().any(|known| key.eq_ignore_ascii_case(known));
+        return key.eq_ignore_ascii_case(known);
     }
-    let (lower, upper) = (key.to_lowercase(), key.to_uppercase());
-    let mut known = known.iter();
-    known.any(|known| lower == known.to_lowercase() || upper == known.to_uppercase())
+    let folded = |c: char| {
+        let c = if c == '\u{130}' { 'i' } else { c };
+        c.to_uppercase().flat_map(char::to_lowercase)
+    };
+    key.chars()
+        .flat_map(folded)
+        .eq(known.chars().flat_map(folded))
 }
 
 /// A key's text without its quotes, unescaped where needed.
@@ -460,13 +476,19 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// The first key that is one of `known` but for upper and lower case. Go and C# read such a
-    /// key as the known one.
+    /// The first key that is one of `known` but for upper and lower case, and which. Go and C# read
+    /// such a key as the known one.
     #[must_use]
-    pub fn misspelt(&self, known: &[&str]) -> Option<Cow<'a, str>> {
+    pub fn misspelt<'k>(&self, known: &[&'k str]) -> Option<(Cow<'a, str>, &'k str)> {
         let mut keys = self.members.iter().map(|member| self.key(member));
         // no two known keys differ in case only
-        keys.find(|key| !known.contains(&key.as_ref()) && folds(key, known))
+        keys.find_map(|key| {
+            if known.contains(&key.as_ref()) {
+                return None;
+            }
+            let meant = known.iter().find(|known| folds(&key, known))?;
+            Some((key, *meant))
+        })
     }
 
     /// The text of a member's value.
@@ -503,6 +525,14 @@ impl<'a> Object<'a> {
         let object = scan.object(0, |scan, _| scan.value(1).map(drop))?;
         object.unique()?;
         Ok(Some(object))
+    }
+
+    /// Whether a change takes all members out of an object that has some. Nobody sent an empty object
+    /// there, and servers exist that refuse one: it goes with its last member.
+    #[must_use]
+    pub fn is_emptied<'t>(&self, mut change: impl FnMut(&str) -> Change<'t>) -> bool {
+        let mut members = self.members.iter();
+        !self.is_empty() && members.all(|member| change(&self.key(member)) == Change::Remove)
     }
 
     /// Keys (unescaped) and values (as they stand), in order.

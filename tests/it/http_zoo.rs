@@ -202,7 +202,12 @@ fn a_stream_of_http_sse_that_breaks_costs_what_is_in_flight() {
     assert_eq!(text(&shim.call("web_elsewhere", json!({}))), "still here");
     well(&mut shim);
     let said = text(&shim.call("web_long", json!({})));
-    assert!(said.contains("more than 16777216; ask for less"), "{said}");
+    assert!(
+        said.contains(
+            "more than 16777216; whether the call took effect is not known; ask for less"
+        ),
+        "{said}"
+    );
     well(&mut shim);
     let said = text(&shim.call("web_break", json!({})));
     assert_eq!(
@@ -563,15 +568,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("endless-events", "gave no answer within 4 s", "Timeout"),
     (
         "deflated-events",
-        "in a coding that nobody asked for",
-        "Unknown",
-    ),
-    ("bomb", "in a coding that nobody asked for", "Unknown"),
-    (
-        "other-ids",
         "closed its answer before it was complete",
         "Unknown",
     ),
+    ("bomb", "cannot be unpacked as `gzip`", "Unknown"),
+    ("other-ids", "answered another request (id 0)", "Unknown"),
     (
         "binary",
         "answered with `application/octet-stream`",
@@ -580,7 +581,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("portal-511", "open a browser (511", "Unknown"),
     (
         "away-303",
-        "sends the request on to 127.0.0.1:9 (303",
+        "sends the request on to http://127.0.0.1:9/next (and a query, which is not shown) (303",
         "Error(303)",
     ),
     (
@@ -742,7 +743,9 @@ fn an_event_of_a_gigabyte_is_given_up_soon() {
     for tool in ["web_gigabyte-event", "web_gigabyte-lines"] {
         let said = text(&shim.call(tool, json!({})));
         assert!(
-            said.contains("more than 16777216; ask for less"),
+            said.contains(
+                "more than 16777216; whether the call took effect is not known; ask for less"
+            ),
             "{tool}: {said}"
         );
         assert_eq!(text(&shim.call("web_well", json!({}))), "well");
@@ -787,7 +790,7 @@ fn every_fault_on_the_wire_costs_one_call_and_is_told_as_it_was() {
         );
         assert_eq!(
             said.contains("is not known"),
-            *end == "Unknown",
+            matches!(*end, "Timeout" | "Unknown"),
             "{tool}: {said}"
         );
         for foreign in ["secret", "token", "<html>", "OpenSSH"] {
@@ -829,7 +832,7 @@ fn resuming_a_broken_answer_is_bounded_and_asks_for_nothing_twice() {
                 "html" => line.respond("200 OK", "Content-Type: text/html\r\n", "<html>"),
                 "gone" => line.respond("410 Gone", "", ""),
                 "coded" => {
-                    let head = "Content-Type: text/event-stream\r\nContent-Encoding: br\r\n";
+                    let head = "Content-Type: text/event-stream\r\nContent-Encoding: compress\r\n";
                     line.respond("200 OK", head, "x")
                 }
                 "down" => line.respond("503 Service Unavailable", "", ""),

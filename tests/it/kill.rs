@@ -47,10 +47,14 @@ pub(crate) fn calls(dir: &Path) -> Record {
 }
 
 /// xorshift64*: a run can be repeated by its seed.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -58,7 +62,7 @@ impl Dice {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
@@ -179,7 +183,7 @@ impl Campaign {
     /// Starts shims and kills them, so many times.
     fn run(org: Org, log: &Path, kills: u64, end: End) -> Self {
         let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us);
-        let mut dice = Dice(seed | 1);
+        let mut dice = Dice::new(seed);
         org.mcpshim("ci", ["registry", "refresh"]).ok();
         // found: at a load of 8 none lived until its first answer
         let start = Instant::now();
@@ -328,7 +332,7 @@ fn left(org: &Org) -> Vec<String> {
 }
 
 /// One descendant of a shim, by the mark in its environment, which all below a server inherit.
-fn descendants(mark: &str) -> Vec<(u32, String)> {
+pub(crate) fn descendants(mark: &str) -> Vec<(u32, String)> {
     let needle = format!("MCPSHIM_KILL_MARK={mark}");
     let marked = |pid: &u32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -391,7 +395,7 @@ fn nothing_below_a_killed_shim_is_left_after_a_second() {
         descendants(&mark).is_empty().then_some(())
     });
     let seed = number("MCPSHIM_KILL_SEED").unwrap_or_else(|| SystemClock::new().now().wall_us);
-    let mut dice = Dice(seed | 1);
+    let mut dice = Dice::new(seed);
     let kills = number("MCPSHIM_DESCENDANT_KILLS").unwrap_or(12);
     let (mut killed, mut most, mut slowest) = (0, 0, Duration::ZERO);
     for round in 0..kills {

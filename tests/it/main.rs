@@ -19,6 +19,8 @@ mod clients;
 mod collector;
 mod credentials;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod hardened;
 mod hostile;
 mod http_zoo;
 mod intake;
@@ -35,6 +37,8 @@ mod questions;
 mod registry;
 mod remote;
 mod review;
+#[cfg(target_os = "linux")]
+mod rogue;
 mod serve;
 mod session;
 mod spool;

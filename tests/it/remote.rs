@@ -127,13 +127,137 @@ fn a_session_of_the_handshake_era_is_kept_and_ended() {
     asked_rightly(&org, &web);
 }
 
-fn a_forgotten_session(refuse: fn(&mut Line) -> bool) {
-    let session = Arc::new(AtomicUsize::new(1));
+/// Says that a session is not known.
+struct Form {
+    status: &'static str,
+    /// Its content type, empty for none, and the body.
+    body: (&'static str, &'static str),
+    /// What the call that meets it is told, and how it ended.
+    told: &'static str,
+    end: &'static str,
+}
+
+const JSON: &str = "application/json";
+const GONE: &str =
+    "server web does not know this session any more, so it did not take the call; call again";
+const ANEW: &str = "; the next call is made on a new session";
+
+const FORMS: [Form; 13] = [
+    Form {
+        status: "404 Not Found",
+        body: ("", ""),
+        told: GONE,
+        end: "Error(404)",
+    },
+    Form {
+        status: "404 Not Found",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"Session not found"},"id":null}"#,
+        ),
+        told: r#"call again; it says: "Session not found""#,
+        end: "Error(404)",
+    },
+    // as the example of the TypeScript SDK says it
+    Form {
+        status: "400 Bad Request",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#,
+        ),
+        told: GONE,
+        end: "Error(404)",
+    },
+    // as its transport says it after a restart
+    Form {
+        status: "400 Bad Request",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#,
+        ),
+        told: "Server not initialized",
+        end: "Error(-32000)",
+    },
+    // as the Python SDK, mcp-go and rmcp said it
+    Form {
+        status: "400 Bad Request",
+        body: (
+            "text/plain; charset=utf-8",
+            "Bad Request: No valid session ID provided",
+        ),
+        told: ANEW,
+        end: "Error(400)",
+    },
+    Form {
+        status: "400 Bad Request",
+        body: ("text/plain", "Invalid session ID\n"),
+        told: ANEW,
+        end: "Error(400)",
+    },
+    Form {
+        status: "401 Unauthorized",
+        body: ("", "Unauthorized: Session not found"),
+        told: ANEW,
+        end: "Error(401)",
+    },
+    Form {
+        status: "403 Forbidden",
+        body: ("text/html", "<html>no</html>"),
+        told: ANEW,
+        end: "Error(403)",
+    },
+    Form {
+        status: "410 Gone",
+        body: ("", ""),
+        told: ANEW,
+        end: "Error(410)",
+    },
+    Form {
+        status: "500 Internal Server Error",
+        body: ("text/plain", "no such session"),
+        told: ANEW,
+        end: "Unknown",
+    },
+    Form {
+        status: "302 Found",
+        body: ("", ""),
+        told: ANEW,
+        end: "Error(302)",
+    },
+    Form {
+        status: "200 OK",
+        body: ("text/html", "<html>log in</html>"),
+        told: ANEW,
+        end: "Unknown",
+    },
+    Form {
+        status: "200 OK",
+        body: (
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid session"},"id":null}"#,
+        ),
+        told: r#"it says: "Invalid session"; the next call is made on a new session"#,
+        end: "Unknown",
+    },
+];
+
+/// Found: which answer means that a session is lost was a closed list of forms; after another one
+/// every call failed until somebody ran `mcpshim restart`.
+#[test]
+fn a_session_lost_in_any_form_costs_one_call_and_is_opened_anew() {
+    let session = Arc::new(AtomicUsize::new(0));
     let current = Arc::clone(&session);
     let web = Web::start(move |seen, line| {
-        let id = format!("s-{}", current.load(Ordering::SeqCst));
+        let now = current.load(Ordering::SeqCst);
+        let id = format!("s-{now}");
         if seen.header("mcp-session-id").is_some_and(|own| own != id) {
-            return refuse(line);
+            let form = &FORMS[now - 1];
+            let (kind, body) = form.body;
+            let headers = match kind {
+                "" => String::new(),
+                kind => format!("Content-Type: {kind}\r\n"),
+            };
+            return line.respond(form.status, &headers, body);
         }
         match handshake(seen, line, &tools(&["hello"]), &id) {
             Some(on) => on,
@@ -143,32 +267,142 @@ fn a_forgotten_session(refuse: fn(&mut Line) -> bool) {
     let org = org(&web, "");
     let mut shim = org.serve("ci");
     shim.initialize();
-    assert_eq!(text(&shim.call("web_hello", json!({}))), "s-1");
-    session.store(2, Ordering::SeqCst);
-    let answer = shim.call("web_hello", json!({}));
-    assert!(answer.is_tool_error());
-    assert_eq!(
-        text(&answer),
-        "server web does not know this session any more, so it did not take the call; call again"
-    );
-    assert_eq!(text(&shim.call("web_hello", json!({}))), "s-2");
+    assert_eq!(text(&shim.call("web_hello", json!({}))), "s-0");
+    let mut expected = vec!["Ok"];
+    for (n, form) in FORMS.iter().enumerate() {
+        session.store(n + 1, Ordering::SeqCst);
+        let before = web.asked("tools/call").len();
+        // never the same call twice: that is bounded
+        let answer = shim.call("web_hello", json!({"lost": n}));
+        let said = match answer.0["error"]["message"].as_str() {
+            Some(error) => error.to_owned(),
+            None => text(&answer),
+        };
+        assert!(
+            said.contains(form.told),
+            "{} {:?}: {said}",
+            form.status,
+            form.body
+        );
+        assert!(!said.contains("credential set"), "{said}");
+        let unknown = said.contains("whether the call took effect is not known");
+        assert_eq!(unknown, form.end == "Unknown", "{said}");
+        assert_eq!(
+            web.asked("tools/call").len(),
+            before + 1,
+            "it is not sent again"
+        );
+        let next = shim.call("web_hello", json!({"found": n}));
+        assert_eq!(text(&next), format!("s-{}", n + 1));
+        expected.extend([form.end, "Ok"]);
+    }
     shim.close();
-    assert_eq!(ends(&org), ["Ok", "Error(404)", "Ok"]);
+    assert_eq!(ends(&org), expected);
 }
 
+/// Found: an answer to the call was dropped where its status was one that has words of ours.
 #[test]
-fn a_forgotten_session_costs_one_call_and_is_opened_anew() {
-    a_forgotten_session(|line| line.respond("404 Not Found", "", ""));
-}
-
-#[test]
-fn a_session_forgotten_as_in_the_sdks_example_is_opened_anew_too() {
-    a_forgotten_session(|line| {
-        let body = json!({"jsonrpc": "2.0", "id": null,
-            "error": {"code": -32000, "message": "Bad Request: No valid session ID provided"}});
-        let headers = "Content-Type: application/json\r\n";
-        line.respond("400 Bad Request", headers, &body.to_string())
+fn a_json_rpc_answer_is_the_servers_own_whatever_the_status_and_the_type() {
+    let web = Web::start(|seen, line| {
+        if let Some(on) = stateless(seen, line, &tools(&["hello"])) {
+            return on;
+        }
+        let with = &seen.body["params"]["arguments"];
+        let (status, how) = (
+            with["status"].as_str().unwrap(),
+            with["how"].as_str().unwrap(),
+        );
+        let error = json!({"code": -32050, "message": "this project is archived"});
+        let answer = json!({"jsonrpc": "2.0", "id": seen.body["id"], "error": error});
+        let other = json!({"jsonrpc": "2.0", "id": 4711, "error": error});
+        let (kind, body) = match how {
+            "array" => ("application/json", json!([other, answer]).to_string()),
+            "events" => ("text/event-stream", format!("data: {answer}\n\n")),
+            "other" => ("application/json", other.to_string()),
+            "text" => ("text/plain; charset=utf-8", answer.to_string()),
+            _ => ("application/json", answer.to_string()),
+        };
+        let scope = match how {
+            "scope" => "WWW-Authenticate: Bearer error=\"insufficient_scope\", scope=\"admin\"\r\n",
+            _ => "",
+        };
+        line.respond(status, &format!("Content-Type: {kind}\r\n{scope}"), &body)
     });
+    let org = org(&web, "");
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let statuses = [
+        "400 No", "403 No", "404 No", "409 No", "422 No", "500 No", "503 No",
+    ];
+    let plain = statuses.map(|status| (status, "json"));
+    let forms = ["array", "events", "text"].map(|how| ("403 No", how));
+    for (status, how) in plain.into_iter().chain(forms) {
+        let answer = shim.call("web_hello", json!({"status": status, "how": how}));
+        assert_eq!(
+            answer.0["error"]["code"],
+            -32050,
+            "{status} {how}: {}",
+            text(&answer)
+        );
+        assert_eq!(
+            answer.0["error"]["message"], "this project is archived",
+            "{status} {how}"
+        );
+    }
+    for (status, how, says) in [
+        (
+            "401 No",
+            "json",
+            "wants a credential, and its entry names none (401 Unauthorized)",
+        ),
+        (
+            "403 No",
+            "scope",
+            "needs a right (scope `admin`), and its entry names no credential",
+        ),
+    ] {
+        let said = text(&shim.call("web_hello", json!({"status": status, "how": how})));
+        assert!(said.contains(says), "{said}");
+        assert!(
+            said.contains("it says: \"this project is archived\""),
+            "{said}"
+        );
+    }
+    // one of another request is none of this call
+    let said = text(&shim.call("web_hello", json!({"status": "409 No", "how": "other"})));
+    assert!(
+        said.contains("refuses the request (409 Conflict)"),
+        "{said}"
+    );
+    shim.close();
+}
+
+/// The control: one that refuses the credential is not asked for session after session, and is told
+/// as what it is once a new session did not help.
+#[test]
+fn a_server_that_refuses_every_call_gets_one_new_session() {
+    let web = Web::start(
+        |seen, line| match handshake(seen, line, &tools(&["hello"]), "s-1") {
+            Some(on) => on,
+            None => line.respond("401 Unauthorized", "", ""),
+        },
+    );
+    let org = org(&web, "");
+    let before = web.asked("initialize").len();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    let said: Vec<String> = (0..5)
+        .map(|n| text(&shim.call("web_hello", json!({"n": n}))))
+        .collect();
+    assert!(said[0].ends_with(ANEW), "{said:?}");
+    for said in &said[1..] {
+        assert!(
+            said.contains("wants a credential, and its entry names none (401"),
+            "{said}"
+        );
+    }
+    assert_eq!(web.asked("initialize").len() - before, 2);
+    shim.close();
 }
 
 #[test]
@@ -327,7 +561,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("page", "answered with a web page", "Unknown"),
     (
         "redirect",
-        "sends the request on to login.example:443 (302 Found), which is not followed",
+        "sends the request on to https://login.example/sign-in (and a query, which is not shown) (302 Found), which is not followed",
         "Error(302)",
     ),
     (
@@ -351,7 +585,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "packed",
-        "answered in a coding that nobody asked for",
+        "gave an answer that cannot be unpacked as `gzip`",
         "Unknown",
     ),
     (
@@ -378,7 +612,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "s403",
-        "wants a credential, and its entry names none (403 Forbidden)",
+        "answered 403 Forbidden: it, or something in between (a firewall, a proxy), blocks the request; ask who runs it",
         "Error(403)",
     ),
     (
@@ -421,7 +655,7 @@ fn misbehave(tool: &str, seen: &crate::support::web::Seen, line: &mut Line) -> b
         ),
         "redirect" => line.respond(
             "302 Found",
-            "Location: https://login.example/secret?token=abc\r\n",
+            "Location: https://login.example/sign-in?token=abc\r\n",
             "",
         ),
         "half" => {
@@ -510,7 +744,7 @@ fn every_fault_of_a_call_is_said_clearly_and_hurts_nobody_else() {
         );
         assert_eq!(
             said.contains("is not known"),
-            *end == "Unknown",
+            matches!(*end, "Timeout" | "Unknown"),
             "{tool}: {said}"
         );
         for foreign in ["secret", "token", "<html>", "hello"] {
@@ -630,7 +864,7 @@ fn what_is_no_mcp_server_is_not_pinned_and_the_reason_is_said() {
         ),
         (
             "307 Temporary Redirect\r\nLocation: http://127.0.0.1:9/x",
-            "sends the request on to 127.0.0.1:9",
+            "sends the request on to http://127.0.0.1:9/x",
         ),
         (
             "500 Internal Server Error",

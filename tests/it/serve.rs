@@ -108,7 +108,7 @@ fn lists_come_from_the_registry_and_start_nothing() {
     });
     assert!(!org.state().join("spool").exists());
     shim.call("up_count", json!({"id": "1"}));
-    assert!(running(&org, "__guard") == 1 && executed(&log) == ["1"]);
+    assert!(running(&org, "__guard guard") == 1 && executed(&log) == ["1"]);
 }
 
 #[test]
@@ -255,6 +255,72 @@ fn the_end_is_quick_and_leaves_no_child() {
         });
         assert!(gone < Duration::from_secs(2), "{way}: {gone:?}");
     }
+}
+
+#[test]
+fn an_end_with_an_open_subscription_waits_for_nothing() {
+    let (org, _) = ready(&[]);
+    let mut shim = org.serve("ci");
+    shim.discover();
+    shim.call("up_count", json!({"id": "1"})).result();
+    shim.post(
+        "subscriptions/listen",
+        json!({"notifications": {"toolsListChanged": true}}),
+    );
+    let taken = shim.next(Duration::from_secs(30)).unwrap();
+    let acknowledged = "notifications/subscriptions/acknowledged";
+    assert_eq!(taken["method"], acknowledged, "{taken}");
+    let (status, rest, _) = shim.close();
+    assert!(status.success());
+    assert!(
+        rest.iter().any(|line| line.get("result").is_some()),
+        "{rest:?}"
+    );
+    // one that waited for its deadline says so
+    let log = files(&org.state().join("log"));
+    let log: String = log
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect();
+    assert!(log.contains("Server started"), "{log}");
+    assert!(!log.contains("The end took too long"), "{log}");
+}
+
+#[test]
+fn what_came_while_we_were_stopped_counts_before_the_time_that_passed() {
+    let org = Org::new();
+    let log = org.path().join("executed");
+    for (key, slow) in [("soon", "300"), ("late", "20000")] {
+        let flags = ["--log", log.to_str().unwrap(), "--slow", slow];
+        let server = Server::counting(key, flags);
+        org.server(&server.with("limits: {call_seconds: 1}"));
+    }
+    org.agent("ci");
+    let all = [("soon", Grant::ALL), ("late", Grant::ALL)];
+    org.role("tester", &["ci"], &all);
+    org.publish();
+    let mut shim = org.serve("ci");
+    shim.initialize();
+    shim.call("soon_echo", json!({"text": "there"})).result();
+    let post = |shim: &mut Shim, tool: &str| {
+        let arguments = json!({"id": tool});
+        shim.post("tools/call", json!({"name": tool, "arguments": arguments}))
+    };
+    let (late, soon) = (post(&mut shim, "late_count"), post(&mut shim, "soon_count"));
+    wait_for("both to be executed", || {
+        (executed(&log).len() == 2).then_some(())
+    });
+    shim.process.signal(Signal::STOP);
+    // the time of both has to pass
+    std::thread::sleep(Duration::from_millis(1_500));
+    shim.process.signal(Signal::CONT);
+    assert_eq!(shim.answer(&json!(soon)).text(), "soon_count");
+    // one that is not there is late, stopped or not
+    let late = shim.answer(&json!(late));
+    assert!(
+        late.text().contains("gave no answer within 1 s"),
+        "{late:?}"
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn tier(module: &str) -> u8 {
         "wire" | "registry" | "identity" | "policy" | "pin" | "catalog" | "inspect" | "audit"
         | "batch" | "session" => 1,
         "config" | "vault" | "login" | "upstream" | "fetch" | "spool" | "ship" | "telemetry"
-        | "files" => 2,
+        | "files" | "harden" => 2,
         "serve" | "collector" | "admin" | "report" => 3,
         other => panic!("src/{other} has no tier; say so in src/lib.rs and here"),
     }
@@ -494,7 +494,10 @@ fn lock_files_hold_no_address_and_pin_by_hash() {
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let hash = line.starts_with("    --hash=sha256:");
             let version = line.contains("==") && line.ends_with(" \\");
-            assert!(hash || version, "neither an exact version with hashes nor a hash: {line}");
+            assert!(
+                hash || version,
+                "neither an exact version with hashes nor a hash: {line}"
+            );
             entries += usize::from(version);
         }
         assert!(entries > 0, "{list} names nothing");

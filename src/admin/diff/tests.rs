@@ -419,3 +419,16 @@ fn gains_are_what_decide_would_allow_more() {
     })
     .budget_ms(2_000);
 }
+
+#[test]
+fn a_program_from_the_project_is_shown_as_more_access() {
+    let allowed = "  program_from_project: true\n  env:";
+    let found = after(|org| {
+        org.edit("servers/github.yaml", "  env:", allowed);
+        org.pin(&["read_file", "read_tree", "write"]);
+    });
+    let said = "server `gh` runs a program that the client's project brings";
+    assert!(found.contains(said), "{found}");
+    let widens = found.lines().find(|line| line.contains(said)).unwrap();
+    assert!(widens.trim_start().starts_with('+'), "{found}");
+}

@@ -247,6 +247,9 @@ fn reach<'n>(
             spots.cwd = fields.take("cwd").and_then(|node| cwd(node, sink));
             let package = fields.take("package");
             spots.package = package.and_then(|node| spot(node, "package", sink));
+            let from_project = fields.take("program_from_project");
+            let from_project =
+                from_project.and_then(|node| yaml::flag(node, "program_from_project", sink));
             fields.finish(sink);
             let value = |spot: &Spot<String>| spot.value.clone();
             let env = spots.env.iter().map(|(k, v)| (k.clone(), value(v)));
@@ -256,6 +259,7 @@ fn reach<'n>(
                 cwd: spots.cwd.as_ref().map(value),
                 env: env.collect::<BTreeMap<_, _>>(),
                 package: spots.package.as_ref().map(value),
+                program_from_project: from_project.unwrap_or_default(),
             })
         }
         Some(false) => {

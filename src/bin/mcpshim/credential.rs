@@ -121,7 +121,6 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
             .hint("if it was one, renew it; then run the command with the server alone and type it, or pipe it"));
     }
     // from here on there may be a secret in our memory
-    mcpshim::serve::harden();
     let config = crate::settings()?;
     let snapshot = assemble(&config, SnapshotId(1), &crate::now());
     let here = Here {

@@ -83,6 +83,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    mcpshim::harden::harden();
     // a child of ours, started to watch over one of its own: nothing else may happen before
     if let Some(code) = mcpshim::upstream::dispatch_guard() {
         return code;
@@ -91,6 +92,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // what `run` becomes is the person's own program
+    if !matches!(cli.command, Command::Run(_)) {
+        mcpshim::harden::harden_children();
+    }
     // what is not read on a managed machine can still be told, so that one stays as it is
     if !matches!(cli.command, Command::Config(_) | Command::Completion(_))
         && let Err(failure) = mcpshim::config::start_over()

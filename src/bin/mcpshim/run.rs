@@ -82,6 +82,7 @@ fn prove(config: &Config, name: &AgentName, file: &std::path::Path) -> Result<()
 #[cfg(unix)]
 fn become_it(mut command: Command, program: &OsString) -> Result<(), Failure> {
     use std::os::unix::process::CommandExt as _;
+    mcpshim::harden::release_cores();
     Err(not_started(&command.exec(), program))
 }
 

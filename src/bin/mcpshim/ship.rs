@@ -26,6 +26,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    // it stays when the client that started us is gone, and must not hold what was the client's
+    #[cfg(unix)]
+    if args.detach {
+        mcpshim::files::close_inherited();
+    }
     let failed = |error: io::Error| Failure::from_error(Exit::Failed, &error);
     if args.detach {
         ship::leave_session();

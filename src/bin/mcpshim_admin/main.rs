@@ -64,6 +64,7 @@ struct Completion {
 }
 
 fn main() -> ExitCode {
+    mcpshim::harden::harden();
     // the guard of a server that `pin` starts is this program
     if let Some(code) = mcpshim::upstream::dispatch_guard() {
         return code;

@@ -53,6 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    mcpshim::harden::harden();
     let result = match Cli::parse().command {
         Command::Init(args) => init::run(&args),
         Command::Serve(args) => serve::run(args),

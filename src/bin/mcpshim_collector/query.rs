@@ -56,7 +56,7 @@ fn summary(answer: &Answer) -> Vec<String> {
             last.clocks_apart, last.matched
         ));
     }
-    lines.extend(last.notes.iter().map(|note| clean(note)));
+    lines.extend(last.notes.iter().cloned());
     if last.matched == 0 && last.notes.is_empty() {
         lines.push("no record matches".to_owned());
     }

@@ -10,7 +10,7 @@ use mcpshim::report::{Exit, Failure};
 use mcpshim::vault;
 use serde_json::Value;
 
-use super::source::{Source, clean, object, print};
+use super::source::{Source, object, print};
 
 /// Open arguments and results with an audit key that never leaves this process.
 ///
@@ -92,7 +92,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             ));
         }
         lines.extend(last.content.sentence());
-        lines.extend(last.notes.iter().map(|note| clean(note)));
+        lines.extend(last.notes.iter().map(|note| note.clone()));
         lines.push(last.completeness.to_string());
     }
     print(lines)?;

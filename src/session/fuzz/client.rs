@@ -106,8 +106,14 @@ impl World<'_> {
             revision,
         };
         let params = format!(r#""protocolVersion":"{revision}","capabilities":{capabilities}"#);
+        let token = format!("\"q{}\"", self.book.requests.len());
         self.request("initialize", &params);
-        if self.machine.front.era() == Some(crate::wire::era::Era::Stateless) {
+        let removed = self
+            .book
+            .requests
+            .get(&token)
+            .is_some_and(|request| request.stateless);
+        if removed || self.machine.front.era() == Some(crate::wire::era::Era::Stateless) {
             self.declared = before;
         }
     }

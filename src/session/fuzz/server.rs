@@ -372,7 +372,8 @@ impl World<'_> {
                     true => self.recent(link).parse().ok(),
                     false => None,
                 };
-                Input::LinkForgotten { link, met }
+                let said = String::new();
+                Input::LinkForgotten { link, met, said }
             }
             6 | 7 if transport.up => {
                 let fault = LineFault::TooLong { bytes: 1 << 30 };

@@ -37,6 +37,8 @@ pub enum LinkInput<'a> {
     /// A line came that was to be an answer and cannot be read, so that nobody knows to what: one
     /// phrase that follows the server's key.
     Spoilt(&'a str),
+    /// An answer came whose id, this token, no open request has.
+    Stray(&'a str),
     /// A call was not answered in its time: one phrase that follows the server's key.
     Overdue(&'a str),
     /// A call will not be answered, though the transport is alive.

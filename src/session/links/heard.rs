@@ -16,7 +16,7 @@ use crate::session::outbox::{Housekeeping, Level, Upstream};
 use crate::session::{LineFault, Loss, Machine, Place, Reach};
 use crate::text;
 use crate::wire::era::Era;
-use crate::wire::msg::{Fault, Kind, Message, Notification, Rejected};
+use crate::wire::msg::{Fault, Id, Kind, Message, Notification, Rejected};
 use crate::wire::raw::{self, Change, Object, RawError};
 
 impl Machine {
@@ -111,6 +111,8 @@ impl Machine {
         match Message::parse(line) {
             Ok(Message::Response(response)) => {
                 let Some(number) = response.id.and_then(|id| id.number()) else {
+                    let token = response.id.as_ref().map_or("null", |id| id.raw());
+                    self.link_input(id, LinkInput::Stray(token), now);
                     return self.outbox.count("stray-answer", now);
                 };
                 let owned = self.links.slot(id).is_some_and(|slot| {
@@ -149,7 +151,11 @@ impl Machine {
         now: &Now,
     ) {
         self.outbox.count("upstream-line", now);
-        let number = rejected.id.as_deref().and_then(|id| id.parse().ok());
+        let id_of_answer = rejected
+            .id
+            .as_deref()
+            .filter(|_| rejected.kind != Kind::Request);
+        let number = id_of_answer.and_then(|id| Id::parse(id).ok()?.number());
         let call = number.map(|number| Key {
             link: id,
             id: number,
@@ -183,15 +189,20 @@ impl Machine {
             // it is known
             let reason = format!("gave an unusable answer: {}", rejected.fault);
             self.link_input(id, LinkInput::Spoilt(&reason), now);
-            if let [only] = self.asked_on(id, place)[..] {
-                call = Some(only);
+            let named = number.is_some() && place.during().is_none();
+            if let (false, [only]) = (named, &self.asked_on(id, place)[..]) {
+                call = Some(*only);
             }
         }
         let sent = call.and_then(|call| self.calls.get(call));
         let sent = sent.is_some_and(|call| matches!(call.stage, Stage::Sent));
         if let (Kind::Response | Kind::Unknown, Some(call), true) = (rejected.kind, call, sent) {
             let (key, _) = self.links.describe(id);
-            let text = format!("server {key} gave an unusable answer: {}", rejected.fault);
+            let text = format!(
+                "server {key} gave an unusable answer: {}; whether the call took effect is not \
+                 known",
+                rejected.fault
+            );
             let outcome = Outcome {
                 end: End::Unknown,
                 content: Content(bytes::Bytes::copy_from_slice(line)),
@@ -231,7 +242,8 @@ impl Machine {
             let call = *call;
             let (key, _) = self.links.describe(id);
             let text = format!(
-                "the answer of server {key} has {bytes} bytes, more than {}; ask for less",
+                "the answer of server {key} has {bytes} bytes, more than {}; whether the call took \
+                 effect is not known; ask for less",
                 limits::LINE_BYTES
             );
             self.fail(call, Outcome::bare(End::Unknown), &text, now);

@@ -88,13 +88,26 @@ impl Machine {
             return;
         };
         self.moved = true;
-        let watched = self.is_watched(server);
         *self.links.renewals.entry(server.clone()).or_default() += 1;
+        self.links.trust(server);
         let Some(slot) = self.links.slot(id) else {
             return;
         };
         slot.trouble = None;
         slot.link.forgive();
+        self.open_anew(id, server, at_once, now);
+        if self.front.era().is_some() {
+            self.open_unpinned(now);
+        }
+    }
+
+    /// Opens a link's transport anew: at once, or for the calls that come while those in flight end
+    /// with the old one.
+    pub(super) fn open_anew(&mut self, id: LinkId, server: &ServerKey, at_once: bool, now: &Now) {
+        let watched = self.is_watched(server);
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
         let watched = watched || slot.held > 0;
         let in_use = slot.open > 0 || watched;
         if !at_once && in_use && slot.link.is_open() {
@@ -120,9 +133,6 @@ impl Machine {
                 }
             }
             self.pump(id, now);
-        }
-        if self.front.era().is_some() {
-            self.open_unpinned(now);
         }
     }
 

@@ -57,6 +57,10 @@ impl Machine {
             return self.link_input(id, LinkInput::Lost { id: number, loss }, now);
         }
         let Some(call) = self.calls.get(key) else {
+            // a pause may be asked for beside an answer
+            if loss.pause_ms.is_some() {
+                self.link_input(id, LinkInput::Strained(loss), now);
+            }
             return;
         };
         let stood = matches!(call.origin, Origin::Standing);
@@ -170,7 +174,13 @@ impl Machine {
 
     /// A server does not know its session any more: what it was sent is lost, what it was not goes
     /// on with the next session. The call that met it was told so.
-    pub(in crate::session) fn link_forgotten(&mut self, id: LinkId, met: Option<u64>, now: &Now) {
+    pub(in crate::session) fn link_forgotten(
+        &mut self,
+        id: LinkId,
+        met: Option<u64>,
+        said: &str,
+        now: &Now,
+    ) {
         const REASON: &str = "does not know the session any more";
         let own = |met: &u64| {
             let slot = self.links.seen(id);
@@ -180,9 +190,10 @@ impl Machine {
             // MCP 2025-11-25, session management: it was not executed
             let loss = Loss {
                 reach: Reach::Refused(404),
-                reason: "does not know this session any more, so it did not take the call; call \
-                         again"
-                    .to_owned(),
+                reason: format!(
+                    "does not know this session any more, so it did not take the call; call \
+                     again{said}"
+                ),
                 pause_ms: None,
                 broken: false,
             };
@@ -211,6 +222,40 @@ impl Machine {
         let at_us = now.mono_us + if lasted { 0 } else { pause_us };
         self.watch_later(id, at_us);
         self.watch_due(id, now);
+    }
+
+    /// A request was refused, and perhaps because its server lost the session. The refusal is what
+    /// its call gets; the next call is made on a new session, unless that was tried just now.
+    pub(in crate::session) fn exchange_doubted(
+        &mut self,
+        id: LinkId,
+        number: u64,
+        mut loss: Loss,
+        doubtful: &str,
+        now: &Now,
+    ) {
+        let renews = self.links.doubts(id, now);
+        if renews {
+            loss.reason = format!("{doubtful}; the next call is made on a new session");
+            // the session ends here, so nothing that went wrong on it counts for the next one
+            loss.broken = false;
+        }
+        self.exchange_lost(id, number, &loss, now);
+        if renews {
+            self.session_doubted(id, now);
+        }
+    }
+
+    /// Opens a new session for the calls that come: those in flight end with the old one.
+    pub(in crate::session) fn session_doubted(&mut self, id: LinkId, now: &Now) {
+        let Some(slot) = self.links.slot(id) else {
+            return;
+        };
+        self.moved = true;
+        let server = slot.link.server().key.clone();
+        let detail = "a refusal may mean that the session is lost: a new one is opened".to_owned();
+        slot.link.note("doubted", detail);
+        self.open_anew(id, &server, false, now);
     }
 
     /// Whether a call that may be sent has to wait for the next session of a server that forgot

@@ -75,19 +75,19 @@ fn stateless_client_to_handshake_upstream() {
     > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
     ! open alpha
     ! intent 1 alpha(2025-11-25)/echo by rule#0 eng {}
-    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","arguments":{}}}
     «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
     ! outcome 1 Ok {"content":[]}
     < {"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"}}}}
     > {"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"alpha://doc/1",$META}}
     ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://doc/1"
-    »alpha {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"alpha://doc/1","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"alpha://doc/1"}}
     «alpha {"jsonrpc":"2.0","id":7,"result":{"contents":[]}}
     ! outcome 2 Ok {"contents":[]}
     < {"jsonrpc":"2.0","id":2,"result":{"contents":[],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"}}}}
     > {"jsonrpc":"2.0","id":3,"method":"resources/read","params":{"uri":"alpha://doc/2",$META}}
     ! intent 3 alpha(2025-11-25)/ by rule#1 eng "alpha://doc/2"
-    »alpha {"jsonrpc":"2.0","id":8,"method":"resources/read","params":{"uri":"alpha://doc/2","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":8,"method":"resources/read","params":{"uri":"alpha://doc/2"}}
     «alpha {"jsonrpc":"2.0","id":8,"error":{"code":-32002,"message":"gone","data":{"uri":"alpha://doc/2"}}}
     ! outcome 3 error -32002 {"code":-32002,"message":"gone","data":{"uri":"alpha://doc/2"}}
     < {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"gone","data":{"uri":"alpha://doc/2"}}}
@@ -362,7 +362,7 @@ fn answers_that_answer_nothing_are_counted_and_dropped() {
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}
         «alpha {"jsonrpc":"2.0","id":777,"result":{"content":[]}}
-        «alpha {"jsonrpc":"2.0","id":"6","result":{"content":[]}}
+        «alpha {"jsonrpc":"2.0","id":"06","result":{"content":[]}}
         «alpha {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}
         «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
         «alpha {"jsonrpc":"2.0","id":6,"result":{"content":["twice"]}}
@@ -377,7 +377,7 @@ fn answers_that_answer_nothing_are_counted_and_dropped() {
     ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
     »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
     «alpha {"jsonrpc":"2.0","id":777,"result":{"content":[]}}
-    «alpha {"jsonrpc":"2.0","id":"6","result":{"content":[]}}
+    «alpha {"jsonrpc":"2.0","id":"06","result":{"content":[]}}
     «alpha {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}
     «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
     ! outcome 1 Ok {"content":[]}
@@ -399,19 +399,24 @@ fn answers_that_answer_nothing_are_counted_and_dropped() {
 /// Found: what could not be read of another exchange over HTTP was taken for the only call's answer.
 #[test]
 fn an_unreadable_answer_ends_no_call_of_another_exchange() {
-    let deep = format!(r#"{{"jsonrpc":"2.0","id":9,"result":{}}}"#, "[".repeat(200));
-    for (place, ends) in [
-        (Place::Answer(6), true),
-        (Place::Answer(9), false),
-        (Place::News, false),
-        (Place::Only, true),
+    let deep = "[".repeat(2 * crate::limits::JSON_DEPTH);
+    let of = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{deep}}}"#);
+    // found: one that names another request was taken for the answer of the only call
+    let (named, other, nobody) = (of("9"), of("6"), of("null"));
+    for (place, line, ends) in [
+        (Place::Answer(6), &named, true),
+        (Place::Answer(9), &named, false),
+        (Place::News, &named, false),
+        (Place::Only, &named, false),
+        (Place::Only, &other, true),
+        (Place::Only, &nobody, true),
     ] {
         let mut rig = Rig::handshake();
         rig.play(
             r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#,
         );
         let link = rig.link("alpha");
-        let line = deep.as_bytes();
+        let line = line.as_bytes();
         rig.handle(Input::LinkLine { link, place, line });
         assert_eq!(rig.machine.books().2 == 0, ends, "{place:?}");
     }
@@ -441,11 +446,11 @@ fn a_line_too_long_ends_the_call_whose_answer_it_was() {
     ! link fault
     oversize alpha 7
     ! outcome 2 Unknown
-    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; ask for less"}],"isError":true}}
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; whether the call took effect is not known; ask for less"}],"isError":true}}
     oversize alpha news
     oversize alpha
     ! outcome 1 Unknown
-    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; ask for less"}],"isError":true}}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; whether the call took effect is not known; ask for less"}],"isError":true}}
     "#);
 }
 
@@ -468,19 +473,19 @@ fn an_unusable_answer_ends_its_call() {
     «alpha {"jsonrpc":"2.0","id":6,"result":{"isError":false,"isError":true}}
     ! outcome 1 Unknown {"jsonrpc":"2.0","id":6,"result":{"isError":false,"isError":true}}
     ! link fault
-    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha gave an unusable answer: duplicate key \"isError\" in result: two readers would see two values"}],"isError":true}}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha gave an unusable answer: duplicate key \"isError\" in result: two readers would see two values; whether the call took effect is not known"}],"isError":true}}
     > {"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"alpha://readme"}}
     ! intent 2 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
     »alpha {"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"uri":"alpha://readme"}}
     «alpha {"jsonrpc":"2.0","id":7,"result":[]}
     ! outcome 2 Unknown {"jsonrpc":"2.0","id":7,"result":[]}
-    < {"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"server alpha gave an unusable answer: `result` must be an object"}}
+    < {"jsonrpc":"2.0","id":2,"error":{"code":-32603,"message":"server alpha gave an unusable answer: `result` must be an object; whether the call took effect is not known"}}
     > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo"}}
     ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
     »alpha {"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"echo"}}
     oversize alpha
     ! outcome 3 Unknown
-    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; ask for less"}],"isError":true}}
+    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"the answer of server alpha has 20000000 bytes, more than 16777216; whether the call took effect is not known; ask for less"}],"isError":true}}
     "#);
 }
 
@@ -592,12 +597,12 @@ fn a_call_that_takes_too_long_is_taken_back() {
     > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
     ! open alpha
     ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
-    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
     +2999
     +1
     »alpha {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":6}}
     ! outcome 1 Timeout
-    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha gave no answer within 3 s"}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"server alpha gave no answer within 3 s; whether the call took effect is not known"}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
     «alpha {"jsonrpc":"2.0","id":6,"result":{"content":[]}}
     "#);
 }
@@ -617,7 +622,7 @@ fn more_calls_than_the_server_entry_allows_are_refused_for_now() {
     > {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo",$META}}
     ! open alpha
     ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
-    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
     > {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"alpha_echo",$META}}
     ! denial 2 alpha(2025-11-25)/echo overloaded 
     < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Refused, nothing was sent: 1 calls to server alpha are in flight, which is the most; wait for some."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"overloaded"}}}}
@@ -626,7 +631,7 @@ fn more_calls_than_the_server_entry_allows_are_refused_for_now() {
     < {"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"}}}}
     > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo",$META}}
     ! intent 3 alpha(2025-11-25)/echo by rule#0 eng
-    »alpha {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo"}}
     "#);
 }
 
@@ -696,8 +701,8 @@ fn the_same_call_too_often_is_stopped_and_told_when_it_may_be_made_again() {
     rig.play("+4000");
     rig.play(&call(2, r#"{"a":1}"#));
     let text = "alpha/echo was called 2 times within 10 s with the same arguments, which is the \
-                most, and its answers are the ones you have; call it with other arguments, or \
-                again in 6 s; where it is there to be polled, team-x can give it another limit.";
+                most that is allowed; call it with other arguments, or again in 6 s; if it is \
+                there to be polled, team-x can give it another limit.";
     let refused = rig.play(&call(3, r#"{"a":1}"#));
     assert!(refused.contains(text), "{refused}");
     assert!(
@@ -853,7 +858,7 @@ fn log_messages_come_where_they_were_asked_for() {
     ! open alpha
     »alpha {"jsonrpc":"2.0","id":7,"method":"logging/setLevel","params":{"level":"info"}}
     ! intent 1 alpha(2025-11-25)/echo by rule#0 eng
-    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"echo"}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1}}
     «alpha {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}
     < {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2,"logger":"alpha"}}

@@ -1,6 +1,7 @@
 //! Opening in both eras, and what is answered here.
 
 use super::*;
+use crate::wire::peek::Peek;
 
 const DISCOVER: &str = r#"> {"jsonrpc":"2.0","id":"server-discover-probe-1","method":"server/discover","params":{$META}}"#;
 
@@ -218,12 +219,20 @@ fn bad_lines_get_an_error_and_lose_nothing() {
     ! counted client-answer 1
     ! counted unreadable-params 2
     "#);
-    rig.handle(Input::ClientFault(LineFault::TooLong {
-        bytes: 100_000_000,
-    }));
-    rig.handle(Input::ClientFault(LineFault::Cut { bytes: 7 }));
+    let long = LineFault::TooLong { bytes: 100_000_000 };
+    for line in [
+        "[",
+        r#"{"method":"tools/call","params":{},"id":"x7"}"#,
+        r#"{"method":"notifications/x"}"#,
+        r#"{"id":7,"result":{}}"#,
+    ] {
+        rig.handle(Input::ClientFault(long, Peek::of(line.as_bytes())));
+    }
+    let cut = LineFault::Cut { bytes: 7 };
+    rig.handle(Input::ClientFault(cut, Peeked::default()));
     insta::assert_snapshot!(rig.play(""), @r#"
     < {"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"a message of 100000000 bytes is longer than 16777216 bytes and was dropped"}}
+    < {"jsonrpc":"2.0","id":"x7","error":{"code":-32600,"message":"a message of 100000000 bytes is longer than 16777216 bytes and was dropped"}}
     < {"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"the input ended inside a line, after 7 bytes of it"}}
     "#);
 }

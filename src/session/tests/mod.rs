@@ -326,7 +326,25 @@ impl Rig {
                 "forgotten" => {
                     let (key, met) = rest.split_once(' ').unwrap_or((rest, ""));
                     let (link, met) = (self.link(key), met.parse().ok());
-                    self.handle(Input::LinkForgotten { link, met });
+                    let said = String::new();
+                    self.handle(Input::LinkForgotten { link, met, said });
+                }
+                "doubted" => {
+                    let (key, id) = rest.split_once(' ').unwrap();
+                    let (link, id) = (self.link(key), id.parse().unwrap());
+                    let loss = Loss {
+                        reach: Reach::Refused(401),
+                        reason: "wants a credential".to_owned(),
+                        pause_ms: None,
+                        broken: false,
+                    };
+                    let doubtful = "may not know this session".to_owned();
+                    self.handle(Input::ExchangeDoubted {
+                        link,
+                        id,
+                        loss,
+                        doubtful,
+                    });
                 }
                 "oversize" => {
                     let fault = LineFault::TooLong { bytes: 20_000_000 };

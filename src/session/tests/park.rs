@@ -643,7 +643,7 @@ fn a_call_that_wants_an_address_opened_is_made_again_once_it_was() {
     insta::assert_snapshot!(short(&accepted), @r#"
 ! outcome 1.1 Ok {"action":"accept"}
 ! intent 1.2 alpha(2025-11-25)/echo by rule#0 eng {"name":"alpha_echo","inputResponses":{"1":{"action":"accept"}},"requestState":"mcpshim-parked-1a64e3ba1626686f60a32b9ebafc942a","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"probe","version":"1"},"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}}}
-»alpha {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","_meta":{}}}
+»alpha {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo"}}
 "#);
     let done = rig.play(r#"«alpha {"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#);
     assert!(

@@ -126,7 +126,7 @@ fn a_handshake_client_subscribes_at_upstreams_of_both_eras() {
     «alpha {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
     < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"alpha://readme"}}
     «beta {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{"io.modelcontextprotocol/subscriptionId":6}}}
-    < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme","_meta":{}}}
+    < {"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"beta://readme"}}
     > {"jsonrpc":"2.0","id":3,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}
     ! intent 3 alpha(2025-11-25)/ by rule#1 eng "alpha://readme"
     »alpha {"jsonrpc":"2.0","id":7,"method":"resources/unsubscribe","params":{"uri":"alpha://readme"}}

@@ -124,7 +124,7 @@ fn another_name_is_read_subscribed_to_and_completed_at_its_own_server() {
     »beta {"jsonrpc":"2.0","id":6,"method":"resources/read","params":{"uri":"memo://a",$META}}
     < {"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","ttlMs":1,"cacheScope":"private","contents":[{"uri":"mcpshim+beta:memo://a","text":"memo://a"},{"uri":"beta://own","text":""}]}}
     ! intent 2 alpha(2025-11-25)/ by rule#4 eng "memo://a"
-    »alpha {"jsonrpc":"2.0","id":6,"method":"resources/read","params":{"uri":"memo://a","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"resources/read","params":{"uri":"memo://a"}}
     ! intent 3 beta(2026-07-28)/ by rule#5 eng {"name":"t","value":""}
     »beta {"jsonrpc":"2.0","id":7,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"db://{t}"},"argument":{"name":"t","value":""},$META}}
     ! denial 4  hidden "mcpshim+gamma:x"

@@ -7,31 +7,35 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, StatusCode, Uri};
 use tokio::sync::mpsc;
 use url::{Position, Url};
 
-use super::phrase;
+use super::coding::{Body, BodyError};
+use super::phrase::{self, Wants};
 use super::pool::{Pool, Reply, SendError};
 use crate::fetch;
 use crate::ids::{CredentialId, ServerKey};
 use crate::limits;
 use crate::session::{Loss, Reach};
-use crate::wire::http::{answers, flatten, refusal};
+use crate::wire::http::{answers, flatten, refusal, said};
+use crate::wire::msg::{self, Message};
+use crate::wire::raw;
 use crate::wire::sse::{Parser, Piece};
-use crate::wire::{msg, raw};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 const EITHER: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// RFC 9110, 12.5.3: whoever says nothing gets any coding.
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const AGENT: HeaderValue = HeaderValue::from_static(fetch::USER_AGENT);
 /// Headers of a usual request: the map need not grow.
-const HEADERS: usize = 12;
+const HEADERS: usize = 13;
 
 /// What every exchange of one server shares.
 #[derive(Debug)]
@@ -102,12 +106,15 @@ pub(super) enum Over {
     Answered,
     /// This is all that came, as JSON.
     Body(Bytes, Weight),
+    /// The same of a refusal that may mean that the session is lost: what is told if a new one is
+    /// tried.
+    Doubted(Loss, String),
     /// There is no answer to come; means nothing where one came.
     Lost(Loss),
     /// Streamable HTTP was refused as a server of HTTP+SSE does.
     Older(Loss),
-    /// The server does not know the session.
-    SessionGone,
+    /// The server does not know the session, and may say more of it.
+    SessionGone(Option<String>),
 }
 
 /// A line that nobody has taken yet: it counts with what is held.
@@ -222,6 +229,7 @@ impl Shared {
             headers.insert(name, value.clone());
         }
         headers.insert(ACCEPT, accept);
+        headers.insert(ACCEPT_ENCODING, IDENTITY);
         headers.insert(USER_AGENT, AGENT);
         let body = body.map_or_else(Full::default, |body| {
             headers.insert(CONTENT_TYPE, JSON);
@@ -306,34 +314,42 @@ async fn exchange(shared: &Shared, post: &Post, tell: &Tell) -> Over {
     let Some(id) = post.id else {
         return Over::Answered;
     };
-    let lost = |reason: String| {
-        Over::Lost(Loss {
-            reach: Reach::Unknown,
-            reason,
-            pause_ms: None,
-            broken: false,
-        })
+    let lost = |reason: String| Loss {
+        reach: Reach::Unknown,
+        reason,
+        pause_ms: None,
+        broken: false,
     };
-    if is_coded(&response) {
-        return lost("answered in a coding that nobody asked for".to_owned());
-    }
+    let status = response.status();
+    let body = match Body::of(response) {
+        Ok(body) => body,
+        Err(why) => return Over::Lost(lost(why)),
+    };
     match coming {
-        Coming::Json => match body(shared, response, limits::LINE_BYTES).await {
+        Coming::Json => match whole(shared, body, limits::LINE_BYTES).await {
             Ok(text) => {
                 let weight = tell.weight(text.len());
                 Over::Body(text, weight)
             }
             Err(loss) => Over::Lost(loss),
         },
-        Coming::Events => events(shared, post, id, response, tell).await,
-        Coming::Other(other) if other.is_empty() && response.status() != StatusCode::OK => {
-            lost(format!(
-                "took the request and gave no answer to it ({})",
-                response.status()
-            ))
+        Coming::Events => events(shared, post, id, body, tell).await,
+        Coming::Other(other) if other.is_empty() && status != StatusCode::OK => Over::Lost(lost(
+            format!("took the request and gave no answer to it ({status})"),
+        )),
+        Coming::Other(other) => {
+            let reason = phrase::not_mcp(&other);
+            match in_session(post) {
+                true => Over::Doubted(lost(reason.clone()), reason),
+                false => Over::Lost(lost(reason)),
+            }
         }
-        Coming::Other(other) => lost(phrase::not_mcp(&other)),
     }
+}
+
+/// Whether a refusal of it may mean that the server lost its session.
+fn in_session(post: &Post) -> bool {
+    post.stamp.contains_key(SESSION) || post.endpoint.is_some()
 }
 
 /// What a body is said to be.
@@ -360,12 +376,6 @@ impl Coming {
     }
 }
 
-/// Whether a body is compressed: none was asked for, and a small one could unpack to anything.
-fn is_coded(response: &Reply<'_>) -> bool {
-    let coding = response.headers().get(CONTENT_ENCODING);
-    coding.is_some_and(|coding| coding != "identity")
-}
-
 /// Reads what nobody needs, so that the connection can be used again.
 async fn drain(mut response: Reply<'_>) {
     let patience = Duration::from_millis(limits::ANSWER_END_MS);
@@ -383,7 +393,7 @@ async fn drain(mut response: Reply<'_>) {
 }
 
 /// Reads a body up to a bound, as one line.
-async fn body(shared: &Shared, mut response: Reply<'_>, bound: usize) -> Result<Bytes, Loss> {
+async fn whole(shared: &Shared, mut body: Body<'_>, bound: usize) -> Result<Bytes, Loss> {
     let lost = |reason: String, broken| Loss {
         reach: Reach::Unknown,
         reason,
@@ -391,10 +401,10 @@ async fn body(shared: &Shared, mut response: Reply<'_>, bound: usize) -> Result<
         broken,
     };
     let mut holding = shared.holding();
-    let length = response.length().and_then(|len| usize::try_from(len).ok());
+    let length = body.length().and_then(|len| usize::try_from(len).ok());
     let mut text = Vec::new();
     loop {
-        match response.chunk().await {
+        match body.chunk().await {
             Ok(None) => break,
             Ok(Some(chunk)) => {
                 if text.len() + chunk.len() > bound {
@@ -410,11 +420,18 @@ async fn body(shared: &Shared, mut response: Reply<'_>, bound: usize) -> Result<
                     return Err(lost(phrase::too_much(), false));
                 }
             }
-            Err(error) => return Err(lost(phrase::cut_off(&error), true)),
+            Err(error) => return Err(lost(broke(&error), true)),
         }
     }
     flatten(&mut text);
     Ok(Bytes::from(text))
+}
+
+fn broke(error: &BodyError) -> String {
+    match error {
+        BodyError::Broken(error) => phrase::cut_off(error),
+        BodyError::Spoilt(coding) => phrase::spoilt(coding),
+    }
 }
 
 /// The messages of a JSON body: one, or those of an array, which 2025-03-26 lets a server send;
@@ -444,7 +461,12 @@ pub fn unanswered(body: &[u8]) -> Loss {
         let most = limits::HTTP_MESSAGES;
         format!("gave an array without the answer, or of more than {most} messages")
     } else {
-        "answered another request than the one it was sent".to_owned()
+        let error = std::str::from_utf8(text).ok().and_then(|text| {
+            let error = raw::Object::parse(text).ok()?.object("error").ok()??;
+            Some(error.text("message")?.into_owned())
+        });
+        let words = phrase::says(error.as_deref());
+        format!("answered another request than the one it was sent{words}")
     };
     Loss {
         reach: Reach::Unknown,
@@ -455,18 +477,12 @@ pub fn unanswered(body: &[u8]) -> Loss {
 }
 
 /// Reads the events of an answer; one that breaks off is resumed where its era allows.
-async fn events(
-    shared: &Shared,
-    post: &Post,
-    id: u64,
-    mut response: Reply<'_>,
-    tell: &Tell,
-) -> Over {
+async fn events(shared: &Shared, post: &Post, id: u64, mut body: Body<'_>, tell: &Tell) -> Over {
     let mut place = Place::default();
     let mut failures = 0;
     loop {
         let of = Stream::Answer(id);
-        let reason = match read(shared, response, of, &mut place, tell).await {
+        let reason = match read(shared, body, of, &mut place, tell).await {
             Ended::Answered => return Over::Answered,
             Ended::Lost(loss) => return Over::Lost(loss),
             Ended::Broken(reason) => reason,
@@ -479,7 +495,7 @@ async fn events(
                 broken: true,
             })
         };
-        response = loop {
+        body = loop {
             let Some(last) = place.last_id.clone().filter(|_| post.resumable) else {
                 return lost(reason);
             };
@@ -490,15 +506,19 @@ async fn events(
             pause(&place, 1).await;
             match resume(shared, &post.stamp, Some(last)).await {
                 // servers may close a stream on purpose and be polled (2025-11-25, SSE polling)
-                Ok(response) => {
+                Ok(body_again) => {
                     failures = 0;
-                    break response;
+                    break body_again;
                 }
                 Err(Over::Lost(loss)) if loss.broken => {}
-                Err(Over::SessionGone) => return Over::SessionGone,
-                Err(Over::Answered | Over::Body(..) | Over::Lost(_) | Over::Older(_)) => {
-                    return lost(reason);
-                }
+                Err(Over::SessionGone(said)) => return Over::SessionGone(said),
+                Err(
+                    Over::Answered
+                    | Over::Body(..)
+                    | Over::Doubted(..)
+                    | Over::Lost(_)
+                    | Over::Older(_),
+                ) => return lost(reason),
             }
         };
     }
@@ -516,7 +536,7 @@ async fn resume<'a>(
     shared: &'a Shared,
     stamp: &HeaderMap,
     last_id: Option<HeaderValue>,
-) -> Result<Reply<'a>, Over> {
+) -> Result<Body<'a>, Over> {
     let mut request = shared.request(Method::GET, None, stamp, &[], EVENTS, None);
     if let Some(last) = last_id {
         request.headers_mut().insert(LAST_EVENT, last);
@@ -525,20 +545,23 @@ async fn resume<'a>(
     let response = response.map_err(|error| Over::Lost(shared.failed(&error)))?;
     let status = response.status();
     if status == StatusCode::NOT_FOUND && stamp.contains_key(SESSION) {
-        return Err(Over::SessionGone);
+        return Err(Over::SessionGone(None));
     }
     let reason = match status {
-        _ if status.is_success() && is_coded(&response) => {
-            "answered in a coding that nobody asked for".to_owned()
-        }
         _ if status.is_success() => match Coming::of(&response) {
-            Coming::Events => return Ok(response),
+            Coming::Events => match Body::of(response) {
+                Ok(body) => return Ok(body),
+                Err(why) => why,
+            },
             Coming::Json => phrase::not_mcp("application/json"),
             Coming::Other(other) => phrase::not_mcp(&other),
         },
-        _ if status.is_redirection() => phrase::redirect(status, target(shared, &response)),
+        _ if status.is_redirection() => {
+            phrase::redirect(status, &shared.url, target(shared, &response).as_ref())
+        }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            phrase::credential(status, &shared.server, shared.credential_id.as_ref())
+            let (server, credential) = (&shared.server, shared.credential_id.as_ref());
+            phrase::credential(status, server, credential, &wants(&response))
         }
         _ => phrase::status(status),
     };
@@ -556,6 +579,13 @@ fn target(shared: &Shared, response: &Reply<'_>) -> Option<Url> {
     shared.url.join(to.to_str().ok()?).ok()
 }
 
+/// What a refusal says that it wants.
+fn wants(response: &Reply<'_>) -> Wants {
+    let values = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    Wants::of(&texts.join(", "))
+}
+
 /// What a stream of events is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -570,7 +600,7 @@ enum Stream {
 /// Reads one stream to its end, or to the answer and a little further.
 async fn read(
     shared: &Shared,
-    mut response: Reply<'_>,
+    mut body: Body<'_>,
     of: Stream,
     place: &mut Place,
     tell: &Tell,
@@ -592,8 +622,11 @@ async fn read(
     let patience = Duration::from_millis(limits::ENDPOINT_MS);
     let name_by = tokio::time::Instant::now() + patience;
     let mut pieces = Vec::new();
+    // of a body in a coding: what was unpacked since the last message
+    let mut unpacked = 0;
+    let mut other = None;
     loop {
-        let chunk = response.chunk();
+        let chunk = body.chunk();
         let chunk = if !named {
             match tokio::time::timeout_at(name_by, chunk).await {
                 Ok(chunk) => chunk,
@@ -613,18 +646,28 @@ async fn read(
             Ok(None) | Err(_) if answered => return Ended::Answered,
             Ok(None) => {
                 return Ended::Broken(match of {
+                    Stream::Answer(_) if other.is_some() => {
+                        format!("answered another request{}", other.unwrap_or_default())
+                    }
                     Stream::Answer(_) => "closed its answer before it was complete".to_owned(),
                     Stream::News | Stream::Older => "closed its stream of events".to_owned(),
                 });
             }
-            Err(error) => return Ended::Broken(phrase::cut_off(&error)),
-            Ok(Some(chunk)) => parser.push(&chunk, &mut |piece| pieces.push(piece)),
+            Err(BodyError::Spoilt(coding)) => return lost(phrase::spoilt(coding)),
+            Err(error) => return Ended::Broken(broke(&error)),
+            Ok(Some(chunk)) => {
+                unpacked += if body.is_coded() { chunk.len() } else { 0 };
+                parser.push(&chunk, &mut |piece| pieces.push(piece));
+            }
         }
         if parser.passed_over() > limits::PASSED_OVER_BYTES {
             return lost(too_long(parser.passed_over()));
         }
         if !holding.set(parser.held_bytes()) {
             return lost(phrase::too_much());
+        }
+        if unpacked > limits::UNPACKED_BYTES {
+            return lost(phrase::unpacks_to_much());
         }
         for piece in pieces.drain(..) {
             match piece {
@@ -636,8 +679,13 @@ async fn read(
                         continue;
                     }
                     if let Stream::Answer(id) = of {
-                        answered |= answers(&line, id);
+                        let is_answer = answers(&line, id);
+                        answered |= is_answer;
+                        if !is_answer && other.is_none() {
+                            other = stranger(&line);
+                        }
                     }
+                    unpacked = 0;
                     place.moved = true;
                     tell.line(line).await;
                 }
@@ -660,6 +708,20 @@ async fn read(
         if let Some(last) = parser.last_id() {
             place.last_id = HeaderValue::from_bytes(last).ok();
         }
+    }
+}
+
+/// What is told of an answer to something else, on the stream of this one.
+fn stranger(line: &[u8]) -> Option<String> {
+    // most that is no answer is a notification
+    memchr::memmem::find(line, b"\"result\"")
+        .or_else(|| memchr::memmem::find(line, b"\"error\""))?;
+    match Message::parse(line) {
+        Ok(Message::Response(response)) => Some(match response.id {
+            Some(id) => format!(" (id {})", crate::text::printable(id.raw())),
+            None => phrase::says(said(line).as_deref()),
+        }),
+        Ok(Message::Notification(_) | Message::Request(_)) | Err(_) => None,
     }
 }
 
@@ -703,7 +765,7 @@ pub(super) async fn older(shared: Arc<Shared>, tell: Tell) {
     let none = HeaderMap::new();
     let loss = match resume(&shared, &none, None).await {
         Err(Over::Lost(loss) | Over::Older(loss)) => loss,
-        Err(Over::Answered | Over::Body(..) | Over::SessionGone) => {
+        Err(Over::Answered | Over::Body(..) | Over::Doubted(..) | Over::SessionGone(_)) => {
             lost("gave no stream of events".to_owned())
         }
         Ok(response) => {
@@ -742,7 +804,7 @@ async fn news(shared: &Shared, stamp: &HeaderMap, tell: &Tell) -> Over {
             }
             Err(Over::Lost(loss)) if loss.broken => {}
             // a router that knows POST only says so too; if the session is gone, a request is told
-            Err(Over::SessionGone) if !offered => return Over::Answered,
+            Err(Over::SessionGone(_)) if !offered => return Over::Answered,
             // most often 405: it has none
             Err(over) => return over,
         }
@@ -764,14 +826,100 @@ pub(super) async fn farewell(shared: Arc<Shared>, stamp: Arc<HeaderMap>) {
     }
 }
 
+/// What a refusal holds, as far as it is JSON-RPC.
+#[derive(Debug, Default)]
+struct Refusal {
+    /// The answer to the request, as a line.
+    answer: Option<Bytes>,
+    /// The error object of one that names no request.
+    unnamed: Option<String>,
+    /// What either says, where it is an error.
+    said: Option<String>,
+}
+
+impl Refusal {
+    /// Reads what came with a status other than success. It is JSON-RPC whatever its type says it
+    /// is: some frameworks send every error as plain text.
+    async fn read(shared: &Shared, response: Reply<'_>, id: u64) -> Self {
+        let coming = Coming::of(&response);
+        let Ok(body) = Body::of(response) else {
+            return Self::default();
+        };
+        let patience = Duration::from_millis(limits::REFUSAL_MS);
+        match coming {
+            // an answer may be as long here as anywhere
+            Coming::Json => whole(shared, body, limits::LINE_BYTES)
+                .await
+                .map_or_else(|_| Self::default(), |text| Self::of(&text, id)),
+            Coming::Other(_) => {
+                let text = whole(shared, body, limits::REFUSAL_BYTES);
+                match tokio::time::timeout(patience, text).await {
+                    Ok(Ok(text)) => Self::of(&text, id),
+                    Ok(Err(_)) | Err(_) => Self::default(),
+                }
+            }
+            Coming::Events => {
+                let first = Self::of_events(body, id);
+                let first = tokio::time::timeout(patience, first).await;
+                first.unwrap_or_default()
+            }
+        }
+    }
+
+    fn of(text: &Bytes, id: u64) -> Self {
+        let all = messages(text);
+        if let Some(answer) = all.iter().find(|line| answers(line, id)) {
+            return Self {
+                answer: Some(answer.clone()),
+                unnamed: None,
+                said: said(answer),
+            };
+        }
+        // some leave the id out where they could not read it
+        let unnamed = all.iter().find_map(|line| refusal(line, id));
+        let message = unnamed
+            .as_deref()
+            .and_then(|error| raw::Object::parse(error).ok()?.text("message"));
+        Self {
+            answer: None,
+            said: message.map(Into::into),
+            unnamed,
+        }
+    }
+
+    /// The first answer or error among events, up to [`limits::REFUSAL_BYTES`] of them.
+    async fn of_events(mut body: Body<'_>, id: u64) -> Self {
+        let mut parser = Parser::new(limits::REFUSAL_BYTES);
+        let mut left = limits::REFUSAL_BYTES;
+        let mut pieces = Vec::new();
+        while let Ok(Some(chunk)) = body.chunk().await {
+            let Some(less) = left.checked_sub(chunk.len()) else {
+                break;
+            };
+            left = less;
+            parser.push(&chunk, &mut |piece| pieces.push(piece));
+            for piece in pieces.drain(..) {
+                if let Piece::Message(mut data) = piece {
+                    flatten(&mut data);
+                    let found = Self::of(&Bytes::from(data), id);
+                    if found.answer.is_some() || found.unnamed.is_some() {
+                        return found;
+                    }
+                }
+            }
+        }
+        Self::default()
+    }
+}
+
 /// What a status other than success means.
 async fn refused(shared: &Shared, post: &Post, response: Reply<'_>, tell: &Tell) -> Over {
     let status = response.status();
-    let in_session = post.stamp.contains_key(SESSION) || post.endpoint.is_some();
-    if status == StatusCode::NOT_FOUND && in_session {
-        return Over::SessionGone;
-    }
+    let in_session = in_session(post);
     let id = match (post.id, post.purpose == Purpose::Answer) {
+        _ if post.id.is_none() && status == StatusCode::NOT_FOUND && in_session => {
+            return Over::SessionGone(None);
+        }
         (Some(id), _) => id,
         (None, true) => {
             return Over::Lost(Loss {
@@ -786,93 +934,156 @@ async fn refused(shared: &Shared, post: &Post, response: Reply<'_>, tell: &Tell)
             return Over::Answered;
         }
     };
-    let refused = |reason| Loss {
-        reach: Reach::Refused(status.as_u16()),
-        reason,
-        pause_ms: None,
-        broken: false,
-    };
     let pause_ms = retry_after(&response);
-    match status {
-        _ if status.is_redirection() => {
-            let to = target(shared, &response);
-            return Over::Lost(refused(phrase::redirect(status, to)));
-        }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let reason = phrase::credential(status, &shared.server, shared.credential_id.as_ref());
-            return Over::Lost(refused(reason));
-        }
-        StatusCode::TOO_MANY_REQUESTS => {
-            let pause_ms = pause_ms.unwrap_or(limits::RETRY_AFTER_MS.0);
-            return Over::Lost(Loss {
-                pause_ms: Some(pause_ms),
-                ..refused(phrase::status(status))
-            });
-        }
-        _ => {}
+    let wants = wants(&response);
+    let to = target(shared, &response);
+    let Refusal {
+        answer,
+        unnamed,
+        said,
+    } = Refusal::read(shared, response, id).await;
+    if in_session && says_session_gone(status, &answer, &unnamed, said.as_deref()) {
+        return Over::SessionGone(said);
     }
-    let text = match Coming::of(&response) {
-        Coming::Json => body(shared, response, limits::REFUSAL_BYTES).await.ok(),
-        Coming::Events | Coming::Other(_) => None,
-    };
-    let error = text.and_then(|text| refusal(text.trim_ascii(), id));
-    if in_session && status == StatusCode::BAD_REQUEST && error.as_deref().is_some_and(no_session) {
-        return Over::SessionGone;
-    }
-    let told = match (error, status.is_server_error()) {
-        // MCP 2026-07-28, backward compatibility: a refusal tells of the era, a failure does not
-        (Some(error), false) => Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
-        (Some(error), true) if !matches!(post.purpose, Purpose::Initialize | Purpose::Probe) => {
-            Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))
+    let credential = shared.credential_id.as_ref();
+    let asks_for_credential = status == StatusCode::UNAUTHORIZED
+        || status == StatusCode::FORBIDDEN && matches!(wants, Wants::Scope(_));
+    let opens = matches!(post.purpose, Purpose::Initialize | Purpose::Probe);
+    // MCP 2026-07-28, backward compatibility: a refusal tells of the era, a failure does not
+    let told = match (answer, &unnamed) {
+        _ if asks_for_credential || opens && status.is_server_error() => None,
+        (Some(line), _) => {
+            tell.line(line).await;
+            return paused(status, pause_ms).map_or(Over::Answered, Over::Lost);
         }
-        (None, false) if post.purpose == Purpose::Probe && era_evidence(status) => {
+        (None, Some(_)) if is_of_http(status) => None,
+        (None, Some(error)) => Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)),
+        (None, None) if post.purpose == Purpose::Probe && era_evidence(status) => {
             let line = msg::error_line(&id.to_string(), -32601, &phrase::status(status), None);
             Some(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())
         }
-        (Some(_) | None, _) => None,
+        (None, None) => None,
     };
+    let words = phrase::says(said.as_deref());
+    let mut loss = Loss {
+        reach: Reach::Refused(status.as_u16()),
+        reason: match status {
+            _ if status.is_redirection() => phrase::redirect(status, &shared.url, to.as_ref()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                phrase::credential(status, &shared.server, credential, &wants)
+            }
+            _ => phrase::status(status),
+        },
+        pause_ms: None,
+        broken: false,
+    };
+    loss.reason.push_str(&words);
     if let Some(line) = told {
         tell.line(Bytes::from(line)).await;
-        return Over::Answered;
-    }
-    // what is no answer of HTTP says nothing of the call either
-    if !status.is_client_error() {
-        return Over::Lost(Loss {
-            reach: Reach::Unknown,
-            reason: phrase::status(status),
-            pause_ms: pause_ms.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE),
-            broken: true,
-        });
-    }
-    if post.purpose == Purpose::Initialize && post.endpoint.is_none() {
-        let loss = refused(phrase::no_endpoint(status));
-        // MCP 2025-11-25, transports: backwards compatibility
-        return match status {
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                Over::Older(loss)
-            }
-            _ => Over::Lost(loss),
+        return match in_session {
+            true => Over::Doubted(loss.clone(), loss.reason),
+            false => Over::Answered,
         };
     }
-    Over::Lost(refused(phrase::status(status)))
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        loss.pause_ms = Some(pause_ms.unwrap_or(limits::RETRY_AFTER_MS.0));
+    } else if !status.is_client_error() && !status.is_redirection() {
+        // what is no answer of HTTP says nothing of the call either
+        loss.reach = Reach::Unknown;
+        loss.pause_ms = pause_ms.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE);
+        loss.broken = true;
+    } else if status == StatusCode::REQUEST_TIMEOUT {
+        loss.reach = Reach::Unknown;
+    }
+    if in_session && may_be_the_session(status) && loss.pause_ms.is_none() {
+        let doubtful = match status {
+            StatusCode::UNAUTHORIZED => phrase::doubtful(status, credential) + &words,
+            _ => loss.reason.clone(),
+        };
+        return Over::Doubted(loss, doubtful);
+    }
+    if status.is_client_error() && post.purpose == Purpose::Initialize && post.endpoint.is_none() {
+        // MCP 2025-11-25, transports: backwards compatibility
+        let older = [
+            StatusCode::BAD_REQUEST,
+            StatusCode::NOT_FOUND,
+            StatusCode::METHOD_NOT_ALLOWED,
+        ];
+        if older.contains(&status) {
+            loss.reason = phrase::no_endpoint(status) + &words;
+            return Over::Older(loss);
+        }
+    }
+    Over::Lost(loss)
+}
+
+/// The pause that a server asks for beside an answer.
+fn paused(status: StatusCode, pause_ms: Option<u64>) -> Option<Loss> {
+    let pause_ms = match status {
+        StatusCode::TOO_MANY_REQUESTS => pause_ms.unwrap_or(limits::RETRY_AFTER_MS.0),
+        StatusCode::SERVICE_UNAVAILABLE => pause_ms?,
+        _ => return None,
+    };
+    Some(Loss {
+        reach: Reach::Refused(status.as_u16()),
+        reason: phrase::status(status),
+        pause_ms: Some(pause_ms),
+        broken: false,
+    })
+}
+
+/// Whether a status speaks of HTTP, so that an error that names no request adds words only.
+fn is_of_http(status: StatusCode) -> bool {
+    status.is_redirection()
+        || matches!(
+            status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+/// Whether a refusal may come of a session that the server lost. Servers say that in many ways;
+/// these speak of the request's size, of a pause, or of what stands in between.
+fn may_be_the_session(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::URI_TOO_LONG
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            | StatusCode::NETWORK_AUTHENTICATION_REQUIRED
+    )
+}
+
+/// Whether a refusal says for certain that the session is not known. The specification wants 404;
+/// the servers that were written after the SDK's own example answer 400 and an error.
+fn says_session_gone(
+    status: StatusCode,
+    answer: &Option<Bytes>,
+    unnamed: &Option<String>,
+    said: Option<&str>,
+) -> bool {
+    let of_session = said.is_some_and(|said| said.to_ascii_lowercase().contains("session"));
+    let error = match answer {
+        None => unnamed.clone(),
+        Some(line) => std::str::from_utf8(line)
+            .ok()
+            .and_then(|line| Some(raw::Object::parse(line).ok()?.get("error")?.to_owned())),
+    };
+    let code =
+        error.and_then(|error| Some(raw::Object::parse(&error).ok()?.get("code")?.to_owned()));
+    let reserved = matches!(code.as_deref(), Some("-32000" | "-32001"));
+    match status {
+        StatusCode::NOT_FOUND => answer.is_none() || of_session || reserved,
+        StatusCode::BAD_REQUEST => of_session && reserved,
+        _ => false,
+    }
 }
 
 /// Whether a refused probe means that the server does not know it.
 fn era_evidence(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::PROXY_AUTHENTICATION_REQUIRED
-}
-
-/// Whether a refusal says that the session is not known. The specification wants 404; the servers
-/// that were written after the SDK's own example answer 400 and this error.
-fn no_session(error: &str) -> bool {
-    let Ok(error) = raw::Object::parse(error) else {
-        return false;
-    };
-    let message = error
-        .text("message")
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    matches!(error.get("code"), Some("-32000" | "-32001")) && message.contains("session")
 }
 
 /// RFC 9110, 10.2.3, in seconds; a date is taken for the shortest pause.
@@ -890,6 +1101,67 @@ fn retry_after(response: &Reply<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_read_for_the_answer_to_its_request_or_for_one_without_a_name() {
+        let of = |body: &str| Refusal::of(&Bytes::copy_from_slice(body.as_bytes()), 7);
+        let error = r#""error":{"code":-32001,"message":"no"}"#;
+        let with = |id: &str| format!(r#"{{"jsonrpc":"2.0",{id}{error}}}"#);
+        for own in [
+            with(r#""id":7,"#),
+            with(r#""id":"7","#),
+            format!("[{}]", with(r#""id":7,"#)),
+        ] {
+            let found = of(&own);
+            assert!(
+                found.answer.is_some() && found.said.as_deref() == Some("no"),
+                "{own}"
+            );
+        }
+        for unnamed in [with(""), with(r#""id":null,"#)] {
+            let found = of(&unnamed);
+            assert!(
+                found.answer.is_none() && found.unnamed.is_some(),
+                "{unnamed}"
+            );
+            assert_eq!(found.said.as_deref(), Some("no"));
+        }
+        let result = of(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+        assert!(result.answer.is_some() && result.said.is_none());
+        for nothing in ["", "<html>", "[]", r#"{"error":"no"}"#, &with(r#""id":8,"#)] {
+            let found = of(nothing);
+            assert!(
+                found.answer.is_none() && found.unnamed.is_none(),
+                "{nothing}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_session_is_gone_for_certain_where_the_protocol_or_the_sdk_says_so() {
+        let gone = |status: u16, body: &str| {
+            let refusal = Refusal::of(&Bytes::copy_from_slice(body.as_bytes()), 7);
+            let status = StatusCode::from_u16(status).unwrap();
+            let said = refusal.said.as_deref();
+            says_session_gone(status, &refusal.answer, &refusal.unnamed, said)
+        };
+        let error = |id: &str, code: i32, message: &str| {
+            format!(
+                r#"{{"id":{id},"jsonrpc":"2.0","error":{{"code":{code},"message":"{message}"}}}}"#
+            )
+        };
+        assert!(gone(404, "") && gone(404, "<html>"));
+        assert!(gone(404, &error("null", -32001, "Session not found")));
+        assert!(gone(404, &error("7", -32001, "Session not found")));
+        assert!(gone(
+            400,
+            &error("null", -32000, "Bad Request: No valid session ID provided")
+        ));
+        // an answer to the call, or a doubt
+        assert!(!gone(404, &error("7", -32602, "no such resource")));
+        assert!(!gone(400, &error("7", -32602, "no such browser session")));
+        assert!(!gone(400, "Invalid session ID") && !gone(401, "") && !gone(410, ""));
+    }
 
     fn count(body: &str) -> usize {
         messages(&Bytes::copy_from_slice(body.as_bytes())).len()

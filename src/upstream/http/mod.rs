@@ -16,6 +16,7 @@
 //! first event names where messages are posted, at the same origin. The address and the credential's place come from the
 //! signed registry; redirects are not followed, so the credential goes to that address only.
 
+mod coding;
 mod exchange;
 mod phrase;
 mod pool;
@@ -522,8 +523,14 @@ impl Remote {
                         let over = id.map(|id| PipeEvent::Over { id, body });
                         return self.events.extend(over);
                     }
-                    Over::Lost(loss) if kind == Kind::Older => return self.older_over(loss),
+                    Over::Lost(loss) | Over::Doubted(loss, _) if kind == Kind::Older => {
+                        return self.older_over(loss);
+                    }
                     Over::Lost(loss) => Some(loss),
+                    Over::Doubted(loss, doubtful) => {
+                        let doubted = id.map(|id| PipeEvent::Doubted { id, loss, doubtful });
+                        return self.events.extend(doubted);
+                    }
                     Over::Older(loss) => {
                         let older = Older {
                             refused: id.map(|id| (id, loss)),
@@ -532,9 +539,11 @@ impl Remote {
                         let opening = std::mem::take(&mut self.opening);
                         return self.speak_older(older, VecDeque::from([opening]));
                     }
-                    Over::SessionGone => {
+                    Over::SessionGone(said) => {
                         self.stamp = Arc::default();
-                        return self.events.push_back(PipeEvent::Forgotten(id));
+                        let said = phrase::says(said.as_deref());
+                        let forgotten = PipeEvent::Forgotten { met: id, said };
+                        return self.events.push_back(forgotten);
                     }
                 };
                 match (id, loss) {

@@ -98,8 +98,8 @@ fn every_bad_line_says_what_is_wrong_and_keeps_the_id_it_has() {
     -32600 envelope id=1 Request: `jsonrpc` must be "2.0"
     -32600 envelope id=1 Request: `jsonrpc` must be "2.0"
     -32600 null-id id=- Request: `id` must not be null
-    -32600 envelope id=- Request: `id` must be a string or an integer of at most 256 bytes
-    -32600 envelope id=- Request: `id` must be a string or an integer of at most 256 bytes
+    -32600 envelope id=1.5 Request: `id` must be a string or an integer of at most 4096 bytes
+    -32600 envelope id=- Request: `id` must be a string or an integer of at most 4096 bytes
     -32600 envelope id=1 Request: `method` must be a string of 1 to 128 bytes
     -32600 envelope id=1 Request: `method` must be a string of 1 to 128 bytes
     -32600 envelope id=1 Unknown: a message has either `method`, or `id` with one of `result` and `error`
@@ -115,7 +115,7 @@ fn every_bad_line_says_what_is_wrong_and_keeps_the_id_it_has() {
     -32600 duplicate-key id=1 Request: duplicate key "x" in params._meta: two readers would see two values
     -32600 duplicate-key id=1 Request: duplicate key "x" in params.arguments: two readers would see two values
     -32600 duplicate-key id=1 Response: duplicate key "isError" in result: two readers would see two values
-    -32700 parse id=- Unknown: the key at byte 53 is not a valid string
+    -32700 parse id=1 Request: the key at byte 53 is not a valid string
     "#);
 }
 
@@ -147,9 +147,151 @@ fn nesting_is_bounded_exactly() {
             ..
         })
     ));
+    // found: the refusal named no id, so that a client waited for ever
+    let deep = "[".repeat(5000);
+    for line in [
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"arguments":{{"x":{deep}}}}}}}"#
+        ),
+        r#"{"jsonrpc":"2.0","method":"a","params":{"\ud800":{}},"id":1}"#.to_owned(),
+    ] {
+        let rejected = Message::parse(line.as_bytes()).unwrap_err();
+        let expected = (Some("1"), Kind::Request);
+        assert_eq!(
+            (rejected.id.as_deref(), rejected.kind),
+            expected,
+            "{rejected:?}"
+        );
+    }
+    let rejected = Message::parse(b"{\"id\":\"a\",\"method\":\"\xff\"}").unwrap_err();
+    assert_eq!(rejected.id.as_deref(), Some("\"a\""));
     // a line of openers costs one pass and no stack
     assert!(Message::parse("[".repeat(1 << 20).as_bytes()).is_err());
     assert!(Message::parse(("{\"a\":".repeat(1 << 18)).as_bytes()).is_err());
+}
+
+/// Found: a key with both `\u{17f}` and `\u{212a}` passed, because only one of them has an upper form
+/// and only the other a lower one. Go takes `ta\u{17f}\u{212a}Id` for `taskId`.
+#[test]
+fn names_are_folded_character_by_character() {
+    let params = |key: &str| {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"{key}":{{}}}}}}"#);
+        fault(&line)
+    };
+    for (key, meant) in [
+        ("Task", "task"),
+        ("ta\u{17f}k", "task"),
+        ("tas\u{212a}", "task"),
+        ("TA\u{17f}\u{212a}", "task"),
+        ("ta\u{17f}\u{212a}Id", "taskId"),
+        (r"ta\u017f\u212aId", "taskId"),
+        ("reque\u{17f}tId", "requestId"),
+        ("ur\u{131}", "uri"),
+        ("UR\u{130}", "uri"),
+        ("inputRe\u{17f}ponse\u{17f}", "inputResponses"),
+    ] {
+        let said = params(key);
+        assert!(
+            said.contains(&format!("take for `{meant}`")),
+            "{key}: {said}"
+        );
+    }
+    for own in [
+        "tâsk",
+        "tas\u{138}",
+        "tasks",
+        "ta\u{df}k",
+        "\u{441}ursor",
+        "n\u{e4}me",
+        "na me",
+    ] {
+        assert!(params(own).starts_with("accepted"), "{own}");
+    }
+}
+
+#[test]
+fn an_id_that_is_too_long_is_refused_under_itself() {
+    let line = |bytes: usize| {
+        let id = format!("\"{}\"", "i".repeat(bytes - 2));
+        let line = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"a"}}"#);
+        (id, line)
+    };
+    let (_, fits) = line(limits::ID_BYTES);
+    assert!(Message::parse(fits.as_bytes()).is_ok());
+    let (id, long) = line(limits::ID_BYTES + 1);
+    let rejected = Message::parse(long.as_bytes()).unwrap_err();
+    assert_eq!(
+        (rejected.fault, rejected.id.as_deref()),
+        (Fault::Id, Some(&*id))
+    );
+    let (_, endless) = line(limits::ID_ECHO_BYTES + 1);
+    assert_eq!(Message::parse(endless.as_bytes()).unwrap_err().id, None);
+    let fraction = fault(r#"{"jsonrpc":"2.0","id":1.5,"method":"a"}"#);
+    assert!(fraction.contains("id=1.5"), "{fraction}");
+}
+
+/// SDK clients take these: servers in the field write them.
+#[test]
+fn an_answer_may_write_its_id_as_text_and_a_null_beside_what_it_says() {
+    let of = |id: &str| match Message::parse(
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#).as_bytes(),
+    ) {
+        Ok(Message::Response(response)) => response.id.unwrap().number(),
+        other => panic!("{id}: {other:?}"),
+    };
+    for id in ["1", r#""1""#, r#""\u0031""#, "1.0", "1e0", "0.1e1"] {
+        assert_eq!(of(id), Some(1), "{id}");
+    }
+    for id in [
+        r#""01""#,
+        r#""+1""#,
+        r#"" 1""#,
+        r#""1.0""#,
+        r#""a""#,
+        r#""""#,
+        "-1",
+        "18446744073709551616",
+    ] {
+        assert_eq!(of(id), None, "{id}");
+    }
+    for id in ["1.5", "true", "{}", "[1]"] {
+        let said = fault(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+        assert!(said.contains("`id` must be"), "{id}: {said}");
+    }
+    // a request is another matter: its id goes back as it came
+    assert!(fault(r#"{"jsonrpc":"2.0","id":1.0,"method":"a"}"#).contains("`id` must be"));
+    let void = |line: &str| match Message::parse(line.as_bytes()) {
+        Ok(Message::Response(response)) => response.void,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(
+        void(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#),
+        Some("error")
+    );
+    assert_eq!(
+        void(r#"{"jsonrpc":"2.0","error":null,"id":1,"result":{}}"#),
+        Some("error")
+    );
+    let error = r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{"code":1,"message":"m"}}"#;
+    assert_eq!(void(error), Some("result"));
+    assert_eq!(void(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#), None);
+    for (neither, says) in [
+        (
+            r#""result":null,"error":null"#,
+            "`result` must be an object",
+        ),
+        (r#""error":null"#, "`error` must be an object"),
+        (r#""result":null"#, "`result` must be an object"),
+        (
+            r#""result":{},"error":{"code":1,"message":"m"}"#,
+            "a message has either",
+        ),
+        (r#""result":{},"error":false"#, "`error` must be an object"),
+        (r#""result":{},"error":null,"error":null"#, "duplicate key"),
+    ] {
+        let said = fault(&format!(r#"{{"jsonrpc":"2.0","id":1,{neither}}}"#));
+        assert!(said.contains(says), "{neither}: {said}");
+    }
 }
 
 #[test]
@@ -185,12 +327,12 @@ fn what_other_readers_would_take_for_another_message_or_member_is_refused() {
     insta::assert_snapshot!(all.join("\n"), @r#"
     -32700 parse id=1 Request: a carriage return at byte 41: some readers would see two messages
     -32700 parse id=1 Response: a carriage return at byte 36: some readers would see two messages
-    -32600 spelling id=1 Request: "Method" in the message is the name of a member in another case: some readers take it
-    -32600 spelling id=1 Response: "ID" in the message is the name of a member in another case: some readers take it
-    -32600 spelling id=1 Request: "paramſ" in the message is the name of a member in another case: some readers take it
-    -32600 spelling id=1 Request: "Name" in params is the name of a member in another case: some readers take it
-    -32600 spelling id=1 Request: "ARGUMENTS" in params is the name of a member in another case: some readers take it
-    -32600 spelling id=- Notification: "ProgressToken" in params is the name of a member in another case: some readers take it
+    -32600 spelling id=1 Request: the message has both `method` and `Method`: some readers take one for the other
+    -32600 spelling id=1 Response: the message has both `id` and `ID`: some readers take one for the other
+    -32600 spelling id=1 Request: the message has `paramſ`, which some readers take for `params`
+    -32600 spelling id=1 Request: params has both `name` and `Name`: some readers take one for the other
+    -32600 spelling id=1 Request: params has `ARGUMENTS`, which some readers take for `arguments`
+    -32600 spelling id=- Notification: params has both `progressToken` and `ProgressToken`: some readers take one for the other
     "#);
     // arguments are the tool's own
     let own = r#"{"jsonrpc":"2.0","id":1,"method":"a","params":{"arguments":{"name":1,"Name":2}}}"#;

@@ -295,3 +295,33 @@ fn the_room_of_a_large_edit_is_given_back() {
     edits.clear();
     assert!(edits.capacity() > 0);
 }
+
+/// The nesting of a value is kept in words of 128 levels.
+#[test]
+fn what_nests_deeper_than_a_word_is_read_as_it_closes() {
+    for levels in [1, 127, 128, 129, 255, 256, 257, 640, limits::JSON_DEPTH - 2] {
+        // objects and arrays in turn, so that a wrong bit shows
+        let mut text = String::new();
+        for level in 0..levels {
+            text.push_str(if level % 3 == 0 { "{\"a\":" } else { "[" });
+        }
+        text.push('1');
+        for level in (0..levels).rev() {
+            text.push_str(if level % 3 == 0 { ",\"b\":2}" } else { ",3]" });
+        }
+        let object = format!("{{\"x\":{text}}}");
+        let read = Object::parse(&object).unwrap();
+        assert_eq!(read.get("x"), Some(text.as_str()), "{levels}");
+        // one bracket of the other kind
+        let (at, wrong) = match text.rfind(']') {
+            Some(at) => (at, "}"),
+            None => (text.len() - 1, "]"),
+        };
+        let mut broken = text.clone();
+        broken.replace_range(at..=at, wrong);
+        assert!(
+            Object::parse(&format!("{{\"x\":{broken}}}")).is_err(),
+            "{levels}"
+        );
+    }
+}

@@ -27,6 +27,9 @@ pub(super) fn servers(was: &View, is: &View) -> Vec<Change> {
                 list.add(Effect::Widens, format!("{server} {what}"));
             }
         }
+        if from_project(&doc.transport) {
+            list.add(Effect::Widens, format!("{server} {FROM_PROJECT}"));
+        }
         if doc.pin == PinMode::Off {
             list.add(Effect::Review, format!("{server} is not pinned"));
         }
@@ -52,6 +55,8 @@ pub(super) fn servers(was: &View, is: &View) -> Vec<Change> {
         for (what, old, new) in asks(old, new) {
             list.switched(&format!("{server} {what}"), old, new);
         }
+        let (was, is) = (from_project(&old.transport), from_project(&new.transport));
+        list.switched(&format!("{server} {FROM_PROJECT}"), was, is);
         if (old.isolation, new.isolation) == (Isolation::Session, Isolation::User) {
             let sentence = format!("{server} may serve several sessions of a user in one process");
             list.add(Effect::Review, sentence);
@@ -134,6 +139,20 @@ fn word(mode: PinMode) -> &'static str {
     }
 }
 
+/// What a reviewer is told of `program_from_project`.
+const FROM_PROJECT: &str = "runs a program that the client's project brings: whoever can write a \
+                            repository that a developer clones decides what it is";
+
+fn from_project(transport: &Transport) -> bool {
+    match transport {
+        Transport::Http { .. } => false,
+        Transport::Stdio {
+            program_from_project,
+            ..
+        } => *program_from_project,
+    }
+}
+
 /// What a server may ask of a client, before and now.
 fn asks(old: &ServerDoc, new: &ServerDoc) -> [(&'static str, bool, bool); 4] {
     [
@@ -194,6 +213,7 @@ fn transport(server: &str, old: &Transport, new: &Transport, list: &mut List) {
                 cwd,
                 env,
                 package,
+                program_from_project: _,
             },
             Transport::Stdio {
                 command: to_command,
@@ -201,6 +221,7 @@ fn transport(server: &str, old: &Transport, new: &Transport, list: &mut List) {
                 cwd: to_cwd,
                 env: to_env,
                 package: to_package,
+                program_from_project: _,
             },
         ) => {
             look("the program", command.clone(), to_command.clone());

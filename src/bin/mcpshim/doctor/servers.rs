@@ -203,6 +203,12 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
             }
             let finding = failed(key, &scrubbed);
             let fix = match finding.code {
+                "server-blocks" => {
+                    format!("ask who runs it whether this machine is blocked; or {ask}")
+                }
+                "server-refuses" if server.credential.is_none() => {
+                    format!("its entry in the registry names no credential: {ask}")
+                }
                 "server-refuses" => {
                     format!("get a new credential and run `mcpshim credential set {key}`; or {ask}")
                 }
@@ -260,7 +266,9 @@ pub(super) fn open(context: &Context, server: &ServerDoc) -> Vec<Finding> {
 fn failed(key: &str, phrase: &str) -> Finding {
     let lower = phrase.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let code = if has(&[
+    let code = if has(&["blocks the request"]) {
+        "server-blocks"
+    } else if has(&[
         "status 401",
         "status 403",
         " 401",
@@ -289,6 +297,11 @@ mod tests {
     fn phrases_of_servers_have_their_codes() {
         for (phrase, code) in [
             ("answered with status 401", "server-refuses"),
+            (
+                "answered 403 Forbidden: it, or something in between (a firewall, a proxy), blocks \
+                 the request; ask who runs it",
+                "server-blocks",
+            ),
             ("ended: exit status 2; its last words: no", "server-ends"),
             (
                 "cannot be reached: connection refused",

@@ -234,6 +234,14 @@ impl<'n> Expected<'n> {
         self.made.insert(number);
     }
 
+    /// Edit `number`: an object that the edits before emptied is removed; one that came empty stays.
+    pub(super) fn emptied(&mut self, number: u32, object: &[&str], key: &str) {
+        let of = self.get(&[object, &[key]].concat());
+        if of.is_some_and(|of| of.contains(HOLE) && read(&of).members.is_empty()) {
+            self.remove(number, object, key);
+        }
+    }
+
     /// Edit `number`: a member is appended.
     pub(super) fn append(&mut self, number: u32, object: &[&str], key: &str, value: &str) {
         let root = read(&self.text);
@@ -311,6 +319,9 @@ pub(super) fn request(
             line.remove(5, &["params", "_meta"], key);
         }
     }
+    if !pair.upstream {
+        line.emptied(5, &["params"], "_meta");
+    }
     if !pair.client && pair.upstream {
         if line.get(&["params", "_meta"]).is_none() {
             line.append(6, &["params"], "_meta", "{}");
@@ -342,6 +353,7 @@ pub(super) fn request(
                 line.remove(7, &extensions, &name);
             }
         }
+        line.emptied(7, &capabilities, "extensions");
     }
     line.done()
 }
@@ -358,6 +370,11 @@ pub(super) fn answer(
 ) -> Option<String> {
     let mut line = Expected::of(text, made);
     line.set(8, &["id"], id);
+    for void in ["error", "result"] {
+        if line.get(&[void]).as_deref() == Some("null") {
+            line.remove(60, &[], void);
+        }
+    }
     if line.get(&["result"]).is_some() {
         let kind = match line.get(&["result", "resultType"]) {
             None => "complete".to_owned(),
@@ -471,6 +488,7 @@ pub(super) fn question(
     let meta = below("_meta");
     if upstream {
         line.remove(30, &meta, "progressToken");
+        line.emptied(30, params, "_meta");
     } else {
         line.set(30, &[&meta[..], &["progressToken"]].concat(), number);
     }
@@ -496,6 +514,7 @@ pub(super) fn parked(text: &str, address: bool, made: &mut BTreeSet<u32>) -> Str
     line.remove(36, &[], "task");
     line.remove(36, &["_meta"], "progressToken");
     line.remove(36, &["_meta"], "io.modelcontextprotocol/related-task");
+    line.emptied(36, &[], "_meta");
     if address && line.get(&["mode"]).is_none() {
         line.append(37, &[], "mode", "\"url\"");
     }
@@ -688,7 +707,10 @@ pub(super) fn updated(text: &str, listen: Option<&str>, made: &mut BTreeSet<u32>
         line.set(43, &["params", "uri"], &format!("\"{SHOWN}\""));
     }
     match listen {
-        None => line.remove(20, &["params", "_meta"], SUBSCRIPTION),
+        None => {
+            line.remove(20, &["params", "_meta"], SUBSCRIPTION);
+            line.emptied(20, &["params"], "_meta");
+        }
         Some(id) => {
             if line.get(&["params", "_meta"]).is_none() {
                 line.append(19, &["params"], "_meta", "{}");

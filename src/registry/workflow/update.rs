@@ -46,6 +46,9 @@ pub enum Answer {
         /// Its entity tag, if it has one.
         etag: Option<String>,
     },
+    /// The source refuses to give the file (403). Stores that may not be listed say so of a file
+    /// that is missing, too.
+    Forbidden,
     /// The source says it has no such file (404, 410).
     NotFound,
     /// The file has the entity tag that was asked about (304).
@@ -260,9 +263,21 @@ impl<'a> Update<'a> {
                 )));
             }
             Answer::Body { bytes, etag } => (bytes, etag),
-            Answer::NotFound if matches!(self.stage, Stage::Root) => return self.end_of_roots(),
-            Answer::NotFound => {
-                return Err(unavailable("the source has no such file".to_owned()));
+            Answer::Forbidden | Answer::NotFound if matches!(self.stage, Stage::Root) => {
+                return self.end_of_roots();
+            }
+            Answer::Forbidden | Answer::NotFound => {
+                let why = match answer {
+                    Answer::Forbidden => "403: it is missing, or may not be read from here",
+                    _ => "the source has no such file",
+                };
+                // without a timestamp there is no registry at all
+                return Err(match self.stage {
+                    Stage::Timestamp => RegistryError::Elsewhere {
+                        cause: Cause(format!("{}: {why}", want.path)),
+                    },
+                    _ => unavailable(why.to_owned()),
+                });
             }
             Answer::NotModified if want.etag.is_some() => {
                 self.stage = Stage::Unchanged;

@@ -280,7 +280,7 @@ fn agent<'r>(
 }
 
 /// The caller, as a sentence names it.
-pub(crate) fn who(snapshot: &Snapshot) -> String {
+pub fn who(snapshot: &Snapshot) -> String {
     match snapshot.caller() {
         Some(Caller::Agent { name, .. }) => format!("agent {name}"),
         Some(Caller::Person { display, .. }) => shown(display),

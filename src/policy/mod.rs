@@ -30,7 +30,7 @@ pub(crate) mod pattern;
 mod snapshot;
 mod status;
 
-pub(crate) use denial::who;
+pub use denial::who;
 pub use denial::{Denial, DenialCode};
 pub use explain::{Explanation, Reason, Verdict, explain};
 pub use snapshot::{Snapshot, SnapshotId};

@@ -371,6 +371,11 @@ struct Row {
     error: Option<String>,
 }
 
+/// Why `install` refuses to write this program into a client's settings without `--force`.
+pub(crate) fn passing(places: &Places) -> Option<&'static str> {
+    program::passing(&program::own(places).ok()?, places)
+}
+
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     let places = config::places();
     match command {

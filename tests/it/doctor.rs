@@ -697,16 +697,18 @@ fn the_fixes_that_are_printed_are_carried_out() {
 }
 
 /// A remote server with one tool, whose mood changes.
-struct Remote {
-    port: u16,
+pub(crate) struct Remote {
+    pub(crate) port: u16,
     mood: std::sync::Arc<std::sync::atomic::AtomicU8>,
 }
 
 const REFUSES: u8 = 1;
 const GONE: u8 = 2;
+/// Its tool only runs as a task.
+pub(crate) const TASKS: u8 = 3;
 
 impl Remote {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mood = std::sync::Arc::new(std::sync::atomic::AtomicU8::new(0));
@@ -722,7 +724,7 @@ impl Remote {
         Self { port, mood }
     }
 
-    fn is(&self, mood: u8) {
+    pub(crate) fn is(&self, mood: u8) {
         self.mood.store(mood, std::sync::atomic::Ordering::SeqCst);
         if mood == GONE {
             // whoever waits for a connection hears of it by one
@@ -757,9 +759,13 @@ fn answer(stream: std::net::TcpStream, mood: u8) -> std::io::Result<()> {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let result = match request["method"].as_str().unwrap_or_default() {
         "initialize" => json!({
-            "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}, "tasks": {"requests": {"tools": {"call": {}}}}},
             "serverInfo": {"name": "remote", "version": "1"},
         }),
+        "tools/list" if mood == TASKS => json!({"tools": [{
+            "name": "t", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"},
+        }]}),
         "tools/list" => json!({"tools": [{"name": "t", "inputSchema": {"type": "object"}}]}),
         _ => Value::Null,
     };

@@ -19,6 +19,7 @@ mod clients;
 mod collector;
 mod credentials;
 mod doctor;
+mod explain;
 mod hostile;
 mod http_zoo;
 mod kill;

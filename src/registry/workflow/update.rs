@@ -266,19 +266,10 @@ impl<'a> Update<'a> {
             Answer::Forbidden | Answer::NotFound if matches!(self.stage, Stage::Root) => {
                 return self.end_of_roots();
             }
-            Answer::Forbidden | Answer::NotFound => {
-                let why = match answer {
-                    Answer::Forbidden => "403: it is missing, or may not be read from here",
-                    _ => "the source has no such file",
-                };
-                // without a timestamp there is no registry at all
-                return Err(match self.stage {
-                    Stage::Timestamp => RegistryError::Elsewhere {
-                        cause: Cause(format!("{}: {why}", want.path)),
-                    },
-                    _ => unavailable(why.to_owned()),
-                });
+            Answer::Forbidden => {
+                return Err(self.absent(&want, "403: it is missing, or may not be read from here"));
             }
+            Answer::NotFound => return Err(self.absent(&want, "the source has no such file")),
             Answer::NotModified if want.etag.is_some() => {
                 self.stage = Stage::Unchanged;
                 return Ok(());
@@ -308,6 +299,19 @@ impl<'a> Update<'a> {
                 Ok(())
             }
             Stage::Unchanged => Ok(()),
+        }
+    }
+
+    /// A file that the source does not have: without a timestamp there is no registry at all.
+    fn absent(&self, want: &Want, why: &str) -> RegistryError {
+        let path = &want.path;
+        if matches!(self.stage, Stage::Timestamp) {
+            let cause = Cause(format!("{path}: {why}"));
+            return RegistryError::Elsewhere { cause };
+        }
+        RegistryError::Unavailable {
+            file: path.rsplit('/').next().unwrap_or_default().to_owned(),
+            cause: Cause(why.to_owned()),
         }
     }
 

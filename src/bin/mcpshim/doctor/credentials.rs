@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mcpshim::registry::doc::{CredentialDoc, ServerDoc};
+use mcpshim::config::Config;
+use mcpshim::registry::doc::{CredentialDoc, SecretStoresDoc, ServerDoc};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble;
 use mcpshim::vault::{self, ItemId, KeychainError, StoreKind, VaultError};
@@ -87,6 +88,20 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether a credential is in the vault of this machine.
+pub(crate) fn is_set(
+    config: &Config,
+    allowed: &SecretStoresDoc,
+    credential: &CredentialDoc,
+) -> Result<bool, VaultError> {
+    if !vault::exists(config) {
+        return Ok(false);
+    }
+    let mut vault = vault::open(config, allowed, PATIENCE)?;
+    let item = ItemId::Credential(credential.id.clone());
+    Ok(vault.list()?.contains_key(&item))
 }
 
 /// A server that cannot be opened for want of its credential: that it is missing, or why it

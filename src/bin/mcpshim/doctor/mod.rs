@@ -29,6 +29,9 @@ use mcpshim::registry::doc::CollectorDoc;
 use mcpshim::report::{Exit, Failure};
 use serde::Serialize;
 
+pub(crate) use self::credentials::is_set;
+pub(crate) use self::servers::near;
+
 use self::finding::{Finding, Level, Topic, found};
 use crate::out;
 
@@ -228,7 +231,7 @@ fn examine(args: &Args, about: &About) -> Result<(Report, Option<Arc<Context>>),
                 let known: Vec<&str> = keys.map(ServerKey::as_str).collect();
                 let sentence =
                     format!("{asked} is no topic, and the registry has no server {asked}");
-                return Err(Failure::new(Exit::Usage, sentence).hint(servers::near(asked, &known)));
+                return Err(Failure::new(Exit::Usage, sentence).hint(near(asked, &known)));
             }
             open.push(asked.clone());
         } else if args.servers {

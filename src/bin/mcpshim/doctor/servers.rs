@@ -87,7 +87,7 @@ pub(super) fn closed(context: &Context, key: &ServerKey) -> Option<Finding> {
 }
 
 /// What to say of a key that the registry does not have.
-pub(super) fn near(asked: &ServerKey, known: &[&str]) -> String {
+pub(crate) fn near(asked: &ServerKey, known: &[&str]) -> String {
     match mcpshim::config::near(asked.as_str(), known.iter().copied()) {
         Some(near) => format!("did you mean {near}? the servers are {}", known.join(", ")),
         None => format!("the servers are {}", known.join(", ")),

@@ -37,7 +37,7 @@ use crate::report::{Exit, Failure};
 
 use self::account::Account;
 pub use self::file::{open_regular, read_regular};
-pub use self::keys::{KEYS, Key, Type, schema};
+pub use self::keys::{KEYS, Key, Type, near, schema};
 pub use self::places::{Places, places};
 pub use self::resolve::{Effective, Setting, Source};
 

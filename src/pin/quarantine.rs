@@ -487,7 +487,7 @@ mod tests {
             command: "x".to_owned(),
             args: Vec::new(),
             cwd: None,
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             package: None,
             program_from_project: false,
         };

@@ -176,7 +176,12 @@ fn revocations(registry: &Registry, snapshot: &Snapshot, access: &Access) -> Rea
     let revoked = &registry.revocations;
     let agent = match snapshot.caller() {
         Some(Caller::Agent { name, .. }) => revoked.agents.contains(name),
-        Some(Caller::Person { .. }) | None => false,
+        // one that is revoked is nobody, and why stands in the trouble
+        None => snapshot.trouble().is_some_and(|trouble| {
+            let mut agents = revoked.agents.iter();
+            agents.any(|name| trouble.contains(&format!("agent {name} is revoked")))
+        }),
+        Some(Caller::Person { .. }) => false,
     };
     let tool = match access {
         Access::Tool { server, name } => {
@@ -190,7 +195,10 @@ fn revocations(registry: &Registry, snapshot: &Snapshot, access: &Access) -> Rea
     } else if tool {
         Some(format!("{access} is revoked"))
     } else if agent {
-        Some(format!("{} is revoked", who(snapshot)))
+        let who = snapshot
+            .caller()
+            .map(|_| format!("{} is revoked", who(snapshot)));
+        who.or_else(|| snapshot.trouble().map(str::to_owned))
     } else {
         None
     };

@@ -222,6 +222,13 @@ pub enum RegistryError {
         #[source]
         cause: Cause,
     },
+    /// Something answers, but it has no timestamp, which every registry has.
+    #[error("the source answers, but no registry is there")]
+    Elsewhere {
+        /// What is not there.
+        #[source]
+        cause: Cause,
+    },
     /// Signed, but by nobody the root names.
     #[error("registry is signed by an unknown key")]
     UnknownKey {
@@ -292,6 +299,9 @@ impl RegistryError {
                 "tell the owners of the registry: it was published without enough signers, or somebody tampered with it"
             }
             Self::TooNew { .. } => "update mcpshim",
+            Self::Elsewhere { .. } => {
+                "name the directory above `metadata/` in `registry_url`, and see that its files may be read"
+            }
             Self::Unavailable { .. } => {
                 "check the network and `registry_url` in `mcpshim config`; the last verified registry stays in use until it lapses"
             }

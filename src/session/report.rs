@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Machine;
 use super::link::LinkState;
-use crate::policy;
+use crate::policy::{self, Access};
+use crate::{pin, text};
 
 /// A session in one picture.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -67,6 +68,35 @@ pub struct ServerReport {
     /// What a server that is not pinned has and does not offer, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,
+}
+
+impl ServerReport {
+    /// How what is asked for differs from what was approved, if calls of it are refused for that.
+    /// A resource that is listed nowhere belongs to the templates whose literal beginning it shares.
+    #[must_use]
+    pub fn differs(&self, access: &Access) -> Option<&str> {
+        let place = |kind, name: &str| pin::quarantine::place(kind, &text::printable(name));
+        let found = match access {
+            Access::Prompt { name, .. } => self.differing.get(&place(pin::Kind::Prompt, name)),
+            Access::Tool { name, .. } => self.differing.get(&place(pin::Kind::Tool, name)),
+            Access::Resource { uri, .. } => {
+                let listed = self.differing.get(&place(pin::Kind::Resource, uri));
+                listed.or_else(|| {
+                    let asked = place(pin::Kind::Template, uri);
+                    let own = place(pin::Kind::Template, "");
+                    let literal = |name: &str| {
+                        let end = name.find('{').unwrap_or(name.len());
+                        name.get(..end)
+                            .is_some_and(|start| asked.starts_with(start))
+                    };
+                    let mut all = self.differing.iter();
+                    let found = all.find(|(name, _)| name.starts_with(&own) && literal(name));
+                    found.map(|(_, how)| how)
+                })
+            }
+        };
+        found.map(String::as_str)
+    }
 }
 
 /// Where a link is in its life.

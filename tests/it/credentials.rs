@@ -798,7 +798,7 @@ fn a_keychain_that_was_never_made_is_not_called_locked() {
         .give(&mut org.laptop_as("ci"))
         .args(["doctor", "credentials"]));
     assert!(
-        doctor.stdout.contains("keychain-absent"),
+        doctor.stdout.contains("keychain-unmade"),
         "{}",
         doctor.stdout
     );

@@ -19,6 +19,7 @@ mod clients;
 mod collector;
 mod credentials;
 mod doctor;
+mod explain;
 #[cfg(target_os = "linux")]
 mod hardened;
 mod hostile;

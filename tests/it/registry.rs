@@ -451,13 +451,18 @@ fn an_unchanged_registry_costs_two_small_requests() {
 }
 
 #[test]
-fn only_404_and_410_end_the_walk_along_the_roots() {
+fn only_404_410_and_403_end_the_walk_along_the_roots() {
+    for status in ["410 Gone", "403 Forbidden"] {
+        let (_dir, source, machine) = good_source();
+        source.behave(Manners::RootStatus(status));
+        let refreshed = machine.refresh(ZOO_S);
+        assert!(matches!(refreshed, Ok(Refreshed::Updated(_))), "{status}");
+    }
     let (_dir, source, machine) = good_source();
-    source.behave(Manners::RootStatus("410 Gone"));
     assert!(matches!(machine.refresh(ZOO_S), Ok(Refreshed::Updated(_))));
     let kept = machine.has(ZOO_S);
     for status in [
-        "403 Forbidden",
+        "401 Unauthorized",
         "500 Oops",
         "302 Found",
         "204 No Content",

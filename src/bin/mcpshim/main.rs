@@ -17,6 +17,7 @@ mod config;
 mod credential;
 mod doctor;
 mod explain;
+mod history;
 mod login;
 mod logout;
 mod logs;

@@ -187,7 +187,7 @@ fn print(pinning: &Pinning, json: bool) {
     for (name, reason) in &pinning.unfit {
         say!(
             "  unfit: `{}`: {reason}; Claude Code and Claude Desktop are not offered it",
-            visible(name, 128)
+            text::short(name, 128)
         );
     }
     for name in &pinning.needs_task {

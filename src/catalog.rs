@@ -189,6 +189,17 @@ impl Catalog {
         those.any(|entry| entry.server == *server && entry.name == name)
     }
 
+    /// Whether clients of the handshake era have the results of a tool that the caller sees in
+    /// another form, as its `outputSchema` is listed to them.
+    #[must_use]
+    pub fn wraps(&self, access: &Access) -> bool {
+        let Access::Tool { server, name } = access else {
+            return false;
+        };
+        let mut those = self.tools.entries.iter().filter(|entry| entry.wraps);
+        those.any(|entry| entry.server == *server && entry.name == *name)
+    }
+
     /// The prompt a client means, by the same rule.
     #[must_use]
     pub fn prompt(&self, name: &str) -> Option<&Entry> {

@@ -152,6 +152,16 @@ fn servers(sources: &Sources, problems: &mut Problems) {
             );
         }
         pin(server, &mut sink);
+        if let Some(at) = server.shared_at {
+            let message =
+                "`isolation: user` has no effect yet: each session starts a process of its own";
+            sink.warning(
+                at,
+                "isolation",
+                message,
+                "take it out, or keep it for a later version",
+            );
+        }
         package(server, &mut sink);
         program(server, &mut sink);
         secrets(server, &mut sink);
@@ -245,6 +255,68 @@ fn runner(command: &str, args: &[Spot<String>]) -> Option<&'static str> {
     }
 }
 
+/// Programs that run a command line or a program that they are given.
+const WRAPPERS: [&str; 20] = [
+    "sh",
+    "bash",
+    "zsh",
+    "dash",
+    "ksh",
+    "fish",
+    "cmd",
+    "powershell",
+    "pwsh",
+    "env",
+    "sudo",
+    "doas",
+    "nice",
+    "nohup",
+    "timeout",
+    "setsid",
+    "stdbuf",
+    "xargs",
+    "script",
+    "time",
+];
+
+/// The name of a program without its directory and what Windows adds.
+fn program_name(command: &str) -> String {
+    let name = command.rsplit(['/', '\\']).next().unwrap_or(command);
+    let lower = name.to_ascii_lowercase();
+    let ends = [".exe", ".cmd", ".bat"];
+    let bare = ends.iter().find_map(|end| lower.strip_suffix(end));
+    bare.unwrap_or(&lower).to_owned()
+}
+
+/// A package runner inside what a shell or another wrapper is given: the rule of pinned packages
+/// cannot hold there, whatever `package` says.
+fn wrapped_runner(command: &str, args: &[Spot<String>]) -> Option<(At, String)> {
+    if !WRAPPERS.contains(&program_name(command).as_str()) {
+        return None;
+    }
+    let ends = |c: char| c.is_whitespace() || "|&;()<>`$\"'{}=".contains(c);
+    for (at, arg) in args.iter().enumerate() {
+        let words: Vec<&str> = arg
+            .value
+            .split(ends)
+            .filter(|word| !word.is_empty())
+            .collect();
+        let rest = args.get(at + 1..).unwrap_or_default();
+        for (at, word) in words.iter().enumerate() {
+            let next = words.get(at + 1).copied();
+            let next = next.or_else(|| rest.first().map(|arg| arg.value.as_str()));
+            let next = next.map(|value| Spot {
+                at: arg.at,
+                value: value.to_owned(),
+            });
+            if runner(&program_name(word), next.as_slice()).is_some() {
+                return Some((arg.at, program_name(word)));
+            }
+        }
+    }
+    None
+}
+
 /// The package is written once for people and once in the arguments; both must be one exact
 /// version. Outside `dev`, a program that fetches what it runs needs one.
 fn package(server: &Server, sink: &mut Sink<'_>) {
@@ -252,6 +324,13 @@ fn package(server: &Server, sink: &mut Sink<'_>) {
         return;
     };
     let spots = &server.transport;
+    if server.doc.environment != "dev"
+        && let Some((at, runner)) = wrapped_runner(command, &spots.args)
+    {
+        let message = format!("`{command}` starts `{runner}`, where no rule pins the package");
+        let fix = format!("write `command: {runner}`, its arguments in `args`, and `package`");
+        sink.error(at, "unpinned-package", message, fix);
+    }
     let Some(package) = &spots.package else {
         if let Some(kind) = runner(command, &spots.args)
             && server.doc.environment != "dev"
@@ -317,6 +396,30 @@ fn package(server: &Server, sink: &mut Sink<'_>) {
     }
 }
 
+/// In whose home a path lies.
+fn personal(path: &str) -> Option<String> {
+    if path.starts_with('~') {
+        return Some("whoever runs it".to_owned());
+    }
+    let parts: Vec<&str> = path
+        .split(['/', '\\'])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let parts = match parts.as_slice() {
+        [drive, rest @ ..] if drive.ends_with(':') => rest,
+        all => all,
+    };
+    match parts {
+        ["root", _, ..] if path.starts_with('/') => Some("root".to_owned()),
+        [homes, person, _, ..] if ["home", "users"].contains(&homes.to_lowercase().as_str()) => {
+            // Windows and macOS have places of all there
+            let all = ["public", "shared"].contains(&person.to_lowercase().as_str());
+            (!all).then(|| printable(person))
+        }
+        _ => None,
+    }
+}
+
 /// A program that a reviewer can find. What the client's project brings is a stranger's.
 fn program(server: &Server, sink: &mut Sink<'_>) {
     let Transport::Stdio {
@@ -331,6 +434,15 @@ fn program(server: &Server, sink: &mut Sink<'_>) {
     };
     let spots = &server.transport;
     let at = spots.command.as_ref().map_or(spots.at, |spot| spot.at);
+    if let Some(person) = personal(command) {
+        let message = format!("`{command}` lies in the home of {person}: nobody else has it");
+        let fix = "name a program that is installed on every machine";
+        match server.doc.environment.as_str() {
+            "dev" => sink.warning(at, "personal-program", message, fix),
+            _ => sink.error(at, "personal-program", message, fix),
+        }
+        return;
+    }
     if let Some(what) = from_project(command, args, cwd.as_deref()) {
         let message = format!("it would run {what}");
         let fix = "name a program that is installed, by a whole path or found on the PATH, and \
@@ -365,6 +477,7 @@ fn secrets(server: &Server, sink: &mut Sink<'_>) {
         found(url.at, format!("the url {what}"));
     }
     let values = spots.env.iter().map(|(_, value)| value).chain(&spots.args);
+    let values = values.chain(&spots.url).chain(&spots.command);
     for value in values.filter(|value| expands(&value.value)) {
         let message = format!(
             "`{}` is passed as it stands: nothing is expanded",
@@ -460,7 +573,9 @@ fn roles(sources: &Sources, problems: &mut Problems) {
             sink.error(At::default(), "empty-role", message, fix);
         }
         for group in &role.groups {
-            if !issuers {
+            if sources.org.is_none() {
+                // nothing is known of issuers; why has its own message
+            } else if !issuers {
                 let name = &group.value;
                 let message = format!("nobody can show the group `{name}`: org.yaml has no issuer");
                 let fix = "add your identity provider under `issuers`";

@@ -163,7 +163,7 @@ impl Sink<'_> {
             column: at.column,
             level,
             rule,
-            message,
+            message: super::secrets::hide(&message),
             fix,
         });
     }
@@ -221,6 +221,20 @@ pub(super) fn suggest<'a>(
     otherwise: &str,
 ) -> String {
     let known: Vec<&str> = known.into_iter().collect();
+    let odd = word.chars().enumerate().find(|(_, c)| !c.is_ascii());
+    if let Some((at, odd)) = odd
+        && word.chars().any(|c| c.is_ascii_alphabetic())
+        && known.iter().all(|word| word.is_ascii())
+    {
+        let (at, code) = (at + 1, u32::from(odd));
+        let meant = nearest(word, known.iter().copied());
+        let meant = meant.map_or(String::new(), |meant| {
+            format!("; did you mean `{}`?", printable(meant))
+        });
+        return format!(
+            "its letter {at} is U+{code:04X}, which only looks like a Latin one{meant}"
+        );
+    }
     match nearest(word, known.iter().copied()) {
         Some(meant) => format!("did you mean `{}`?", printable(meant)),
         None if (1..=8).contains(&known.len()) && known.iter().all(|word| word.len() <= 40) => {
@@ -256,6 +270,19 @@ mod tests {
         assert_eq!(nearest("ownre", known), Some("owner"));
         assert_eq!(nearest("zone", known), None);
         assert_eq!(nearest("", known), None);
+    }
+
+    #[test]
+    fn a_letter_of_another_script_is_named() {
+        let known = ["read_customer", "update_customer"];
+        assert_eq!(
+            suggest("read_\u{441}ustomer", known, "pin again"),
+            "its letter 6 is U+0441, which only looks like a Latin one; did you mean `read_customer`?"
+        );
+        assert_eq!(
+            suggest("read_custmer", known, "x"),
+            "did you mean `read_customer`?"
+        );
     }
 
     #[test]

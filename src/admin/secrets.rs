@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::problem::{At, Problems, Sink};
+use super::problem::{At, Problem, Problems, Sink};
 
 const FIX: &str =
     "take it out and change it: everyone who has the registry or its history can read it";
@@ -41,6 +41,9 @@ const TOKENS: [(&str, usize, &str); 28] = [
     ("ya29.", 30, "a Google token"),
 ];
 
+/// How the private half of an audit key begins, whatever its version (`docs/formats/record.md`).
+const AUDIT_KEY: &str = "mcpshim-audit-private-";
+
 /// Words in the name of a variable, flag or query key that say its value is a secret.
 const NAMES: [&str; 17] = [
     "apikey",
@@ -66,6 +69,9 @@ const NAMES: [&str; 17] = [
 fn token(text: &str) -> Option<&'static str> {
     if text.contains("PRIVATE KEY-----") {
         return Some("a private key");
+    }
+    if text.contains(AUDIT_KEY) {
+        return Some("a private audit key, which opens every sealed argument");
     }
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     for word in text.split(|c| !part(c)) {
@@ -196,8 +202,32 @@ pub(super) fn scan_text(text: &str, sink: &mut Sink<'_>) {
     }
 }
 
+/// Largest file that is looked through for private keys, in bytes.
+const SCANNED_BYTES: u64 = 1 << 20;
+
+/// What stands for a secret in everything that is printed.
+const HIDDEN: &str = "«a secret»";
+
+/// Takes whatever looks like a secret out of a sentence: a value that is quoted in an error ends in
+/// logs of other systems.
+pub(super) fn hide(sentence: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\'' | ',' | ';');
+    let mut out = String::with_capacity(sentence.len());
+    for word in sentence.split_inclusive(ends) {
+        let body = word.trim_end_matches(ends);
+        match token(body) {
+            Some(_) => {
+                out.push_str(HIDDEN);
+                out.push_str(word.get(body.len()..).unwrap_or_default());
+            }
+            None => out.push_str(word),
+        }
+    }
+    out
+}
+
 /// Reports private keys in any file of the directory. Version control, other hidden folders and
-/// files above 64 KiB are not looked at; at most 10,000 files are.
+/// files above [`SCANNED_BYTES`] are not looked at; at most 10,000 files are.
 pub(super) fn scan_files(dir: &Path, problems: &mut Problems) {
     let mut folders = vec![String::new()];
     let mut left = 10_000;
@@ -218,26 +248,37 @@ pub(super) fn scan_files(dir: &Path, problems: &mut Problems) {
                 folders.push(path);
                 continue;
             }
-            // source files were scanned line by line
-            let read = name.ends_with(".yaml") || name.ends_with(".json");
-            if !kind.is_file() || read || left == 0 {
+            if !kind.is_file() || left == 0 {
                 continue;
             }
             left -= 1;
-            let small = entry.metadata().is_ok_and(|meta| meta.len() <= 64 << 10);
+            let small = entry
+                .metadata()
+                .is_ok_and(|meta| meta.len() <= SCANNED_BYTES);
             let Some(bytes) = small.then(|| fs::read(entry.path()).ok()).flatten() else {
                 continue;
             };
-            let pem = memchr::memmem::find(&bytes, b"PRIVATE KEY-----").is_some();
-            if pem || name.ends_with(".pk8") {
-                let mut sink = Sink {
-                    file: &path,
-                    problems,
-                };
-                let message = "a private key lies in the registry's sources";
-                let fix = "move it out of the directory and replace it: it is to be taken as known";
-                sink.error(At::default(), "secret", message, fix);
+            let has = |text: &str| memchr::memmem::find(&bytes, text.as_bytes()).is_some();
+            // the texts of a pinned server may show what a key looks like
+            let texts = name.ends_with(".json");
+            let message = match has(AUDIT_KEY) {
+                true => "a private audit key lies in the registry's sources",
+                false if !texts && has("PRIVATE KEY-----") || name.ends_with(".pk8") => {
+                    "a private key lies in the registry's sources"
+                }
+                false => continue,
+            };
+            // source files were scanned line by line
+            let told = |problem: &Problem| problem.file == path && problem.rule == "secret";
+            if problems.0.iter().any(told) {
+                continue;
             }
+            let mut sink = Sink {
+                file: &path,
+                problems,
+            };
+            let fix = "move it out of the directory and replace it: it is to be taken as known";
+            sink.error(At::default(), "secret", message, fix);
         }
     }
 }
@@ -264,6 +305,22 @@ mod tests {
         ] {
             assert!(token(text).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_that_is_printed_holds_a_secret() {
+        let key = format!("mcpshim-audit-private-1:{}", "A1b2".repeat(11));
+        // messages cut what they quote
+        for cut in [key.len(), 40, 24] {
+            let part = &key[..cut];
+            let sentence = format!("the audit key is `{part}`, expected a mapping");
+            assert_eq!(
+                hide(&sentence),
+                "the audit key is `«a secret»`, expected a mapping"
+            );
+        }
+        let plain = "`on-call` is not a key here; did you mean `on_call`?";
+        assert_eq!(hide(plain), plain);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) struct Key {
 /// Parses one file. Problems go to the sink; a file that is not YAML, or empty, gives no tree.
 pub(super) fn parse(text: &str, sink: &mut Sink<'_>) -> Option<Node> {
     let mut builder = Builder {
+        text,
         events: Parser::new_from_str(text),
         nodes: 0,
         sink,
@@ -52,6 +53,7 @@ pub(super) fn parse(text: &str, sink: &mut Sink<'_>) -> Option<Node> {
 
 /// Recursion goes to [`DEPTH`]. `None` means that a problem was reported and parsing is over.
 struct Builder<'t, 's, 'p> {
+    text: &'t str,
     events: Parser<'t, StrInput<'t>>,
     nodes: usize,
     sink: &'s mut Sink<'p>,
@@ -62,12 +64,9 @@ impl<'t> Builder<'t, '_, '_> {
         match self.events.next_event()? {
             Ok((event, span)) => Some((event, at(&span.start))),
             Err(error) => {
-                self.sink.error(
-                    at(error.marker()),
-                    "yaml",
-                    format!("not YAML: {}", error.info()),
-                    "correct the syntax; everything after this line was not read",
-                );
+                let at = at(error.marker());
+                let (message, fix) = in_words(self.text, at.line, error.info());
+                self.sink.error(at, "yaml", message, fix);
                 None
             }
         }
@@ -201,6 +200,56 @@ impl<'t> Builder<'t, '_, '_> {
     }
 }
 
+/// What a line that is not YAML most likely got wrong, in a reviewer's words, with its fix. The
+/// parser may notice it on the next line.
+fn in_words(text: &str, line: usize, parser: &str) -> (String, String) {
+    let unread = "; everything after this line was not read";
+    let lines = text.lines().take(line).skip(line.saturating_sub(2));
+    for line in lines.collect::<Vec<_>>().into_iter().rev() {
+        if let Some((message, fix)) = mistake(line) {
+            return (format!("not YAML: {message}"), format!("{fix}{unread}"));
+        }
+    }
+    let fix = format!("correct the syntax{unread}");
+    (format!("not YAML: {parser}"), fix)
+}
+
+/// The mistakes that people make in one line: a tab, a star, a colon or another sign that means
+/// something to YAML, without quotes.
+fn mistake(line: &str) -> Option<(String, String)> {
+    if line
+        .chars()
+        .take_while(|c| c.is_whitespace())
+        .any(|c| c == '\t')
+    {
+        let message = "a tab stands where a line begins".to_owned();
+        return Some((message, "indent with blanks".to_owned()));
+    }
+    let body = line.trim_start().trim_start_matches("- ");
+    let value = match body.split_once(": ") {
+        Some((_, value)) => value.trim(),
+        None => body.trim(),
+    };
+    let quoted = |word: &str| format!("put it in quotes: `\"{word}\"`");
+    if value.starts_with(['"', '\'']) {
+        return None;
+    }
+    // in lists of one line, too
+    let words = value.trim_matches(['[', ']']).split(',').map(str::trim);
+    for word in words.filter(|word| !word.is_empty()) {
+        let sign = word.chars().next().filter(|c| "*&!%@`|>".contains(*c));
+        if let Some(sign) = sign {
+            let message = format!("`{word}` begins with `{sign}`, which means something to YAML");
+            return Some((message, quoted(word)));
+        }
+    }
+    if value.contains(": ") || value.ends_with(':') {
+        let message = format!("`{value}` has a colon in it, which begins another value for YAML");
+        return Some((message, quoted(value)));
+    }
+    None
+}
+
 fn at(marker: &Marker) -> At {
     At {
         line: marker.line(),
@@ -298,7 +347,14 @@ fn wrong(node: &Node, what: &str, expected: &str, sink: &mut Sink<'_>) {
     let found = match &node.value {
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a mapping".to_owned(),
-        Value::Text { text, plain } if *plain && text.is_empty() => "nothing".to_owned(),
+        Value::Text { text, plain } if *plain && text.is_empty() => {
+            let message = format!("{what} is nothing");
+            let fix = format!(
+                "write {expected}; one that begins with `#` needs quotes, as YAML takes it for a comment"
+            );
+            sink.error(node.at, "wrong-type", message, fix);
+            return;
+        }
         Value::Text { text, .. } => {
             let cut: String = text.chars().take(40).collect();
             format!("`{cut}`")

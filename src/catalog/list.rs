@@ -33,7 +33,7 @@ pub struct Reader {
     pub particular: bool,
 }
 
-/// An entry that some clients get otherwise.
+/// An entry as some clients have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Variant {
     /// Where it stands in the list.

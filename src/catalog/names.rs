@@ -9,7 +9,7 @@ use crate::ids::{Digest, ExposedName, ServerKey};
 use crate::limits;
 use crate::pin::Kind;
 use crate::registry::doc::{PinMode, Pinned, Registry, Surface};
-use crate::wire::era::Revision;
+use crate::wire::era::{Revision, Schema};
 use crate::wire::raw;
 
 /// A tool or prompt the caller sees.
@@ -25,6 +25,9 @@ pub struct Entry {
     pub digest: Digest,
     /// A tool that its server, of the handshake era, only runs as a task (MCP 2025-11-25).
     pub needs_task: bool,
+    /// A tool whose `outputSchema` clients of the handshake era have in another form
+    /// ([`Schema::Wrapped`]).
+    pub wraps: bool,
 }
 
 /// Tools or prompts: the list, and the way back from names.
@@ -45,10 +48,35 @@ pub(super) struct Traits {
     needs_task: bool,
     /// Where URIs stand that are shown under another name, and those names as JSON tokens.
     uris: Vec<(Range<usize>, String)>,
-    /// A member that clients of the other era cannot have: whether those are stateless.
-    without: Option<(&'static str, bool)>,
     /// The model APIs behind some clients refuse it.
     unfit: bool,
+    /// What clients of the other era have otherwise.
+    other: Option<Other>,
+}
+
+/// How clients of one era have an entry otherwise than those of the other.
+#[derive(Debug)]
+enum Other {
+    /// Stateless ones, without `execution`.
+    NoExecution,
+    /// Those of the handshake era: the `outputSchema` instead, or none.
+    Output(Option<String>),
+}
+
+impl Other {
+    fn is_stateless(&self) -> bool {
+        matches!(self, Self::NoExecution)
+    }
+
+    fn change(&self, key: &str) -> raw::Change<'_> {
+        match (self, key) {
+            (Self::NoExecution, "execution") | (Self::Output(None), "outputSchema") => {
+                raw::Change::Remove
+            }
+            (Self::Output(Some(schema)), "outputSchema") => raw::Change::Value(schema),
+            _ => raw::Change::Keep,
+        }
+    }
 }
 
 impl Names {
@@ -74,10 +102,10 @@ impl Names {
         if traits.unfit {
             self.list.withhold();
         }
-        if let Some((member, stateless)) = traits.without
-            && let Some(without) = rendition(pinned, exposed, &traits.uris, Some(member))
+        if let Some(other) = &traits.other
+            && let Some(entry) = rendition(pinned, exposed, &traits.uris, Some(other))
         {
-            self.list.vary(stateless, without);
+            self.list.vary(other.is_stateless(), entry);
         }
         let at = self.entries.len();
         self.exposed.insert(exposed.clone(), at);
@@ -91,6 +119,7 @@ impl Names {
             exposed: exposed.clone(),
             digest: pinned.digest,
             needs_task: traits.needs_task,
+            wraps: matches!(traits.other, Some(Other::Output(Some(_)))),
         });
     }
 
@@ -184,14 +213,16 @@ pub(super) fn traits(
             ..Traits::default()
         };
     };
-    let without = match (stateless, definition.object("outputSchema")) {
+    let other = match (stateless, definition.get("outputSchema")) {
         // MCP 2025-11-25, tools: the root of an outputSchema is an object
-        (true, Ok(Some(schema))) if schema.text("type").as_deref() == Some("object") => None,
-        (true, _) => definition
-            .get("outputSchema")
-            .map(|_| ("outputSchema", false)),
+        (true, Some(schema)) => match Schema::of(schema) {
+            Schema::Kept => None,
+            Schema::Removed => Some(Other::Output(None)),
+            Schema::Wrapped(schema) => Some(Other::Output(Some(schema))),
+        },
+        (true, None) => None,
         // gone in MCP 2026-07-28
-        (false, _) => definition.get("execution").map(|_| ("execution", true)),
+        (false, _) => definition.get("execution").map(|_| Other::NoExecution),
     };
     Traits {
         needs_task: needs_task(surface, tool),
@@ -200,7 +231,7 @@ pub(super) fn traits(
         } else {
             Vec::new()
         },
-        without,
+        other,
         unfit,
     }
 }
@@ -225,12 +256,13 @@ fn app_uris(
     places.into_iter().flatten().filter_map(renamed).collect()
 }
 
-/// A definition as an entry: with its exposed name and other names of URIs, and without a member.
+/// A definition as an entry: with its exposed name and other names of URIs, and otherwise for
+/// clients of one era.
 fn rendition(
     pinned: &Pinned,
     exposed: &ExposedName,
     uris: &[(Range<usize>, String)],
-    without: Option<&str>,
+    other: Option<&Other>,
 ) -> Option<String> {
     let text = pinned.definition.get();
     let definition = raw::Object::parse(text).ok()?;
@@ -242,11 +274,9 @@ fn rendition(
     for (place, uri) in uris {
         edits.replace(place.clone(), uri);
     }
-    let change = |key: &str| match Some(key) == without {
-        true => raw::Change::Remove,
-        false => raw::Change::Keep,
-    };
-    edits.object(&definition, change, &[]);
+    if let Some(other) = other {
+        edits.object(&definition, |key| other.change(key), &[]);
+    }
     let mut out = Vec::with_capacity(text.len() + limits::EXPOSED_NAME_BYTES);
     edits.apply(text, &mut out);
     String::from_utf8(out).ok()

@@ -85,6 +85,31 @@ impl DenialCode {
         }
     }
 
+    /// Whether the client used the protocol wrongly: its program has to know, the model cannot
+    /// help it.
+    #[must_use]
+    pub fn is_misuse(self) -> bool {
+        match self {
+            Self::StaleAnswer => true,
+            Self::Drift
+            | Self::Hidden
+            | Self::Incapable
+            | Self::Lapsed
+            | Self::NeedsTask
+            | Self::NoCaller
+            | Self::NoRecord
+            | Self::NoRegistry
+            | Self::NotGranted
+            | Self::Overloaded
+            | Self::Repeated
+            | Self::Revoked
+            | Self::RuleExpired
+            | Self::Stale
+            | Self::StaleSnapshot
+            | Self::Unavailable => false,
+        }
+    }
+
     /// Whether the same call may succeed soon without anyone changing a rule.
     #[must_use]
     pub fn passes(self) -> bool {

@@ -186,9 +186,14 @@ impl Machine {
         };
         let exact = during.and_then(|id| self.in_flight_upstream(Key { link, id }));
         // nobody says of which call a question is on a pipe; that for roots may be of none, and the
-        // client is asked then only for what nobody else knows
+        // client is asked then for what nobody else knows, and again where it waits for a call
         let call = match during {
-            None if asked != Asked::Roots || self.says_roots_in_calls() => self.only_call(link),
+            None if asked != Asked::Roots => self.only_call(link),
+            None if self.says_roots_in_calls() => {
+                let only = self.only_call(link);
+                let waits = |key: &Key| self.sent_calls(link).contains(key);
+                only.filter(|key| waits(key) || !self.knows_roots())
+            }
             None | Some(_) => exact,
         };
         let era = call

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::policy::{Access, Parked, Started};
 use crate::registry::doc::{AuditRule, FailMode};
 use crate::secret::Content;
-use crate::wire::era::{Can, Era};
+use crate::wire::era::{Asked, Can, Era};
 use crate::wire::msg::IdKey;
 
 /// Where an execution is: its link, and its request id there. The id is its progress token too.
@@ -221,6 +221,8 @@ pub(super) struct Execution {
     bound: Option<Box<Parked>>,
     /// What its client can be asked, by the request itself in the stateless era.
     pub(super) can: Can,
+    /// What its upstream asked and its client's request does not declare.
+    pub(super) lacked: Can,
     /// The transport it is made for: it is sent on no other.
     pub(super) transport: u32,
     /// Who made it.
@@ -421,6 +423,7 @@ impl Calls {
             again,
             bound,
             can,
+            lacked: Can::default(),
             transport,
             who: self.who,
             deadline_us,
@@ -597,7 +600,16 @@ impl Calls {
             self.by_client.insert(client.clone(), key);
         }
         (execution.origin, execution.level, execution.can) = (origin, level, can);
+        // that was of another request
+        execution.lacked = Can::default();
         self.resume(key, now);
+    }
+
+    /// Its upstream asked what its client's request does not declare.
+    pub(super) fn lacks(&mut self, key: Key, asked: Asked) {
+        if let Some(execution) = self.open.get_mut(&key) {
+            execution.lacked = execution.lacked.with(asked);
+        }
     }
 
     /// Ends an execution; gives its outcome, to be appended at once.

@@ -22,12 +22,15 @@ use crate::ids::LinkId;
 use crate::inspect::{self, Finding};
 use crate::limits;
 use crate::secret::Content;
-use crate::wire::era::{self, Era, ErrorAs, Untranslatable};
-use crate::wire::msg::{Body, Response};
+use crate::wire::era::{self, Can, Era, ErrorAs, Untranslatable};
+use crate::wire::msg::{self, Body, Response};
 use crate::wire::raw::{self, Change, Object};
 
 /// What the client gets for an answer.
 enum Reply<'a> {
+    /// The upstream failed after it had asked what the client's request does not declare: that,
+    /// and what the upstream says.
+    Undeclared(Can, String),
     /// A failure with this text, and the error's own data where no tool result says it.
     Failure(String, Option<&'a str>),
     /// The upstream's line with the edits made.
@@ -60,7 +63,7 @@ impl Machine {
         let Some(from) = self.links.era(link) else {
             return;
         };
-        let (method, to, can) = (call.method, call.era, call.can);
+        let (method, to, can, lacked) = (call.method, call.era, call.can, call.lacked);
         // servers say in many ways that they lost a session, as an answer to the call too
         let of_session = match &response.body {
             Body::Error { message, .. } => message.to_ascii_lowercase().contains("session"),
@@ -131,6 +134,7 @@ impl Machine {
             Body::Result(result) => self.renamed_uris(link, result, response.line),
             Body::Error { .. } => Vec::new(),
         };
+        let wraps = self.wraps(key, from, to);
         let edits = &mut self.edits;
         edits.clear();
         edits.replace(response.id_span(), &client);
@@ -150,7 +154,7 @@ impl Machine {
                 for (at, label) in passed.iter().flatten() {
                     edits.replace(at.clone(), label);
                 }
-                let done = era::result(edits, result, from, to, method.cacheable(), info);
+                let done = era::result(edits, result, from, to, method.cacheable(), info, wraps);
                 let done = passed.map_err(Untranslatable::Wanted).and(done);
                 match (done, &tasked) {
                     (Err(Untranslatable::Wanted(why)), _) => Reply::Text(why),
@@ -198,22 +202,36 @@ impl Machine {
                 ErrorAs::Lacks(text) => Reply::Failure(text, object.get("data")),
             },
         };
-        let (line, content) = match reply {
+        // MCP 2026-07-28, error codes: a request that needs what it does not declare
+        let failed_so = matches!(end, End::ToolError | End::Error(_)) && lacked != Can::default();
+        let reply = match reply {
+            Reply::Edited if failed_so && to == Era::Stateless => {
+                Reply::Undeclared(lacked, why_failed(&response.body))
+            }
+            Reply::Edited | Reply::Failure(..) | Reply::Text(_) | Reply::Undeclared(..) => reply,
+        };
+        let mut edited = match &reply {
             Reply::Edited => {
                 let mut line = Vec::with_capacity(response.line.len() + 64);
                 edits.apply(response.line, &mut line);
-                if let Finding::Stop(why) = inspect::response(&line) {
-                    let line = failed(&client, to, method == Method::Tool, &why, None);
-                    (line.into(), copied(response.line, &span))
-                } else {
-                    line.push(b'\n');
-                    let line = Bytes::from(line);
-                    let content = match edits.moved(&span) {
-                        Some(span) => line.slice(span),
-                        None => copied(response.line, &span),
-                    };
-                    (line, content)
-                }
+                line
+            }
+            Reply::Failure(..) | Reply::Text(_) | Reply::Undeclared(..) => Vec::new(),
+        };
+        // most edits add a few bytes, what is said as text too may double it
+        let reply = match inspect::response(&edited) {
+            Finding::Clear => reply,
+            Finding::Stop(why) => Reply::Text(why),
+        };
+        let (line, content) = match reply {
+            Reply::Edited => {
+                edited.push(b'\n');
+                let line = Bytes::from(edited);
+                let content = match edits.moved(&span) {
+                    Some(span) => line.slice(span),
+                    None => copied(response.line, &span),
+                };
+                (line, content)
             }
             Reply::Failure(text, data) => (
                 failed(&client, to, method == Method::Tool, &text, data).into(),
@@ -221,6 +239,10 @@ impl Machine {
             ),
             Reply::Text(text) => (
                 failed(&client, to, method == Method::Tool, &text, None).into(),
+                copied(response.line, &span),
+            ),
+            Reply::Undeclared(lacked, why) => (
+                undeclared(&client, lacked, &why).into(),
                 copied(response.line, &span),
             ),
         };
@@ -241,6 +263,13 @@ impl Machine {
             // MCP 2026-07-28, header mismatch: its definitions may be others by now
             self.link_input(link, LinkInput::Changed, now);
         }
+    }
+
+    /// Whether the client has results of a call's tool in another form, as its schema.
+    fn wraps(&self, key: Key, from: Era, to: Era) -> bool {
+        let between = matches!((from, to), (Era::Stateless, Era::Handshake(_)));
+        let access = self.calls.get(key).map(|call| &call.access);
+        between && access.is_some_and(|access| self.snapshot.catalog().wraps(access))
     }
 
     /// A server wants a person to open an address before a call (2025-11-25, error -32042): where
@@ -422,4 +451,27 @@ impl Machine {
             }
         }
     }
+}
+
+/// What a failed call's upstream says in words.
+fn why_failed(body: &Body<'_>) -> String {
+    match body {
+        Body::Error { message, .. } => message.to_string(),
+        Body::Result(result) => {
+            let blocks = result.get("content").map(raw::elements);
+            let blocks = blocks.and_then(Result::ok).unwrap_or_default();
+            let text = |block: &str| Some(Object::parse(block).ok()?.text("text")?.into_owned());
+            let texts: Vec<String> = blocks.into_iter().filter_map(text).collect();
+            texts.join("\n")
+        }
+    }
+}
+
+/// The error of the stateless era for a request that needs what it does not declare.
+fn undeclared(id: &str, lacked: Can, why: &str) -> Vec<u8> {
+    let names = Can::default().lacking(lacked).join(", ");
+    let text = format!("the server asked for {names}, which this request does not declare: {why}");
+    let required = lacked.declared(Era::Stateless, era::APPS);
+    let data = format!("{{\"requiredCapabilities\":{required}}}");
+    msg::error_line(id, era::LACKS_CAPABILITY, &text, Some(&data))
 }

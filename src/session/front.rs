@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::call::Method;
+use super::link::Declared;
 use super::outbox::{Held, Level};
 use super::report::ClientReport;
 use super::road::Fate;
@@ -163,9 +164,13 @@ impl Front {
         Ok(can)
     }
 
-    /// The client's settings of MCP Apps, raw JSON.
-    pub(super) fn apps(&self) -> Option<&str> {
-        self.apps.as_deref()
+    /// What the client says it can be asked for.
+    pub(super) fn declared(&self) -> Declared {
+        Declared {
+            can: self.can,
+            apps: self.apps.clone(),
+            each: self.pin == Pin::Stateless,
+        }
     }
 
     /// What an upstream of the stateless era is told of a handshake client.

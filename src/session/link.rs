@@ -39,14 +39,14 @@ pub use self::events::{Answer, LinkFailure, LinkInput, LinkOutput, LinkState};
 pub use self::open::Opening;
 use self::survey::Survey;
 use self::told::Told;
-pub use self::told::allowed;
+pub use self::told::{Declared, allowed};
 use crate::clock::Now;
 use crate::ids::LinkId;
 use crate::limits;
 use crate::pin::Kind;
 use crate::registry::doc::{ServerDoc, Surface};
 use crate::text::printable;
-use crate::wire::era::{Can, Era, Revision};
+use crate::wire::era::{Era, Revision};
 
 /// How mcpshim introduces itself upstream when it speaks for itself: `clientInfo`, raw JSON.
 pub const CLIENT_INFO: &str = concat!(
@@ -67,7 +67,7 @@ pub struct Link {
     survey: bool,
     phase: Phase,
     /// What a client says it can be asked for, for the next transport…
-    client: (Can, Option<Box<str>>),
+    client: Declared,
     /// …and what the server of this one was told.
     told: Told,
     /// What is known of the running transport's server.
@@ -182,8 +182,8 @@ impl Link {
             server,
             survey,
             phase: Phase::Closed,
-            client: (Can::default(), None),
-            told: Told::new(Can::default(), None),
+            client: Declared::default(),
+            told: Told::default(),
             run: Run::default(),
             asks: BTreeMap::new(),
             next_id: 1,
@@ -278,11 +278,9 @@ impl Link {
 
     /// Says what the client can be asked for, before [`Link::want`]: its server is told so, as far
     /// as its entry allows, when a transport is opened.
-    pub fn declare(&mut self, client: Can, apps: Option<&str>) {
-        if matches!(self.phase, Phase::Closed)
-            && (self.client.0, self.client.1.as_deref()) != (client, apps)
-        {
-            self.client = (client, apps.map(Into::into));
+    pub fn declare(&mut self, client: Declared) {
+        if matches!(self.phase, Phase::Closed) {
+            self.client = client;
         }
     }
 

@@ -238,6 +238,9 @@ impl Machine {
         now: &Now,
     ) {
         if let Err(refusal) = self.park(link, server, key, asked, request, now) {
+            if matches!(refusal, Refusal::NotDeclared(_)) {
+                self.calls.lacks(key, asked);
+            }
             self.refuse_ask(link, request, refusal, now);
         }
     }

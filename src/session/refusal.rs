@@ -1,7 +1,8 @@
 //! What a refused request gets: a record, and an answer in the form of its era.
 //!
 //! A tool's refusal is a result that a model can read, with its code in `_meta`; another's is an
-//! error. What the caller may not know of is called unknown.
+//! error. What the caller may not know of is called unknown. Where the client used the protocol
+//! wrongly, its program is told by an error of the protocol.
 
 use std::borrow::Cow;
 
@@ -96,6 +97,10 @@ impl Machine {
                 let text = format!("Resource not found: {uri}");
                 self.error(id, era::not_found(era), &text, Some(&data));
             }
+            (None, _) if denial.code.is_misuse() => {
+                let data = note(code);
+                self.error(id, -32602, &denial.sentence, Some(&data));
+            }
             (None, method) => {
                 let tool = method == Method::Tool;
                 let text = self.told(denial);
@@ -159,12 +164,16 @@ pub(super) fn failed(id: &str, era: Era, tool: bool, words: &str, data: Option<&
 
 /// The same for a refusal, with its code.
 pub(super) fn denied(id: &str, era: Era, tool: bool, code: &str, words: &str) -> Vec<u8> {
-    let note = format!("{{\"code\":\"{code}\"}}");
+    let note = note(code);
     if !tool {
         return msg::error_line(id, DENIED, &text::block(words), Some(&note));
     }
     let note = Some((META_DENIAL, note.as_str()));
     era::own_line(id, &[&tool_text(words)], era, false, SERVER_INFO, note)
+}
+
+fn note(code: &str) -> String {
+    format!("{{\"code\":\"{code}\"}}")
 }
 
 fn tool_text(words: &str) -> String {

@@ -128,6 +128,11 @@ impl Machine {
                 self.walk(&ask, &route, rename, fate, now);
             }
             Err(dead) => {
+                if dead.denial.code == DenialCode::Hidden
+                    && self.waits_for_lists(request, fate, now)
+                {
+                    return;
+                }
                 let unknown = dead.hidden.then_some(name.as_ref());
                 self.refuse(&ask, dead.target, dead.audit, &dead.denial, unknown, now);
             }
@@ -149,6 +154,7 @@ impl Machine {
         let snapshot = Arc::clone(&self.snapshot);
         let retry = self.retry(ask);
         let handle = retry.as_ref().and_then(|retry| retry.handle.as_deref());
+        let has_state = retry.as_ref().is_some_and(|retry| retry.state);
         let decided = || match decide(&snapshot, &route.access, now) {
             Decision::Allow(permit) => Ok(permit),
             Decision::Ask(question) => Err(question.absurd()),
@@ -239,8 +245,9 @@ impl Machine {
             return self.refuse_route(ask, route, &denial, now);
         }
         if let (Era::Stateless, Era::Handshake(_)) = (ask.asker.era, era) {
-            // an answer to a question that is not open never makes a call
-            if retry.is_some() && leg.is_none() {
+            // an answer to a question that is not open never makes a call; answers alone are to
+            // none, because all that is asked here has a state
+            if has_state && leg.is_none() {
                 return self.refuse_route(ask, route, &park::stale(), now);
             }
             let alone = ask.method.may_ask() && self.links.is_one_by_one(link);

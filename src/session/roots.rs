@@ -128,11 +128,16 @@ impl Machine {
         }
     }
 
-    /// Whether only the client knows, and says it only where a call waits for it.
+    /// Whether only the client knows, and says it only where a call waits for it: what it said
+    /// before holds for who asks outside of any call.
     pub(super) fn says_roots_in_calls(&self) -> bool {
         let roots = &self.roots;
-        let known = roots.known.is_some() || roots.project.is_some();
-        self.front.can.roots && !roots.offered && !known
+        self.front.can.roots && !roots.offered && roots.project.is_none()
+    }
+
+    /// Whether the client said its roots before.
+    pub(super) fn knows_roots(&self) -> bool {
+        self.roots.known.is_some()
     }
 
     /// Asks the client, unless it is being asked.

@@ -147,6 +147,14 @@ impl Machine {
             let text = "params.taskId must be a string, and no other member but for its case";
             return self.error(&request.id, -32602, text, None);
         };
+        if !asker.follows_tasks() {
+            // SEP-2663: as a request that lacks a capability, whatever its id
+            self.outbox.count("undeclared-tasks", now);
+            let text = format!("{} needs the extension {}", request.method, era::TASKS);
+            let required = format!("{{\"extensions\":{{\"{}\":{{}}}}}}", era::TASKS);
+            let data = format!("{{\"requiredCapabilities\":{required}}}");
+            return self.error(&request.id, era::LACKS_CAPABILITY, &text, Some(&data));
+        }
         if self.waits_for_registry(request, now) {
             return;
         }

@@ -5,10 +5,13 @@
 //! is listed in `docs/formats/edits.md`, and they change nothing else.
 
 mod can;
+mod structured;
 
 use std::borrow::Cow;
 
 pub use self::can::{APPS, Asked, Can, apps};
+use self::structured::Content;
+pub use self::structured::Schema;
 use super::msg::{self, Notification, Params, Request};
 use super::raw::{self, Change, Edits, Object};
 
@@ -610,7 +613,8 @@ pub enum Untranslatable {
 }
 
 /// Changes what differs in a result between the upstream's era and the client's. `cacheable` is
-/// for methods whose results carry `ttlMs` and `cacheScope`; `server_info` is the upstream's.
+/// for methods whose results carry `ttlMs` and `cacheScope`; `server_info` is the upstream's;
+/// `wraps` says that it is of a tool whose schema the client has as [`Schema::Wrapped`].
 ///
 /// # Errors
 /// [`Untranslatable`] when the client could not read it.
@@ -621,6 +625,7 @@ pub fn result(
     to: Era,
     cacheable: bool,
     server_info: Option<&str>,
+    wraps: bool,
 ) -> Result<(), Untranslatable> {
     let kind = result
         .get("resultType")
@@ -640,19 +645,24 @@ pub fn result(
         }
     }
     match (from, to) {
-        (Era::Handshake(_), Era::Handshake(_)) => {}
-        (Era::Stateless, Era::Handshake(_)) => {
-            let structured = result
-                .get("structuredContent")
-                .is_none_or(|content| content.starts_with('{'));
-            let change = |key: &str| match key {
-                "resultType" => Change::Remove,
-                "ttlMs" | "cacheScope" if cacheable => Change::Remove,
-                // an object before (MCP 2025-11-25, tools); the content says the same as text
-                "structuredContent" if !structured => Change::Remove,
-                _ => Change::Keep,
+        (_, Era::Handshake(_)) => {
+            let stateless = from == Era::Stateless;
+            // an object before (MCP 2025-11-25, tools), and not read at all before 2025-06-18
+            let structured = Content::of(result, from, to, wraps);
+            if !stateless && structured.is_none() {
+                return Ok(());
+            }
+            let content = structured
+                .as_ref()
+                .and_then(|structured| structured.text(edits, result));
+            let change = |key: &str| match (key, &structured) {
+                ("resultType", _) if stateless => Change::Remove,
+                ("ttlMs" | "cacheScope", _) if stateless && cacheable => Change::Remove,
+                (_, Some(structured)) => structured.change(key),
+                (_, None) => Change::Keep,
             };
-            edits.object(result, change, &[]);
+            let append = content.as_deref().map(|content| ("content", content));
+            edits.object(result, change, append.as_slice());
         }
         (Era::Handshake(_), Era::Stateless) => {
             let missing = |key| result.get(key).is_none();
@@ -696,6 +706,10 @@ fn keep_private(edits: &mut Edits, result: &Object<'_>, cacheable: bool, append:
 /// The error of 2025-11-25 that wants addresses opened first (`UrlElicitationRequired`).
 pub const URL_REQUIRED: i64 = -32042;
 
+/// The error of 2026-07-28 for a request that needs a capability that it does not declare
+/// (`MissingRequiredClientCapability`).
+pub const LACKS_CAPABILITY: i64 = -32021;
+
 /// What an upstream's error becomes for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorAs {
@@ -732,7 +746,7 @@ pub fn error(code: i64, message: &str, data: Option<&str>, from: Era, to: Era) -
         // that knows both eras would ask a person what nobody looked at
         (_, _, URL_REQUIRED) => ErrorAs::Text(open_first(message, data)),
         // MissingRequiredClientCapability: the client's own affair in its own era
-        (Era::Stateless, Era::Handshake(_), -32021) => {
+        (Era::Stateless, Era::Handshake(_), LACKS_CAPABILITY) => {
             let needs = lacking(data).join(", ");
             let needs = if needs.is_empty() {
                 "something"

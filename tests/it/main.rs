@@ -17,6 +17,7 @@ mod cli;
 mod client;
 mod clients;
 mod collector;
+mod conformance;
 mod credentials;
 mod doctor;
 mod explain;

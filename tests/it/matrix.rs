@@ -865,6 +865,7 @@ fn rendered(rows: &[Row]) -> String {
     if used.contains(OPEN) {
         page.push_str("| ✗ | It should work and does not: a bug of mcpshim. |\n");
     }
+    page.push_str(&crate::conformance::page());
     page
 }
 

@@ -75,8 +75,15 @@ fn a_stateless_client_of_an_sdk_is_asked_by_a_handshake_server() {
     let text = |at: usize| steps[at]["result"].to_string();
     let message = |at: usize| {
         let asked = steps[at]["asked"].as_array().unwrap();
-        assert_eq!(asked.len(), 1, "{}", steps[at]);
-        asked[0]["params"]["message"]
+        // the server wants the roots when it likes, so that may come within any call
+        let (roots, own): (Vec<&Value>, Vec<&Value>) =
+            asked.iter().partition(|one| one["method"] == "roots/list");
+        assert!(roots.len() <= 1, "{}", steps[at]);
+        let [own] = own[..] else {
+            panic!("not one question of the tool's own: {}", steps[at]);
+        };
+        assert_eq!(own["method"], "elicitation/create", "{}", steps[at]);
+        own["params"]["message"]
             .as_str()
             .unwrap_or_default()
             .to_owned()
@@ -101,30 +108,25 @@ fn a_handle_is_used_once_and_dies_with_the_shim() {
     // nothing was answered: it is asked again, by another handle
     let (second, _) = asks(&retry(&mut shim, FORM, &first, &json!({})));
     assert_ne!(first, second);
-    let stale = retry(&mut shim, FORM, &first, &answers);
-    assert!(
-        stale.is_tool_error() && stale.text().contains("call again"),
-        "{}",
-        stale.text()
-    );
+    // the client's program is told, not its model
+    let stale = |answer: &Answer| {
+        let (code, text) = answer.error();
+        assert_eq!(code, -32602, "{text}");
+        assert!(text.contains("call again"), "{text}");
+    };
+    stale(&retry(&mut shim, FORM, &first, &answers));
     let done = retry(&mut shim, FORM, &second, &answers);
     assert!(
         done.result().to_string().contains("Ada"),
         "{}",
         done.result()
     );
-    let used = retry(&mut shim, FORM, &second, &answers);
-    assert!(used.is_tool_error(), "{}", used.result());
+    stale(&retry(&mut shim, FORM, &second, &answers));
     // a shim that is killed takes its calls with it: none of them is made again
     let (lost, _) = asks(&shim.call(FORM, json!({})));
     shim.process.kill();
     let mut shim = client(&org);
-    let answer = retry(&mut shim, FORM, &lost, &answers);
-    assert!(
-        answer.is_tool_error() && answer.text().contains("call again"),
-        "{}",
-        answer.text()
-    );
+    stale(&retry(&mut shim, FORM, &lost, &answers));
     shim.close();
     let seen = org.mcpshim("ci", ["audit", "status", "--json"]);
     assert!(seen.ok().stdout.contains('{'));
@@ -134,7 +136,7 @@ fn a_handle_is_used_once_and_dies_with_the_shim() {
 fn a_client_that_cannot_be_asked_is_told_which_tool_needs_it() {
     let org = organisation("everything", "pin: names");
     let mut shim = org.serve("ci");
-    shim.discover();
+    shim.initialize();
     let refused = shim.call(FORM, json!({}));
     assert!(
         refused
@@ -145,6 +147,20 @@ fn a_client_that_cannot_be_asked_is_told_which_tool_needs_it() {
     );
     let echo = shim.call("q_echo", json!({"message": "x"}));
     assert!(echo.text().contains('x'), "the rest of its tools are there");
+    shim.close();
+    // one that may declare it with its next request has the tool, and its server is refused
+    let mut shim = org.serve("ci");
+    shim.discover();
+    let refused = shim.call(FORM, json!({}));
+    let (code, text) = refused.error();
+    assert_eq!(code, -32021, "{text}");
+    assert!(text.contains("elicitation"), "{text}");
+    shim.declare(&json!({"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}));
+    let (state, questions) = asks(&shim.call(FORM, json!({})));
+    let name = questions.as_object().unwrap().keys().next().unwrap();
+    let answers = json!({name: {"action": "decline"}});
+    let done = retry(&mut shim, FORM, &state, &answers);
+    assert!(done.text().contains("declined"), "{done:?}");
     shim.close();
 }
 

@@ -510,7 +510,11 @@ fn moves(way: &Way<'_>) -> Option<bool> {
     while !news() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
-    std::thread::sleep(Duration::from_secs(1));
+    // one that does ask may be slow to
+    let end = Instant::now() + Duration::from_secs(3);
+    while lists() == before && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     news().then(|| lists() > before)
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Server {
     /// Tools that `audit` and `limits` name.
     pub(super) named_tools: Vec<Spot<String>>,
     pub(super) pin: Option<PinFile>,
+    /// Where it says `isolation: user`.
+    pub(super) shared_at: Option<At>,
     /// The pin file exists but cannot be used; that is reported once.
     pub(super) pin_broken: bool,
 }

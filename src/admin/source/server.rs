@@ -100,7 +100,9 @@ impl Reader<'_> {
             .unwrap_or_default();
         named_tools.extend(audit_tools);
         let isolation = fields.take("isolation");
+        let isolation_at = isolation.map(|node| node.at);
         let isolation = isolation.and_then(|node| choice(node, "isolation", &ISOLATION, sink));
+        let shared_at = isolation_at.filter(|_| isolation == Some(Isolation::User));
         let stateful = fields.take("stateful");
         let stateful = stateful.and_then(|node| yaml::flag(node, "stateful", sink));
         let pin_node = fields.take("pin");
@@ -121,6 +123,7 @@ impl Reader<'_> {
             credential: credential_spots,
             named_tools,
             pin: None,
+            shared_at,
             pin_broken: false,
             doc: ServerDoc {
                 format: FORMAT,

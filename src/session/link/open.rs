@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::told::{Told, allowed};
+use super::told::{Declared, Told, allowed};
 use super::{Answer, Ask, CLIENT_INFO, Link, LinkOutput, Phase, Probed, Run};
 use crate::clock::Now;
 use crate::limits;
@@ -61,9 +61,13 @@ impl Link {
     pub(super) fn open(&mut self, deadline_us: u64) {
         self.asks.clear();
         let allowed = allowed(&self.server);
-        self.told = match (&self.client, self.survey) {
-            (_, true) => Told::new(allowed, None),
-            ((client, apps), false) => Told::new(client.and(allowed), apps.as_deref()),
+        let all = Declared {
+            can: allowed,
+            ..Declared::default()
+        };
+        self.told = match self.survey {
+            true => Told::new(&all, allowed),
+            false => Told::new(&self.client, allowed),
         };
         self.phase = Phase::Starting { deadline_us };
         self.out.push_back(LinkOutput::Open);

@@ -17,6 +17,7 @@ use super::*;
 use crate::pin;
 use crate::registry::doc::{PinMode, Transport};
 use crate::session::{Loss, Reach};
+use crate::wire::era::Can;
 
 const TOOL: &str = r#"{"name":"add","inputSchema":{"type":"object"}}"#;
 const OTHER: &str = r#"{"name":"add","inputSchema":{"type":"object","required":["x"]}}"#;
@@ -1139,15 +1140,19 @@ fn a_server_is_told_what_its_entry_allows_of_what_the_client_says() {
         sampling: true,
         ..Can::default()
     };
-    let said = |protocol: &str, flags: &str, survey: bool, client: Can| {
+    let told = |protocol: &str, flags: &str, survey: bool, (can, each): (Can, bool)| {
         let now = Now::default();
         let mut link = Link::new(LinkId(1), doc("strict", protocol, flags), survey);
-        link.declare(client, Some(r#"{"mimeTypes":["x"]}"#));
+        let apps = Some(r#"{"mimeTypes":["x"]}"#.into());
+        link.declare(Declared { can, apps, each });
         link.want(&now);
         // what is said later counts from the next transport on
-        link.declare(Can::default(), None);
+        link.declare(Declared::default());
         link.handle(LinkInput::Opened, &now);
         declares(&mut link).join(" ")
+    };
+    let said = |protocol: &str, flags: &str, survey: bool, can: Can| {
+        told(protocol, flags, survey, (can, false))
     };
     // where the client works is answered here, so a server of the handshake era may always ask
     assert_eq!(
@@ -1168,6 +1173,19 @@ fn a_server_is_told_what_its_entry_allows_of_what_the_client_says() {
         ),
         "{}"
     );
+    // a client whose next request may say something else: the server may ask what its entry
+    // allows, and shows what its client can show
+    let each = |protocol: &str, flags: &str, can: Can| told(protocol, flags, false, (can, true));
+    assert_eq!(
+        each("2025-11-25", ALL, Can::default()),
+        r#"{"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}}}"#
+    );
+    assert_eq!(
+        each("2025-11-25", r#","elicitation":true"#, client),
+        r#"{"elicitation":{"form":{},"url":{}}}"#
+    );
+    assert_eq!(each("2025-11-25", "", client), "{}");
+    assert_eq!(each("2026-07-28", ALL, Can::default()), "{}");
     // a survey has no client
     assert_eq!(
         said("2026-07-28", ALL, true, Can::default()),
@@ -1204,7 +1222,10 @@ fn a_tool_that_this_client_is_not_shown_is_missed_without_a_drift() {
         ..Can::default()
     };
     let mut link = Link::new(LinkId(1), doc("strict", "2025-11-25", flags), false);
-    link.declare(can, None);
+    link.declare(Declared {
+        can,
+        ..Declared::default()
+    });
     play(
         &mut link,
         &mut Now::default(),

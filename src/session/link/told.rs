@@ -19,25 +19,46 @@ pub fn allowed(server: &ServerDoc) -> Can {
     }
 }
 
+/// What a client says it can be asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// What.
+    pub can: Can,
+    /// Its settings of MCP Apps, raw JSON.
+    pub apps: Option<Box<str>>,
+    /// Each of its requests says it anew (the stateless era).
+    pub each: bool,
+}
+
 /// What the server of one transport is told of the client: what its entry allows of what the
 /// client says. A survey says all that the entry allows.
 ///
 /// Servers show other tools to clients of other capabilities (measured: server-everything). So it
-/// stays the same for the life of a transport, and the comparison with the pin knows of it.
+/// stays the same for the life of a transport, and the comparison with the pin knows of it. A
+/// client of the stateless era may say something else with its next request: a server of the
+/// handshake era is told that it may ask all that its entry allows, and what the client of a call
+/// did not declare is refused when it is asked ([`crate::session::park`]).
 #[derive(Debug, Default)]
 pub(super) struct Told {
     can: Can,
     /// The settings of MCP Apps, raw JSON.
     apps: Option<Box<str>>,
+    each: bool,
     /// The capabilities in the stateless era, raw JSON.
     pub(super) text: String,
 }
 
 impl Told {
-    pub(super) fn new(can: Can, apps: Option<&str>) -> Self {
-        let text = can.declared(Era::Stateless, apps.unwrap_or(APPS));
-        let apps = apps.map(Into::into);
-        Self { can, apps, text }
+    pub(super) fn new(client: &Declared, allowed: Can) -> Self {
+        let can = client.can.and(allowed);
+        let apps = client.apps.clone();
+        let text = can.declared(Era::Stateless, apps.as_deref().unwrap_or(APPS));
+        Self {
+            can,
+            apps,
+            each: client.each,
+            text,
+        }
     }
 
     /// The capabilities in an era. Servers of the handshake era are answered here where the
@@ -54,12 +75,17 @@ impl Told {
 
     /// What a server of this era was told.
     pub(super) fn under(&self, era: Era, allowed: Can) -> Can {
-        Can {
-            roots: match era {
-                Era::Handshake(_) => allowed.roots,
-                Era::Stateless => self.can.roots,
+        match era {
+            // it shows a client what it is able to show, and asks nothing
+            Era::Handshake(_) if self.each => Can {
+                apps: self.can.apps,
+                ..allowed
             },
-            ..self.can
+            Era::Handshake(_) => Can {
+                roots: allowed.roots,
+                ..self.can
+            },
+            Era::Stateless => self.can,
         }
     }
 }

@@ -128,7 +128,7 @@ impl Machine {
             if let Some(slot) = self.links.slot(id) {
                 slot.ending = None;
                 if wanted {
-                    slot.link.declare(self.front.can, self.front.apps());
+                    slot.link.declare(self.front.declared());
                     slot.link.want(now);
                 }
             }
@@ -146,7 +146,7 @@ impl Machine {
     pub(super) fn want(&mut self, server: &Arc<ServerDoc>, now: &Now) {
         let id = self.link_for(server);
         if let Some(slot) = self.links.slot(id) {
-            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.declare(self.front.declared());
             slot.link.want(now);
         }
         self.pump(id, now);
@@ -215,7 +215,7 @@ impl Machine {
         if let Some(slot) = self.links.slot(id) {
             slot.waiting_bytes += waiting.bytes();
             slot.waiting.push_back(waiting);
-            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.declare(self.front.declared());
             slot.link.want(now);
             slot.busy(now);
         }

@@ -9,9 +9,13 @@ use crate::ids::{LinkId, ServerKey};
 use crate::limits;
 use crate::pin::{Kept, assign_names, quarantine};
 use crate::policy::SnapshotId;
-use crate::registry::doc::{PinMode, Pinned, Surface};
+use crate::registry::doc::{PinMode, Pinned, ServerDoc, Surface};
 use crate::session::Machine;
+use crate::session::road::Fate;
 use crate::text;
+use crate::wire::msg::Request;
+
+use super::{Readiness, Waiting};
 
 /// Snapshots made here, with live surfaces in them, are numbered from here on, so that no
 /// permit of a driver's snapshot is ever taken for one of them.
@@ -63,28 +67,66 @@ impl Machine {
         self.outbox.append(note, now);
     }
 
+    /// Servers that are not pinned, that the caller may use, and of which nobody knows yet what
+    /// they offer.
+    fn unlisted(&self) -> Vec<Arc<ServerDoc>> {
+        let Some(registry) = self.snapshot.registry() else {
+            return Vec::new();
+        };
+        let wanted = |(key, server): &(&ServerKey, &Arc<ServerDoc>)| {
+            let grants = |role| registry.policy.grants.get(role)?.get(*key);
+            server.pin == PinMode::Off
+                && !self.links.live.contains_key(*key)
+                && !registry.revocations.servers.contains(*key)
+                && self
+                    .snapshot
+                    .roles()
+                    .iter()
+                    .any(|role| grants(role).is_some())
+        };
+        let servers = registry.servers.iter().filter(wanted);
+        servers.map(|(_, server)| Arc::clone(server)).collect()
+    }
+
     /// Starts servers that are not pinned and that the caller may use: what they offer is known
     /// once they run.
     pub(in crate::session) fn open_unpinned(&mut self, now: &Now) {
-        let snapshot = Arc::clone(&self.snapshot);
-        let Some(registry) = snapshot.registry() else {
-            return;
-        };
-        for (key, server) in &registry.servers {
-            let grants = |role| registry.policy.grants.get(role)?.get(key);
-            let wanted = server.pin == PinMode::Off
-                && !self.links.live.contains_key(key)
-                && !registry.revocations.servers.contains(key)
-                && snapshot.roles().iter().any(|role| grants(role).is_some());
-            if wanted {
-                let id = self.link_for(server);
-                if let Some(slot) = self.links.slot(id) {
-                    slot.link.declare(self.front.can, self.front.apps());
-                    slot.link.want(now);
-                }
-                self.pump(id, now);
-            }
+        for server in self.unlisted() {
+            self.want(&server, now);
         }
+    }
+
+    /// Lets a request for a name that nobody has wait for the lists of servers that are not
+    /// pinned, one after the other in their order. False when there is none to wait for.
+    pub(in crate::session) fn waits_for_lists(
+        &mut self,
+        request: &Request<'_>,
+        fate: Fate<'_>,
+        now: &Now,
+    ) -> bool {
+        let last = match fate {
+            Fate::Fresh => None,
+            Fate::Ready(link, _) | Fate::Refused(link, _) => self.server_of(link),
+        };
+        let is_next =
+            |server: &Arc<ServerDoc>| last.as_ref().is_none_or(|last| server.key > last.key);
+        for server in self.unlisted().into_iter().filter(is_next) {
+            let link = self.link_for(&server);
+            let bytes = request.line.len();
+            match self.links.readiness(link, bytes, now) {
+                Readiness::Waits => {}
+                // it is told elsewhere why not
+                Readiness::Full(_) | Readiness::Ready(_) => continue,
+            }
+            let waiting = Waiting::Request {
+                key: request.id.key(),
+                line: request.line.as_bytes().to_vec(),
+                until_us: now.mono_us + server.limits.call_ms * 1000,
+            };
+            self.wait(link, waiting, now);
+            return true;
+        }
+        false
     }
 
     /// The snapshot with what is known of servers that are not pinned.

@@ -213,7 +213,7 @@ impl Machine {
         if let Some(slot) = self.links.slot(id).filter(|slot| !slot.retired)
             && (!slot.waiting.is_empty() || !slot.resting.is_empty())
         {
-            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.declare(self.front.declared());
             slot.link.want(now);
         }
         self.pump(id, now);
@@ -268,7 +268,7 @@ impl Machine {
             return false;
         }
         slot.resting.push(key);
-        slot.link.declare(self.front.can, self.front.apps());
+        slot.link.declare(self.front.declared());
         slot.link.want(now);
         self.pump(key.link, now);
         true
@@ -310,7 +310,7 @@ impl Machine {
             return;
         };
         if slot.rewatch_at_us.take_if(due).is_some() {
-            slot.link.declare(self.front.can, self.front.apps());
+            slot.link.declare(self.front.declared());
             slot.link.want(now);
             self.pump(id, now);
         }

@@ -24,6 +24,8 @@ use crate::wire::raw::Object;
 pub(in crate::session) struct Retry<'a> {
     /// Its `requestState`, where it is one of ours.
     pub(in crate::session) handle: Option<Cow<'a, str>>,
+    /// It has a `requestState`, of whomever.
+    pub(in crate::session) state: bool,
 }
 
 /// What a retry leads to.
@@ -42,9 +44,10 @@ impl<'a> Retry<'a> {
         params
             .get("requestState")
             .or_else(|| params.get("inputResponses"))?;
-        let state = params.text("requestState");
-        let handle = state.filter(|state| state.starts_with(HANDLE));
-        Some(Self { handle })
+        let handle = params.text("requestState");
+        let handle = handle.filter(|state| state.starts_with(HANDLE));
+        let state = params.get("requestState").is_some();
+        Some(Self { handle, state })
     }
 }
 

@@ -1062,3 +1062,69 @@ fn trace_context_and_keys_of_vendors_pass_both_ways_in_every_pair() {
         }
     }
 }
+
+/// `alpha` and `beta`, each as it is or not pinned.
+fn unpinned(keys: &[&str]) -> Rig {
+    let mut registry = registry();
+    for key in keys {
+        registry.edit(key, |server| {
+            server.pin = crate::registry::doc::PinMode::Off;
+        });
+    }
+    Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))).opened()
+}
+
+#[test]
+fn a_call_before_any_list_waits_for_what_a_server_that_is_not_pinned_offers() {
+    let call = |id: u32, name: &str| {
+        format!(
+            r#"> {{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}"}}}}"#
+        )
+    };
+    let mut rig = unpinned(&["alpha", "beta"]);
+    let called = rig.play(&call(1, "beta_echo"));
+    assert!(called.contains("! open alpha"), "{called}");
+    assert!(
+        called.contains(r#"»beta {"jsonrpc":"2.0","id":6,"method":"tools/call""#),
+        "{called}"
+    );
+    assert!(!called.contains("Unknown"), "{called}");
+    // what nobody has is unknown, once that is known
+    let unknown = unpinned(&["alpha", "beta"]).play(&call(1, "nobody_has_it"));
+    assert!(unknown.contains("! open beta"), "{unknown}");
+    assert!(unknown.contains("Unknown tool: nobody_has_it"), "{unknown}");
+    // a prompt and a resource too
+    for (method, params) in [
+        ("prompts/get", r#""name":"alpha_greet""#),
+        ("resources/read", r#""uri":"alpha://readme""#),
+    ] {
+        let line =
+            format!(r#"> {{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}}}}}"#);
+        let asked = unpinned(&["alpha"]).play(&line);
+        assert!(asked.contains("»alpha {"), "{asked}");
+        assert!(!asked.contains("! open beta"), "{asked}");
+    }
+    // where all are pinned nothing is started for a name that nobody has
+    let unknown = unpinned(&[]).play(&call(1, "nobody_has_it"));
+    assert!(!unknown.contains("! open"), "{unknown}");
+    assert!(unknown.contains("Unknown tool: nobody_has_it"), "{unknown}");
+}
+
+#[test]
+fn a_server_that_is_not_pinned_and_never_comes_up_is_waited_for_as_long_as_a_call() {
+    let mut rig = unpinned(&["alpha", "beta"]);
+    rig.opens = false;
+    let waits = rig.play(
+        r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"nobody_has_it"}}
+        +1000"#,
+    );
+    assert!(waits.contains("! open alpha"), "{waits}");
+    assert!(!waits.contains("< "), "{waits}");
+    // each is waited for once
+    let mut over = String::new();
+    for _ in 0..3 {
+        over.push_str(&rig.play("+600000"));
+    }
+    assert_eq!(over.matches("Unknown tool").count(), 1, "{over}");
+    assert_eq!(rig.machine.books().2, 0);
+}

@@ -120,9 +120,14 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let stale = |rig: &mut Rig, script: &str| {
         let transcript = rig.play(script);
         assert!(transcript.contains("! denial "), "{transcript}");
-        assert!(transcript.contains(r#""isError":true"#), "{transcript}");
+        // the client's program misused the protocol, which no model can mend
         assert!(
-            transcript.contains(r#""code":"stale-answer""#),
+            transcript.contains(r#""error":{"code":-32602,"#),
+            "{transcript}"
+        );
+        assert!(!transcript.contains("isError"), "{transcript}");
+        assert!(
+            transcript.contains(r#""data":{"code":"stale-answer"}"#),
             "{transcript}"
         );
         assert!(!transcript.contains("»alpha"), "{transcript}");
@@ -134,11 +139,7 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let forged = format!("mcpshim-parked-{}", "0".repeat(32));
     let said = stale(&mut rig, &retry(2, &forged, &answer));
     assert!(said.contains("call again"), "{said}");
-    // answers without any state, and states of nobody here
-    stale(
-        &mut rig,
-        &call(3, &format!(r#""inputResponses":{{{answer}}},"#)),
-    );
+    // states of nobody here
     stale(&mut rig, &call(4, r#""requestState":"x","#));
     stale(&mut rig, &call(5, r#""requestState":7,"#));
     // another call
@@ -170,7 +171,7 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let escaped = handle.replacen('m', "\\u006d", 1);
     let good = rig.play(&retry(2, &escaped, &answer));
     assert!(good.contains("»alpha"), "{good}");
-    // a prompt is refused by an error
+    // so is a prompt
     let meta = META.replace(
         r#"clientCapabilities":{}"#,
         &format!(r#"clientCapabilities":{CAN}"#),
@@ -178,7 +179,23 @@ fn a_handle_is_good_for_one_retry_of_the_same_call_by_the_same_caller() {
     let prompt = rig.play(&format!(
         r#"> {{"jsonrpc":"2.0","id":3,"method":"prompts/get","params":{{"name":"alpha_greet","requestState":"{handle}",{meta}}}}}"#
     ));
-    assert!(prompt.contains(r#""error":{"code":4030"#), "{prompt}");
+    assert!(prompt.contains(r#""error":{"code":-32602"#), "{prompt}");
+}
+
+/// Found by the official conformance suite: what is asked here has a state, so such answers are to
+/// nothing, which is no misuse.
+#[test]
+fn answers_without_a_state_answer_nothing_and_the_call_is_made() {
+    let mut rig = rig();
+    let answers = format!(r#""inputResponses":{{"user_name":{ACCEPT}}},"#);
+    let called = rig.play(&call(1, &answers));
+    assert!(called.contains("! intent 1 "), "{called}");
+    // all of it is in the record, and nothing of it goes up
+    assert!(called.contains("user_name"), "{called}");
+    let sent = called.lines().find(|line| line.starts_with("»alpha"));
+    assert!(!sent.unwrap().contains("inputResponses"), "{called}");
+    let asked = rig.play(&format!("{FORM}\n+20"));
+    assert!(asked.contains("input_required"), "{asked}");
 }
 
 #[test]
@@ -211,7 +228,9 @@ fn somebody_else_and_somebody_without_the_right_get_nothing() {
     let ended = rig.play("");
     assert!(ended.contains("! outcome 1 Cancelled"), "{ended}");
     let refused = rig.play(&retry(2, &handle, &answer));
+    // what the organisation decided is told to the model
     assert!(refused.contains(r#""code":"revoked""#), "{refused}");
+    assert!(refused.contains(r#""isError":true"#), "{refused}");
     assert_eq!(rig.machine.books().2, 0);
     // a question that is still gathered is not asked
     let mut rig = self::rig();
@@ -818,4 +837,93 @@ fn a_call_that_waits_its_turn_never_reaches_the_process_that_comes_after() {
     assert!(!ended.contains("»alpha"), "{ended}");
     assert!(ended.contains(r#"< {"jsonrpc":"2.0","id":3,"#), "{ended}");
     assert_eq!(rig.machine.books().2, 0);
+}
+
+/// Found by the official conformance suite, which declares something else with each request.
+#[test]
+fn a_client_is_asked_what_its_request_declares_whatever_the_one_before_did() {
+    let mut rig = rig();
+    // a server that was started by a request of a client that cannot be asked anything
+    rig.play(&call_as("{}", 1, "alpha_echo", ""));
+    let refused = rig.play(FORM);
+    assert!(refused.contains("ask-not-declared"), "{refused}");
+    assert!(
+        refused.contains(r#"»alpha {"jsonrpc":"2.0","id":"q","error":{"code":-32601"#),
+        "{refused}"
+    );
+    assert!(!refused.contains("< "), "{refused}");
+    // it goes on without
+    let done = rig.play(DONE);
+    assert!(
+        done.contains(r#"< {"jsonrpc":"2.0","id":1,"result":"#),
+        "{done}"
+    );
+    // the next one can
+    rig.play(&call_as(CAN, 2, "alpha_echo", ""));
+    let asked = rig.play(&format!("{}\n+20", FORM.replace("\"q\"", "\"r\"")));
+    assert!(asked.contains("input_required"), "{asked}");
+    // and again one that cannot
+    let (handle, done) = (handle(&asked), DONE.replace(":6,", ":7,"));
+    rig.play(&format!(
+        "{}\n{done}",
+        retry(3, &handle, &format!(r#""1":{ACCEPT}"#))
+    ));
+    rig.play(&call_as(r#"{"sampling":{}}"#, 4, "alpha_echo", ""));
+    let refused = rig.play(&FORM.replace("\"q\"", "\"s\""));
+    assert!(refused.contains("ask-not-declared"), "{refused}");
+    // what fails for want of it is told by the protocol's error
+    let failed = r#"«alpha {"jsonrpc":"2.0","id":8,"result":{"content":[{"type":"text","text":"no form"},{"type":"text","text":"no name"}],"isError":true}}"#;
+    let told = rig.play(failed);
+    assert!(told.contains("! outcome 4 ToolError"), "{told}");
+    let error = r#"< {"jsonrpc":"2.0","id":4,"error":{"code":-32021,"message":"the server asked for elicitation, which this request does not declare: no form\nno name","data":{"requiredCapabilities":{"elicitation":{"form":{}}}}}}"#;
+    assert!(told.contains(error), "{told}");
+    // and so is an error
+    rig.play(&call_as("{}", 5, "alpha_echo", ""));
+    rig.play(&FORM.replace("\"q\"", "\"t\""));
+    let failed = r#"«alpha {"jsonrpc":"2.0","id":9,"error":{"code":-32603,"message":"no form"}}"#;
+    let told = rig.play(failed);
+    assert!(
+        told.contains(r#"< {"jsonrpc":"2.0","id":5,"error":{"code":-32021,"#),
+        "{told}"
+    );
+    // a failure of a call that was asked nothing is its server's
+    rig.play(&call_as("{}", 6, "alpha_echo", ""));
+    let told = rig.play(&failed.replace(":9,", ":10,"));
+    assert!(
+        told.contains(r#""code":-32603,"message":"no form""#),
+        "{told}"
+    );
+}
+
+/// Found by the official conformance suite, whose requests say their own roots.
+#[test]
+fn a_server_on_a_pipe_that_asks_for_roots_in_a_call_has_what_the_client_says_then() {
+    const ROOTS: &str = r#"«alpha {"jsonrpc":"2.0","id":"r","method":"roots/list"}"#;
+    let mut rig = rig();
+    rig.play(&call(1, ""));
+    let asked = rig.play(&format!("{ROOTS}\n+20"));
+    let said = |uri: &str| format!(r#""1":{{"roots":[{{"uri":"{uri}"}}]}}"#);
+    rig.play(&retry(2, &handle(&asked), &said("file:///one")));
+    rig.play(DONE);
+    rig.play(&call(3, ""));
+    let asked = rig.play(&format!("{}\n+20", ROOTS.replace("\"r\"", "\"s\"")));
+    let told = rig.play(&retry(4, &handle(&asked), &said("file:///two")));
+    assert!(
+        told.contains(r#""id":"s","result":{"roots":[{"uri":"file:///two"}]}"#),
+        "{told}"
+    );
+    rig.play(&DONE.replace(":6,", ":7,"));
+    // outside of any call it has what was said last, and nobody is asked
+    let told = rig.play(&ROOTS.replace("\"r\"", "\"t\""));
+    assert!(
+        told.contains(r#""id":"t","result":{"roots":[{"uri":"file:///two"}]}"#),
+        "{told}"
+    );
+    // a call whose request does not declare roots is not asked either
+    rig.play(&call_as("{}", 5, "alpha_echo", ""));
+    let told = rig.play(&ROOTS.replace("\"r\"", "\"u\""));
+    assert!(
+        told.contains(r#""id":"u","result":{"roots":[{"uri":"file:///two"}]}"#),
+        "{told}"
+    );
 }

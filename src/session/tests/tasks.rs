@@ -110,7 +110,10 @@ fn a_client_that_cannot_follow_a_task_gets_none() {
     let transcript = rig.play(
         r#"> {"jsonrpc":"2.0","id":2,"method":"tasks/get","params":{"taskId":"beta.t-1",$META}}"#,
     );
-    assert!(transcript.contains("Unknown task"), "{transcript}");
+    // found by the official conformance suite: SEP-2663, whatever the id
+    let lacks = r#""error":{"code":-32021,"message":"tasks/get needs the extension io.modelcontextprotocol/tasks","data":{"requiredCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}"#;
+    assert!(transcript.contains(lacks), "{transcript}");
+    assert!(!transcript.contains('»'), "{transcript}");
     // a handshake client does not even have the method, and declares nothing
     let mut rig = Rig::eng();
     let transcript = rig.play(

@@ -140,6 +140,25 @@ impl Can {
         }
     }
 
+    /// The same, and this.
+    #[must_use]
+    pub fn with(self, asked: Asked) -> Self {
+        match asked {
+            Asked::Form => Self { form: true, ..self },
+            Asked::Roots => Self {
+                roots: true,
+                ..self
+            },
+            Asked::Sampling { context, tools } => Self {
+                sampling: true,
+                sampling_context: self.sampling_context || context,
+                sampling_tools: self.sampling_tools || tools,
+                ..self
+            },
+            Asked::Url => Self { url: true, ..self },
+        }
+    }
+
     /// Whether this may be asked.
     #[must_use]
     pub fn covers(self, asked: Asked) -> bool {
@@ -279,6 +298,10 @@ mod tests {
                 assert_eq!(can(&one.declared(era, APPS)), one);
             }
             assert!(one.lacking(one).is_empty());
+            for asked in [Asked::Form, Asked::Roots, Asked::Url] {
+                assert!(one.with(asked).covers(asked));
+                assert_eq!(one.covers(asked), one.with(asked) == one);
+            }
             if one != Can::default() {
                 assert!(!Can::default().lacking(one).is_empty());
             }

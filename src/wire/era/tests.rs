@@ -52,6 +52,7 @@ fn down(line: &str, from: Era, to: Era, cacheable: bool) -> Result<String, Untra
         to,
         cacheable,
         Some(r#"{"name":"up"}"#),
+        false,
     )?;
     let mut out = Vec::new();
     edits.apply(line, &mut out);

@@ -258,6 +258,25 @@ impl<'n> Expected<'n> {
         self.made.insert(number);
     }
 
+    /// Edit `number`: a block after the last of a content without text.
+    fn says(&mut self, number: u32, block: &str) {
+        let content = ["result", "content"];
+        let blocks = self.entries(&content);
+        let kind = |n: usize| self.text(&["result", "content", &n.to_string(), "type"]);
+        if (0..blocks).any(|n| kind(n).as_deref() == Some("text")) {
+            return;
+        }
+        let root = read(&self.text);
+        let Some(node) = root.find(&content) else {
+            return self.append(number, &["result"], "content", &format!("[{block}]"));
+        };
+        match node.members.last() {
+            Some((.., last)) => self.text.insert_str(last.at.end, &format!(",{block}")),
+            None => self.text.insert_str(node.at.start + 1, block),
+        }
+        self.made.insert(number);
+    }
+
     pub(super) fn done(self) -> String {
         self.text.replace(HOLE, "")
     }
@@ -393,8 +412,11 @@ pub(super) fn answer(
         } => {
             line.remove(9, &["result"], "resultType");
             let structured = line.get(&["result", "structuredContent"]);
-            if structured.is_some_and(|content| !content.starts_with('{')) {
-                line.remove(39, &["result"], "structuredContent");
+            if let Some(structured) = structured.filter(|content| !content.starts_with('{')) {
+                let wrapped = format!("{{\"result\":{structured}}}");
+                line.set(39, &["result", "structuredContent"], &wrapped);
+                let text = serde_json::to_string(&structured).unwrap();
+                line.says(48, &format!("{{\"type\":\"text\",\"text\":{text}}}"));
             }
             if cacheable {
                 line.remove(10, &["result"], "ttlMs");
@@ -612,8 +634,12 @@ pub(super) fn entry(
             shown(&mut line, 41, &["_meta", "ui/resourceUri"]);
             if pair.upstream && !pair.client {
                 let root = line.text(&["outputSchema", "type"]);
-                if root.as_deref() != Some("object") {
-                    line.remove(46, &[], "outputSchema");
+                let schema = line.get(&["outputSchema"]);
+                if let (Some(schema), true) = (schema, root.as_deref() != Some("object")) {
+                    let wrapped = format!(
+                        "{{\"type\":\"object\",\"properties\":{{\"result\":{schema}}},\"required\":[\"result\"]}}"
+                    );
+                    line.set(46, &["outputSchema"], &wrapped);
                 }
             }
             if !pair.upstream && pair.client && method == "tools/list" {

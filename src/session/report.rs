@@ -163,3 +163,66 @@ pub(super) fn state(link: LinkState, trouble: Option<&str>) -> ServerState {
         (LinkState::Closed { .. }, None) => ServerState::Idle,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ServerKey;
+
+    fn report(places: &[&str]) -> ServerReport {
+        let entry = |place: &&str| ((*place).to_owned(), format!("{place} changed"));
+        ServerReport {
+            key: "up".to_owned(),
+            state: ServerState::Up,
+            protocol: None,
+            trouble: None,
+            renewals: 0,
+            failures: 0,
+            retry_at: None,
+            unconfirmed: 0,
+            differing: places.iter().map(entry).collect(),
+            quarantined: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_differs_is_found_by_what_is_asked_for_and_nothing_beside_it() {
+        let report = report(&[
+            "echo",
+            "prompt/review",
+            "resource/file:///a",
+            "template/db://{t}",
+        ]);
+        let server = || ServerKey::parse("up").unwrap();
+        let tool = |name: &str| Access::Tool {
+            server: server(),
+            name: name.to_owned(),
+        };
+        let prompt = |name: &str| Access::Prompt {
+            server: server(),
+            name: name.to_owned(),
+        };
+        let resource = |uri: &str| Access::Resource {
+            server: server(),
+            uri: uri.to_owned(),
+        };
+        let differs = |access: Access| report.differs(&access).map(str::to_owned);
+        for (access, found) in [
+            (tool("echo"), "echo changed"),
+            (prompt("review"), "prompt/review changed"),
+            (resource("file:///a"), "resource/file:///a changed"),
+            (resource("db://users"), "template/db://{t} changed"),
+        ] {
+            assert_eq!(differs(access).as_deref(), Some(found));
+        }
+        for access in [
+            tool("review"),
+            tool("other"),
+            prompt("echo"),
+            resource("file:///b"),
+            resource("echo"),
+        ] {
+            assert_eq!(differs(access), None);
+        }
+    }
+}

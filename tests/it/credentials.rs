@@ -534,7 +534,7 @@ fn the_commands_never_show_a_value() {
 
 /// What a person at a terminal types and sees.
 const TERMINAL: &str = r#"
-import os, pty, sys
+import os, pty, sys, termios, time
 pid, fd = pty.fork()
 if pid == 0:
     os.execv(sys.argv[1], [sys.argv[1], "credential", "set", "needy"])
@@ -549,6 +549,9 @@ while True:
         break
     seen += part
     if not typed and b"(not shown): " in seen:
+        # the question is asked just before echo is turned off
+        while termios.tcgetattr(fd)[3] & termios.ECHO:
+            time.sleep(0.01)
         os.write(fd, b"ghp_typed_by_hand\n")
         typed = True
 sys.stdout.write(seen.decode())

@@ -599,7 +599,7 @@ fn a_question_about_one_server_ends_in_a_finding_or_in_was_opened() {
     let off = |key: &str, command: &str| Server::new(key, command).with("pin: off");
     org.server(&counting());
     org.server(&off("nowhere", "/nowhere/example-mcp"));
-    org.server(&off("homevar", "${HOME}/go/bin/example-mcp"));
+    org.server(&off("variable", "$EXAMPLE_MCP"));
     org.server(&Server::counting("other", []));
     org.server(&Server::counting("gone", []));
     org.agent("ci");
@@ -612,14 +612,14 @@ fn a_question_about_one_server_ends_in_a_finding_or_in_was_opened() {
             ("up", all()),
             ("gone", all()),
             ("nowhere", all()),
-            ("homevar", all()),
+            ("variable", all()),
         ],
     );
     org.role("others", &["dev"], &[("other", all())]);
     org.write("revocations.yaml", "servers: [gone]\n");
     org.publish();
     let bed = Bed::keep(org);
-    for key in ["nowhere", "homevar"] {
+    for key in ["nowhere", "variable"] {
         let ended = bed.names(bed.doctor().arg(key), "program-missing", 1);
         assert!(ended.stdout.contains(key), "{ended:#?}");
         bed.names(bed.doctor().arg("--servers"), "program-missing", 1);

@@ -79,20 +79,35 @@ fn explain_answers_what_a_call_gets() {
     let mut call =
         |key: &str, tool: &str| shim.call(&format!("{key}_{tool}"), json!({"text": "x"}));
     same(&org, "good/echo", &call("good", "echo"), None);
-    same(&org, "moves/echo", &call("moves", "echo"), Some("drift"));
+    // one tool of it changed; the others are what was approved
+    same(&org, "moves/count", &call("moves", "count"), Some("drift"));
+    same(&org, "moves/echo", &call("moves", "echo"), None);
     same(
         &org,
         "needy/echo",
         &call("needy", "echo"),
         Some("unavailable"),
     );
-    // a server that fails is tried again after a while, and until then refused
+    // a server that fails is tried again after a while, and until then refused; each call is
+    // another one, since the same one too often is stopped for that
+    let mut count = 0;
     wait_for("calls to be refused for a while", || {
-        let answer = call("breaks", "echo");
-        assert_eq!(code(&answer).as_deref(), Some("unavailable"));
-        (said(&org, "breaks/echo").0 == code(&answer)).then_some(())
+        count += 1;
+        let answer = shim.call("breaks_echo", json!({"text": count.to_string()}));
+        assert_eq!(code(&answer).as_deref(), Some("unavailable"), "{answer:?}");
+        let (code, all) = said(&org, "breaks/echo");
+        let pause = all["verdict"]["sentence"].as_str()?;
+        assert!(pause.contains("tried again in"), "{all:#}");
+        (code.as_deref() == Some("unavailable")).then_some(())
     });
-    same(&org, "tasks/t", &call("tasks", "t"), Some("needs-task"));
+    let answer = shim.call("tasks_t", json!({"text": "x"}));
+    same(&org, "tasks/t", &answer, Some("needs-task"));
+    // the doctor tells the same of the server that is not what was reviewed
+    let doctor = run(org.laptop_as("ci").args(["doctor", "--json"])).json();
+    let findings = doctor["findings"].as_array().unwrap();
+    let drifted = findings.iter().find(|one| one["code"] == "server-drifted");
+    let drifted = drifted.unwrap_or_else(|| panic!("{doctor:#}"));
+    assert_eq!(drifted["subject"], "moves", "{doctor:#}");
     drop(shim);
     // what a session met is no answer once it is over
     wait_for("the session's end", || {

@@ -174,6 +174,7 @@ fn beyond(config: &Config, snapshot: &Snapshot, access: &Access, explanation: &m
             continue;
         }
         let left_s = met.retry_at.and_then(|at| at.checked_sub(now_s));
+        let left_s = left_s.filter(|left_s| *left_s > 0);
         match (met.trouble, left_s) {
             (Some(trouble), _) if trouble.contains("is not the one that was approved") => {
                 row(question, false, trouble.clone());

@@ -169,7 +169,7 @@ mod rogue {
         let count: u32 = words.get(1).and_then(|n| n.parse().ok()).unwrap_or(HOPS);
         if count % 2 == 0 {
             // every second one leaves its session, too
-            drop(rustix::process::setsid());
+            let _leader = rustix::process::setsid();
         }
         if count < HOPS {
             again(&["hop", &(count + 1).to_string()]);

@@ -202,7 +202,8 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
                 finding = finding.detail(format!("failed {} times in a row", seen.failures));
             }
             let now_s = context.now.unix_s();
-            if let Some(left_s) = seen.retry_at.and_then(|at| at.checked_sub(now_s)) {
+            let left_s = seen.retry_at.and_then(|at| at.checked_sub(now_s));
+            if let Some(left_s) = left_s.filter(|left_s| *left_s > 0) {
                 finding = finding.detail(format!("calls to it are refused for {left_s} s more"));
             }
             findings.push(finding);

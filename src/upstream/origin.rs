@@ -103,7 +103,8 @@ fn refused(what: &str) -> SpawnError {
     ))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

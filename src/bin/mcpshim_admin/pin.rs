@@ -7,12 +7,12 @@ use std::time::Duration;
 use mcpshim::admin::{self, Outcome, PinChange, Pinning};
 use mcpshim::config::Network;
 use mcpshim::limits;
-use mcpshim::registry::doc::{ServerDoc, Surface, Transport};
+use mcpshim::registry::doc::{ServerDoc, Transport};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::say;
 use mcpshim::secret::Secret;
 use mcpshim::text;
-use mcpshim::upstream::{Environment, Means};
+use mcpshim::upstream::{Environment, Means, Surveyed};
 use zeroize::Zeroizing;
 
 use super::shell;
@@ -64,9 +64,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Usage, sentence).hint(hint));
         }
     };
+    let mut remarks = Vec::new();
     let pinned = admin::pin(&args.dir, &args.servers, &mut |server| {
-        survey(server, &environment, secret.as_ref(), deadline)
-            .map_err(|reason| format!("server `{}` {reason}", server.key))
+        let surveyed = survey(server, &environment, secret.as_ref(), deadline)
+            .map_err(|reason| format!("server `{}` {reason}", server.key))?;
+        let of_server = surveyed.remarks.into_iter();
+        remarks.extend(of_server.map(|remark| (server.key.clone(), remark)));
+        Ok(surveyed.surface)
     });
     let pinned = pinned.map_err(|problems| {
         let first = problems.0.into_iter().next();
@@ -75,6 +79,15 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     })?;
     for pinning in &pinned {
         print(pinning, args.json);
+    }
+    for (server, remark) in remarks {
+        match args.json {
+            true => say!(
+                "{}",
+                serde_json::json!({ "server": server, "warning": remark })
+            ),
+            false => say!("warning: server `{server}` {remark}"),
+        }
     }
     let failed = |p: &&Pinning| matches!(p.outcome, Outcome::Failed { .. });
     match pinned.iter().filter(failed).count() {
@@ -111,7 +124,7 @@ fn survey(
     environment: &Environment,
     secret: Option<&Secret>,
     deadline: Duration,
-) -> Result<Surface, String> {
+) -> Result<Surveyed, String> {
     let dialer = match &server.transport {
         Transport::Stdio { .. } => None,
         Transport::Http { ca_pem, .. } => {
@@ -131,12 +144,7 @@ fn survey(
         dialer,
         secret,
     };
-    let surveyed = mcpshim::upstream::survey(server, &means, deadline);
-    let surveyed = surveyed.map_err(|error| error.to_string())?;
-    for remark in surveyed.remarks {
-        eprintln!("warning: server `{}` {remark}", server.key);
-    }
-    Ok(surveyed.surface)
+    mcpshim::upstream::survey(server, &means, deadline).map_err(|error| error.to_string())
 }
 
 fn print(pinning: &Pinning, json: bool) {

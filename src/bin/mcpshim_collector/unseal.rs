@@ -92,7 +92,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             ));
         }
         lines.extend(last.content.sentence());
-        lines.extend(last.notes.iter().map(|note| note.clone()));
+        lines.extend(last.notes.iter().cloned());
         lines.push(last.completeness.to_string());
     }
     print(lines)?;

@@ -7,7 +7,7 @@ use super::{Answer, Ask, Link, LinkOutput, Opening, Phase, Probed};
 use crate::clock::Now;
 use crate::limits;
 use crate::pin::{self, Comparison, Kind, Shown};
-use crate::registry::doc::{PinMode, Surface};
+use crate::registry::doc::{PinMode, Pinned, Surface};
 use crate::text::printable;
 use crate::wire::era::Era;
 use crate::wire::http::headers_of;
@@ -118,6 +118,11 @@ impl Link {
         }
         let headers = (era == Era::Stateless && self.is_remote()).then(|| {
             let tools = live.tools.iter();
+            let as_reviewed = |tool: &&Pinned| {
+                let entry = (Kind::Tool, tool.name.clone());
+                !self.differing.contains_key(&entry)
+            };
+            let tools = tools.filter(as_reviewed);
             headers_of(tools.map(|tool| (tool.name.as_str(), tool.definition.get())))
         });
         let wants_lists = self.survey || self.server.pin == PinMode::Off;

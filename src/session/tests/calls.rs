@@ -1,7 +1,7 @@
 //! Calls: both eras on either side, refusals, cancellation, failures.
 
 use super::*;
-use crate::pin::{self, Kind};
+use crate::ids::Digest;
 
 const CALL: &str = r#"> {"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"alpha_echo","arguments":{"n":12345678901234567890123,"s":"\u00e9","f":1.50},"_meta":{"claudecode/toolUseId":"toolu_1","progressToken":"p\u0031"}},"x":[]}"#;
 
@@ -523,7 +523,7 @@ fn a_link_that_dies_ends_its_calls_and_says_what_is_known() {
 fn a_server_that_is_not_the_approved_one_gets_no_call() {
     let mut strict = registry();
     strict.edit("alpha", |alpha| {
-        alpha.pin = crate::registry::doc::PinMode::Strict;
+        alpha.pin = PinMode::Strict;
     });
     let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"])))));
     let transcript = rig.play(
@@ -542,21 +542,11 @@ fn a_server_that_is_not_the_approved_one_gets_no_call() {
 #[test]
 fn what_is_not_the_approved_one_costs_the_calls_of_its_own_name() {
     let mut each = registry();
+    exact(&mut each, "alpha", PinMode::Definitions);
     each.edit("alpha", |alpha| {
-        alpha.pin = crate::registry::doc::PinMode::Definitions;
-        let surface = alpha.surface.as_mut().unwrap();
-        let lists = [
-            (Kind::Tool, &mut surface.tools),
-            (Kind::Prompt, &mut surface.prompts),
-            (Kind::Template, &mut surface.templates),
-            (Kind::Resource, &mut surface.resources),
-        ];
-        for (kind, entries) in lists {
-            for pinned in entries.iter_mut().filter(|pinned| pinned.name != "echo") {
-                let live = pin::entry(kind, &pinned.definition).unwrap();
-                pinned.digest = live.digest;
-            }
-        }
+        let tools = &mut alpha.surface.as_mut().unwrap().tools;
+        let echo = tools.iter_mut().find(|tool| tool.name == "echo").unwrap();
+        echo.digest = Digest::of(b"another");
     });
     let mut rig = Rig::new(Some(snapshot_of(1, &each, Some(ann(&["eng"])))));
     let transcript = rig.play(
@@ -572,7 +562,7 @@ fn what_is_not_the_approved_one_costs_the_calls_of_its_own_name() {
     < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: alpha/echo is not what was approved any more: tool `echo` changed at `$`; ask team-x to have server alpha reviewed and pinned again."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"drift"}}}}
     > {"jsonrpc":"2.0","id":2,"method":"prompts/get","params":{"name":"alpha_greet",$META}}
     ! intent 2 alpha(2025-11-25)/greet by rule#1 eng
-    »alpha {"jsonrpc":"2.0","id":6,"method":"prompts/get","params":{"name":"greet","_meta":{}}}
+    »alpha {"jsonrpc":"2.0","id":6,"method":"prompts/get","params":{"name":"greet"}}
     > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
     ! denial 3 alpha(2025-11-25)/echo drift {}
     < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: alpha/echo is not what was approved any more: tool `echo` changed at `$`; ask team-x to have server alpha reviewed and pinned again."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"drift"}}}}
@@ -1068,7 +1058,7 @@ fn unpinned(keys: &[&str]) -> Rig {
     let mut registry = registry();
     for key in keys {
         registry.edit(key, |server| {
-            server.pin = crate::registry::doc::PinMode::Off;
+            server.pin = PinMode::Off;
         });
     }
     Rig::new(Some(snapshot_of(1, &registry, Some(ann(&["eng"]))))).opened()

@@ -40,10 +40,37 @@ use super::fixture::{asking, bob, own, registry, snapshot_of};
 use super::*;
 use crate::audit::entry::{Body, Context, ContextId, End};
 use crate::clock::CountingEntropy;
+use crate::pin::{self, Kind};
 use crate::policy::fixture::{self, ann};
 use crate::registry::Verified;
-use crate::registry::doc::Registry;
+use crate::registry::doc::{PinMode, Registry};
 use crate::wire::msg::{Message, Request, result_line};
+
+/// Pins what the rig's server of that key really lists.
+fn exact(registry: &mut Registry, key: &str, mode: PinMode) {
+    registry.edit(key, |server| {
+        server.pin = mode;
+        let surface = server.surface.as_mut().unwrap();
+        let lists = [
+            (Kind::Tool, &mut surface.tools),
+            (Kind::Prompt, &mut surface.prompts),
+            (Kind::Template, &mut surface.templates),
+            (Kind::Resource, &mut surface.resources),
+        ];
+        for (kind, entries) in lists {
+            for pinned in entries {
+                pinned.digest = pin::entry(kind, &pinned.definition).unwrap().digest;
+            }
+        }
+        // what `initialize` and `server/discover` of the rig's servers say
+        let about = own(server, "initialize").unwrap();
+        let about: serde_json::Value = serde_json::from_str(&about).unwrap();
+        let capabilities = about["capabilities"].to_string();
+        let surface = server.surface.as_mut().unwrap();
+        surface.capabilities = Some(serde_json::from_str(&capabilities).unwrap());
+        surface.instructions = None;
+    });
+}
 
 /// `_meta` of the stateless era, as a member of params.
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"probe","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;

@@ -26,8 +26,12 @@ fn a_server_that_was_not_compared_yet_says_nothing_to_the_client() {
 
 #[test]
 fn a_server_whose_lists_changed_is_heard_until_it_is_found_to_be_another() {
-    let mut rig = Rig::handshake();
-    rig.play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    let mut strict = registry();
+    exact(&mut strict, "alpha", PinMode::Strict);
+    let mut rig = Rig::new(Some(snapshot_of(1, &strict, Some(ann(&["eng"]))))).opened();
+    let opened = rig
+        .play(r#"> {"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"alpha_echo"}}"#);
+    assert!(opened.contains("»alpha"), "{opened}");
     let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
     let while_read = rig.play(&format!("«alpha {changed}\n«alpha {SAYS}"));
     assert_eq!(while_read.matches("< {").count(), 1, "{while_read}");

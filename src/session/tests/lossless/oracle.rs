@@ -416,7 +416,7 @@ pub(super) fn answer(
                 let wrapped = format!("{{\"result\":{structured}}}");
                 line.set(39, &["result", "structuredContent"], &wrapped);
                 let text = serde_json::to_string(&structured).unwrap();
-                line.says(48, &format!("{{\"type\":\"text\",\"text\":{text}}}"));
+                line.says(61, &format!("{{\"type\":\"text\",\"text\":{text}}}"));
             }
             if cacheable {
                 line.remove(10, &["result"], "ttlMs");

@@ -150,7 +150,7 @@ impl Dialect {
                     edits.push((range.start..range.end, value));
                 }
                 None => {
-                    document.insert(object, &mut edits, |_| format!("{}: {value}", quoted(name)))
+                    document.insert(object, &mut edits, |_| format!("{}: {value}", quoted(name)));
                 }
             }
             return Ok(Some((document.apply(edits), name)));

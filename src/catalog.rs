@@ -343,7 +343,8 @@ fn instructions(snapshot: &Snapshot, visible: &[(&ServerKey, &Surface)]) -> Stri
         text.push_str(&registry.org.name);
         text.push_str(
             ". A result that begins \"Policy denial, do not retry:\" is final: tell the user what \
-             it says. If an expected tool is missing, call ",
+             it says. One that begins \"Refused until\" names what has to happen before you try \
+             again. If an expected tool is missing, call ",
         );
         text.push_str(STATUS_TOOL);
         text.push_str(".\n");

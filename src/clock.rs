@@ -18,6 +18,42 @@ impl Now {
     }
 }
 
+/// The second that every end is held against: the later of the clock's and of the last check of
+/// the registry that this machine has stored.
+///
+/// A clock that steps back would otherwise give back what had ended: a grant, an agent, a sign-in.
+/// Only [`Latest::of`] makes one, so that what compares an end cannot be given the bare clock. A
+/// clock that ran ahead and was put right counts again from the next check on, which takes its
+/// place as the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Latest(u64);
+
+impl Latest {
+    /// The later of both: `checked_s` is the Unix second of the last check, 0 where there is none.
+    #[must_use]
+    pub fn of(now: &Now, checked_s: u64) -> Self {
+        Self(now.unix_s().max(checked_s))
+    }
+
+    /// Whether what lasts until this Unix second is over. The second itself is over.
+    #[must_use]
+    pub fn is_past(self, end_s: u64) -> bool {
+        end_s <= self.0
+    }
+
+    /// How many seconds are left until this Unix second; none when it is over.
+    #[must_use]
+    pub fn left_s(self, end_s: u64) -> u64 {
+        end_s.saturating_sub(self.0)
+    }
+
+    /// Whether this Unix second is further ahead than `leeway_s`.
+    #[must_use]
+    pub fn is_before(self, begin_s: u64, leeway_s: u64) -> bool {
+        begin_s > self.0.saturating_add(leeway_s)
+    }
+}
+
 /// A Unix second as people write it: `2026-11-21T05:20:00Z` (RFC 3339).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utc(pub u64);
@@ -190,6 +226,18 @@ impl Entropy for CountingEntropy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_that_was_seen_stays_past_when_the_clock_goes_back() {
+        let at = |second| FixedClock::at(second).now();
+        for (now, checked) in [(100, 0), (100, 100), (40, 100), (0, 100)] {
+            let latest = Latest::of(&at(now), checked);
+            assert!(latest.is_past(100) && latest.is_past(99), "{now} {checked}");
+            assert!(!latest.is_past(101), "{now} {checked}");
+            assert_eq!((latest.left_s(130), latest.left_s(100)), (30, 0));
+            assert!(latest.is_before(161, 60) && !latest.is_before(160, 60));
+        }
+    }
 
     #[test]
     fn spans_are_said_in_their_two_largest_units() {

@@ -11,7 +11,7 @@ mod jws;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Map, Value};
 
-use crate::clock::{Now, Utc};
+use crate::clock::{Latest, Now, Span, Utc};
 use crate::ids::{AgentName, Digest, KeyId, RoleName};
 use crate::limits;
 use crate::registry::doc::{IssuerDoc, Registry, RoleDoc};
@@ -53,6 +53,17 @@ impl Caller {
         }
     }
 
+    /// Whose credentials this caller uses: its own, and no other's.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        match self {
+            Self::Agent { name, .. } => Owner::agent(name),
+            Self::Person {
+                issuer, subject, ..
+            } => Owner::person(issuer, subject),
+        }
+    }
+
     /// A digest of what makes a caller the same one: the agent and its key, or the person.
     #[must_use]
     pub fn identity(&self) -> Digest {
@@ -65,6 +76,28 @@ impl Caller {
             } => ["person", issuer, subject].join("\0"),
         };
         Digest::of(parts.as_bytes())
+    }
+}
+
+/// Whose a kept credential is: one agent, whatever its key, or one person of one issuer.
+///
+/// A digest, so that it has one length and tells nothing to whoever reads names of a vault or a
+/// record; whoever knows the caller can make it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner(pub Digest);
+
+impl Owner {
+    /// An agent of the organisation.
+    #[must_use]
+    pub fn agent(name: &AgentName) -> Self {
+        Self(Digest::of(["agent", name.as_str()].join("\0").as_bytes()))
+    }
+
+    /// A person: `iss` and `sub` of their ID token.
+    #[must_use]
+    pub fn person(issuer: &str, subject: &str) -> Self {
+        let parts = ["person", issuer, subject].join("\0");
+        Self(Digest::of(parts.as_bytes()))
     }
 }
 
@@ -121,6 +154,21 @@ pub enum IdentityError {
     Claim {
         /// Which, and how.
         why: String,
+    },
+    /// The token's time has not begun: the clocks of this machine and the provider differ.
+    #[error(
+        "the clock of this machine is {} behind that of {issuer}, whose ID token begins at {}; \
+         correct the clock, then run `mcpshim login`",
+        Span(*.ahead_s),
+        Utc(*.begin_s)
+    )]
+    Early {
+        /// When it begins.
+        begin_s: u64,
+        /// How far ahead that is, in seconds.
+        ahead_s: u64,
+        /// `iss`.
+        issuer: String,
     },
     /// The token's time is over.
     #[error("the sign-in ended at {}; run `mcpshim login` in any terminal and go on here", Utc(*.at))]
@@ -213,7 +261,8 @@ pub fn agent(
             owner: owner(),
         });
     }
-    if let Some(at) = doc.not_after.filter(|at| *at <= now.unix_s()) {
+    let latest = registry.latest(now);
+    if let Some(at) = doc.not_after.filter(|at| latest.is_past(*at)) {
         return Err(IdentityError::AgentExpired {
             name: name.clone(),
             at,
@@ -313,7 +362,7 @@ pub fn person(registry: &Registry, id_token: &str, now: &Now) -> Result<Caller, 
             why,
             help: help.clone(),
         })?;
-    let expires = check(&claims, issuer, now)?;
+    let expires = check(&claims, issuer, registry.latest(now))?;
     let groups = groups(&claims, issuer, help)?;
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
     let subject = text("sub")
@@ -422,7 +471,7 @@ fn verify(
 }
 
 /// OpenID Connect Core §3.1.3.7, steps 2 to 5 and 9 to 10; returns `exp`.
-fn check(claims: &Claims, issuer: &IssuerDoc, now: &Now) -> Result<u64, IdentityError> {
+fn check(claims: &Claims, issuer: &IssuerDoc, at: Latest) -> Result<u64, IdentityError> {
     let refuse = |why: String| Err(IdentityError::Claim { why });
     if claims.get("iss").and_then(Value::as_str) != Some(issuer.issuer.as_str()) {
         return refuse("`iss` is another".to_owned());
@@ -450,23 +499,34 @@ fn check(claims: &Claims, issuer: &IssuerDoc, now: &Now) -> Result<u64, Identity
     let Some(expires) = seconds(claims.get("exp")) else {
         return refuse("`exp` is missing".to_owned());
     };
-    if expires.saturating_add(limits::TOKEN_LEEWAY_S) <= now.unix_s() {
+    if at.is_past(holds_until(expires)) {
         return Err(IdentityError::Ended { at: expires });
     }
-    let latest = now.unix_s().saturating_add(limits::TOKEN_LEEWAY_S);
     let Some(issued) = seconds(claims.get("iat")) else {
         return refuse("`iat` is missing".to_owned());
     };
-    if issued > latest {
-        return refuse(format!("it was issued at {}, in the future", Utc(issued)));
+    let early = |begin_s: u64| IdentityError::Early {
+        begin_s,
+        ahead_s: at.left_s(begin_s),
+        issuer: issuer.issuer.clone(),
+    };
+    if at.is_before(issued, limits::TOKEN_LEEWAY_S) {
+        return Err(early(issued));
     }
     match (claims.get("nbf"), seconds(claims.get("nbf"))) {
         (None, _) => {}
-        (Some(_), Some(from)) if from <= latest => {}
-        (Some(_), Some(from)) => return refuse(format!("it holds only from {} on", Utc(from))),
+        (Some(_), Some(from)) if !at.is_before(from, limits::TOKEN_LEEWAY_S) => {}
+        (Some(_), Some(from)) => return Err(early(from)),
         (Some(_), None) => return refuse("`nbf` is not a time".to_owned()),
     }
     Ok(expires)
+}
+
+/// The Unix second at which a sign-in stops to hold: its `exp`, and what clocks may differ by. The
+/// one answer for calls, `status` and verification.
+#[must_use]
+pub fn holds_until(expires: u64) -> u64 {
+    expires.saturating_add(limits::TOKEN_LEEWAY_S)
 }
 
 /// A `NumericDate` (RFC 7519 §2): whole seconds, or a fraction that is cut.
@@ -672,9 +732,9 @@ mod tests {
         insta::assert_snapshot!(idp.refusal("azp", json!("other")), @r#"the ID token is refused: it was issued to "other", not to mcpshim; run `mcpshim login`"#);
         insta::assert_snapshot!(idp.refusal("exp", json!(NOW - 61)), @"the sign-in ended at 2027-01-15T07:58:59Z; run `mcpshim login` in any terminal and go on here");
         insta::assert_snapshot!(idp.refusal("exp", json!("soon")), @"the ID token is refused: `exp` is missing; run `mcpshim login`");
-        insta::assert_snapshot!(idp.refusal("iat", json!(NOW + 61)), @"the ID token is refused: it was issued at 2027-01-15T08:01:01Z, in the future; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("iat", json!(NOW + 61)), @"the clock of this machine is 1 min 1 s behind that of https://idp.example, whose ID token begins at 2027-01-15T08:01:01Z; correct the clock, then run `mcpshim login`");
         insta::assert_snapshot!(idp.refusal("iat", json!(null)), @"the ID token is refused: `iat` is missing; run `mcpshim login`");
-        insta::assert_snapshot!(idp.refusal("nbf", json!(NOW + 61)), @"the ID token is refused: it holds only from 2027-01-15T08:01:01Z on; run `mcpshim login`");
+        insta::assert_snapshot!(idp.refusal("nbf", json!(NOW + 61)), @"the clock of this machine is 1 min 1 s behind that of https://idp.example, whose ID token begins at 2027-01-15T08:01:01Z; correct the clock, then run `mcpshim login`");
         insta::assert_snapshot!(idp.refusal("sub", json!("")), @"the ID token is refused: `sub` is missing; run `mcpshim login`");
         // the leeway, and not a second more
         let mut late = claims();

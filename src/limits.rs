@@ -54,6 +54,8 @@ pub const DEFINITION_BYTES: usize = 256 << 10;
 pub const DEFINITION_DEPTH: usize = 64;
 /// Entries of a server that are named in what a session says of itself, of those not offered.
 pub const QUARANTINED_SHOWN: usize = 16;
+/// The same of those that are not what was approved: `explain` looks each call up there.
+pub const DIFFERING_SHOWN: usize = 256;
 /// Pages read of one upstream list.
 pub const LIST_PAGES: usize = 200;
 /// Largest merged `instructions`, in bytes: Claude Code cuts at 4096.

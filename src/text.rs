@@ -156,6 +156,30 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// Whether a character is a control of a terminal: what is compared and matched holds none.
+#[must_use]
+pub fn controls(c: char) -> bool {
+    c.is_control()
+}
+
+/// Whether some readers drop a character before they compare, since it has no shape.
+#[must_use]
+pub fn is_shapeless(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
 /// What becomes of line breaks, and of what hides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lines {

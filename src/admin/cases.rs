@@ -635,7 +635,7 @@ ok 6: role eng, gh/gone: deny (hidden): the registry of Acme has no gh/gone; cal
         );
         assert_snapshot!(say(&org), @r##"
 ok 1: agent ci, gh/read_file: deny (revoked): Acme has revoked agent ci; ask #help
-ok 2: role eng, gh/write: deny (revoked): Acme has revoked gh/write; ask platform or platform
+ok 2: role eng, gh/write: deny (revoked): Acme has revoked gh/write; ask platform
 ok 3: role eng, gh/read_file: allow by role eng, rule eng/gh#1 (roles/eng.yaml:5)
 "##);
         let org = Org::new();

@@ -221,7 +221,12 @@ fn header(node: &Node, sink: &mut Sink<'_>) -> Option<String> {
     }
     if name.eq_ignore_ascii_case("authorization") {
         let message = "`Authorization` is set by `inject: bearer`";
-        sink.error(node.at, "reserved-name", message, "write that");
+        sink.error(
+            node.at,
+            "reserved-name",
+            message,
+            "write `inject: bearer` in its place",
+        );
         return None;
     }
     if reserved(name, HEADERS, HEADER_PREFIXES) {

@@ -477,7 +477,7 @@ servers/wiki.yaml:14:38: error: `X Key` is no name of a header [inject]
 "#);
     assert_snapshot!(header("authorization"), @r#"
 servers/wiki.yaml:14:38: error: `Authorization` is set by `inject: bearer` [reserved-name]
-  fix: write that
+  fix: write `inject: bearer` in its place
 "#);
 }
 

@@ -567,6 +567,11 @@ fn context(r: &mut Reader<'_>) -> Option<Context> {
             id: CredentialId::parse(r.text()?).ok()?,
             store: owned(r)?,
             serial: r.number()?,
+            owner: if r.is_empty() {
+                None
+            } else {
+                Some(Digest(r.array()?))
+            },
         },
         6 => Context::Target {
             kind: target_kind(r.byte()?)?,

@@ -770,11 +770,19 @@ fn put_context(body: &mut Vec<u8>, context: &Context) {
                 put_text(body, session, CORRELATION_BYTES);
             }
         }
-        Context::Credential { id, store, serial } => {
+        Context::Credential {
+            id,
+            store,
+            serial,
+            owner,
+        } => {
             body.push(7);
             put_text(body, id.as_str(), NAME_BYTES);
             put_text(body, store, CODE_BYTES);
             put_number(body, *serial);
+            if let Some(owner) = owner {
+                body.extend_from_slice(&owner.0);
+            }
         }
         Context::Registry {
             org,

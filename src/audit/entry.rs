@@ -40,6 +40,8 @@ pub enum Context {
         store: String,
         /// Which value of it.
         serial: u64,
+        /// Whose it is; `None` in records of programs that did not tell.
+        owner: Option<Digest>,
     },
     /// The registry that decided.
     Registry {

@@ -1065,6 +1065,7 @@ fn vector() -> Vec<u8> {
         id: CredentialId::parse("files-token").unwrap(),
         store: "keychain".to_owned(),
         serial: 3,
+        owner: None,
     };
     writer.put(9, Body::Context(ContextId(7), Arc::new(credential)));
     let mut given = facts(9, b"", Capture::None);
@@ -1075,6 +1076,31 @@ fn vector() -> Vec<u8> {
         .encoder
         .end(&at(11), &mut writer.entropy, &mut writer.out);
     writer.out
+}
+
+#[test]
+fn a_credential_says_whose_it_is_and_an_older_record_does_not() {
+    for owner in [
+        None,
+        Some(Digest::of(b"person\0https://login.example\0ann")),
+    ] {
+        let mut writer = Writer::new(&[]);
+        let credential = Context::Credential {
+            id: CredentialId::parse("files-token").unwrap(),
+            store: "keychain".to_owned(),
+            serial: 3,
+            owner,
+        };
+        writer.put(9, Body::Context(ContextId(7), Arc::new(credential)));
+        let mut given = facts(9, b"", Capture::None);
+        given.credential = Some(ContextId(7));
+        writer.put(9, Body::Intent(given));
+        let lines = jsonl(&writer.out);
+        let said = owner.map(|owner| format!(r#""credential_owner":"{owner}""#));
+        let said = said.unwrap_or_else(|| r#""credential_serial":3"#.to_owned());
+        assert!(lines.contains(&said), "{lines}");
+        assert_eq!(lines.contains("credential_owner"), owner.is_some());
+    }
 }
 
 fn jsonl(bytes: &[u8]) -> String {

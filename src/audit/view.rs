@@ -538,10 +538,18 @@ fn put_facts(put: &mut impl FnMut(&str, Value), facts: Facts, table: &ContextTab
         _ => put("rule_context", facts.rule.0.into()),
     }
     match facts.credential.map(|id| table.context(id)) {
-        Some(Some(Context::Credential { id, store, serial })) => {
+        Some(Some(Context::Credential {
+            id,
+            store,
+            serial,
+            owner,
+        })) => {
             put("credential", id.as_str().into());
             put("credential_store", store.as_str().into());
             put("credential_serial", (*serial).into());
+            if let Some(owner) = owner {
+                put("credential_owner", owner.to_string().into());
+            }
         }
         Some(_) => put("credential_context", facts.credential.map(|id| id.0).into()),
         None => {}
@@ -608,9 +616,20 @@ fn context_json(context: &Context, table: &ContextTable) -> Value {
             value!({"client": name, "client_version": version, "protocol": protocol,
                 "client_session_id": session})
         }
-        Context::Credential { id, store, serial } => {
-            value!({"credential": id.as_str(), "credential_store": store,
-                "credential_serial": serial})
+        Context::Credential {
+            id,
+            store,
+            serial,
+            owner,
+        } => {
+            let mut value = value!({"credential": id.as_str(), "credential_store": store,
+                "credential_serial": serial});
+            if let Some(owner) = owner
+                && let Value::Object(object) = &mut value
+            {
+                object.insert("credential_owner".to_owned(), owner.to_string().into());
+            }
+            value
         }
         Context::Registry {
             org,

@@ -128,7 +128,7 @@ fn in_grace_only_what_reads_is_listed_and_callable() {
     let Decision::Deny(denial) = decide(&snapshot, &tool("a", "put"), &late) else {
         panic!("put writes");
     };
-    insta::assert_snapshot!(denial.client_text(), @"Policy denial, do not retry: the registry of Acme expired at 2027-01-15T09:00:00Z, and until it is renewed only reading is allowed; the signed definition of a/put does not say readOnlyHint: true; run `mcpshim registry refresh`, or ask #mcp-help.");
+    insta::assert_snapshot!(denial.client_text(), @"Refused until the registry is renewed: the registry of Acme expired at 2027-01-15T09:00:00Z, and until it is renewed only reading is allowed; the signed definition of a/put does not say readOnlyHint: true; run `mcpshim registry refresh`, or ask #mcp-help.");
     let then = snapshot.with_live(SnapshotId(2), BTreeMap::new(), &late);
     assert_eq!(
         names(then.catalog().tools()),

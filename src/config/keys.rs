@@ -206,9 +206,15 @@ pub(super) fn key(name: &str) -> Option<&'static Key> {
 
 /// The known name that is nearest to an unknown one, if any is near.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    KEYS.iter()
-        .map(|key| (distance(name, key.name), key.name))
-        .filter(|(distance, known)| *distance <= known.len() / 3)
+    near(name, KEYS.iter().map(|key| key.name))
+}
+
+/// The word of several that is nearest to one that is none of them, if any is near.
+pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known = known.into_iter();
+    known
+        .map(|known| (distance(word, known), known))
+        .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
         .min()
         .map(|(_, known)| known)
 }

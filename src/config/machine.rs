@@ -43,6 +43,11 @@ pub(super) fn keep(data: &Path, id: &str, tag: &str) -> std::io::Result<()> {
 
 const FILE: &str = "machine-id";
 
+/// Where a made-up id is written down.
+pub(super) fn path(data: &Path) -> std::path::PathBuf {
+    data.join(FILE)
+}
+
 #[cfg(windows)]
 fn system_id() -> Option<String> {
     super::managed::machine_text(r"SOFTWARE\Microsoft\Cryptography", "MachineGuid")

@@ -37,7 +37,7 @@ use crate::report::{Exit, Failure};
 
 use self::account::Account;
 pub use self::file::{open_regular, read_regular};
-pub use self::keys::{KEYS, Key, Type, schema};
+pub use self::keys::{KEYS, Key, Type, near, schema};
 pub use self::places::{Places, places};
 pub use self::resolve::{Effective, Setting, Source};
 
@@ -205,6 +205,19 @@ pub fn remember(config: &Config) -> std::io::Result<()> {
         note::write(&data)?;
     }
     Ok(())
+}
+
+/// The files beside the state that tell machines of this account apart, as far as they are there.
+#[must_use]
+pub fn notes(config: &Config) -> Vec<PathBuf> {
+    let account = account::own();
+    let data = directories(config.managed, account.as_ref()).data;
+    let notes = data
+        .iter()
+        .flat_map(|data| [note::path(data), machine::path(data)]);
+    notes
+        .filter(|path| path.symlink_metadata().is_ok())
+        .collect()
 }
 
 /// Whether managed settings were seen by this account.

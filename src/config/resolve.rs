@@ -451,6 +451,20 @@ impl Reader<'_> {
             .into_iter()
             .filter(|name| !self.table.contains_key(*name))
             .collect();
+        let text = match (&self.inputs.managed, &self.inputs.user) {
+            (Ok(Some(Managed::Text(text))), _) => Some(text),
+            (Ok(None), Some((_, Ok(text)))) => text.as_ref(),
+            _ => None,
+        };
+        if let Some((line, name, near)) = text.and_then(|text| sheet::misnamed(text, &missing)) {
+            let hint = match self.managed {
+                true => "tell whoever manages this machine",
+                false => "correct the line",
+            };
+            return refuse(format!("line {line}: `{name}` should be `{near}`"))
+                .cause(format!("{file} sets no `{}`", missing.join("`, no `")))
+                .hint(hint);
+        }
         let failure = if missing.is_empty() {
             refuse("there is no home directory to keep state in").hint("set state_dir")
         } else if missing.len() == 3 {

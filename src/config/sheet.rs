@@ -59,6 +59,26 @@ pub(super) fn collect(values: &[(String, Raw)], place: &str, warnings: &mut Vec<
     table
 }
 
+/// The first name in a text that is no key and is near to one of these, with its line.
+pub(super) fn misnamed(text: &str, missing: &[&str]) -> Option<(usize, String, &'static str)> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut found: Vec<_> = document
+        .get_ref()
+        .keys()
+        .filter(|name| keys::key(name.get_ref()).is_none())
+        .filter_map(|name| {
+            let near = keys::nearest(name.get_ref()).filter(|near| missing.contains(near))?;
+            Some((
+                line(text, name.span().start),
+                name.get_ref().to_string(),
+                near,
+            ))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().next()
+}
+
 fn keep(
     table: &mut Table,
     name: &str,

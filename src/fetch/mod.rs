@@ -255,6 +255,14 @@ pub async fn probe(
     Ok(matches!(ended, Ended::Updated(_)))
 }
 
+/// When the registry on this machine was stored, in Unix seconds; `None` where there is none.
+#[must_use]
+pub fn stored_at(config: &Config) -> Option<u64> {
+    let meta = std::fs::metadata(Store::of(config).path()).ok()?;
+    let since = meta.modified().ok()?.duration_since(std::time::UNIX_EPOCH);
+    Some(since.ok()?.as_secs())
+}
+
 fn disk(store: &Store, source: std::io::Error) -> FetchError {
     FetchError::Disk {
         path: store.path().to_owned(),

@@ -75,7 +75,7 @@ impl Poller {
                 .as_ref()
                 .map(|known| (known.etag.clone(), known.digest)),
             // the workflow says what is wrong
-            Answer::NotFound | Answer::Unknown(_) => None,
+            Answer::Forbidden | Answer::NotFound | Answer::Unknown(_) => None,
         };
         let same = |known: &Known| seen.as_ref().is_some_and(|seen| seen.1 == known.digest);
         if let Some(known) = known.filter(same)

@@ -112,6 +112,7 @@ async fn http(
         .map_err(|e| super::chain(&e))?;
     match response.status() {
         StatusCode::OK => {}
+        StatusCode::FORBIDDEN => return Ok(Answer::Forbidden),
         StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(Answer::NotFound),
         StatusCode::NOT_MODIFIED => return Ok(Answer::NotModified),
         status if status.is_redirection() => {

@@ -48,6 +48,12 @@ pub(super) async fn tokens(
         issuer: named(),
         why: why.to_owned(),
     };
+    if answer.is_down() {
+        return Err(LoginError::Down {
+            issuer: named(),
+            status: answer.status,
+        });
+    }
     if answer.status != 200 {
         return Err(match serde_json::from_slice::<Refusal>(&answer.body) {
             Ok(refusal) => refusal.into_error(&issuer.issuer),
@@ -94,7 +100,9 @@ pub(super) async fn tokens(
                 _ => return Err(refusal.into_error(&issuer.issuer)),
             },
             // §3.5: a time-out on the way is no answer; ask more slowly
-            Err(LoginError::Network { .. }) => interval_s = (interval_s * 2).min(60),
+            Err(LoginError::Down { .. } | LoginError::Network { .. }) => {
+                interval_s = (interval_s * 2).min(60);
+            }
             Err(error) => return Err(error),
         }
     }

@@ -16,6 +16,13 @@ pub(super) struct Answer {
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
+impl Answer {
+    /// Whether it says that nobody can be answered now: nothing is wrong with what was asked.
+    pub(super) fn is_down(&self) -> bool {
+        self.status == 429 || self.status >= 500
+    }
+}
+
 /// An address of a provider that is spoken to: `https://`, or `http://` on an address literal of
 /// the loopback. What a name resolves to is somebody else's word.
 pub(super) fn address(text: &str) -> Option<Url> {

@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 64;
 const HEADERS: usize = 100;
 
 /// What an answer must carry.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Expected {
     /// `state`, as it was sent.
     pub(super) state: String,
@@ -88,13 +88,13 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Binds a free port of the loopback. `expected` learns nothing from the port: it is made
-    /// before.
-    pub(super) async fn start(expected: Expected) -> Result<Self, LoginError> {
-        let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            .await
-            .map_err(LoginError::Listen)?;
-        let port = socket.local_addr().map_err(LoginError::Listen)?.port();
+    /// Binds this port of the loopback, or a free one for 0. `expected` learns nothing from the
+    /// port: it is made before.
+    pub(super) async fn start(expected: Expected, port: u16) -> Result<Self, LoginError> {
+        let failed = |source| LoginError::Listen { port, source };
+        let socket = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let socket = socket.await.map_err(failed)?;
+        let port = socket.local_addr().map_err(failed)?.port();
         let (tell, heard) = mpsc::channel(8);
         let task = tokio::spawn(listen(socket, port, expected, tell));
         Ok(Self { port, heard, task })
@@ -107,8 +107,19 @@ impl Listener {
 
     /// The next thing worth telling.
     pub(super) async fn heard(&mut self) -> Result<Heard, LoginError> {
-        let gone = || LoginError::Listen(std::io::ErrorKind::ConnectionAborted.into());
+        let gone = || LoginError::Listen {
+            port: self.port,
+            source: std::io::ErrorKind::ConnectionAborted.into(),
+        };
         self.heard.recv().await.ok_or_else(gone)
+    }
+}
+
+/// A port of the loopback in a sentence.
+pub(super) fn place(port: u16) -> String {
+    match port {
+        0 => "127.0.0.1".to_owned(),
+        port => format!("port {port} of 127.0.0.1"),
     }
 }
 
@@ -203,6 +214,28 @@ async fn listen(socket: TcpListener, port: u16, expected: Expected, tell: mpsc::
             }
         }
     }
+}
+
+/// Judges an address that a person brought back from a browser on another machine, where nobody
+/// listens. It must lead here, and is then judged as what a browser brings.
+pub(super) fn pasted(
+    text: &str,
+    redirect_uri: &str,
+    expected: &Expected,
+) -> Result<Answered, &'static str> {
+    let query = text
+        .trim()
+        .strip_prefix(redirect_uri)
+        .and_then(|rest| rest.strip_prefix('?'))
+        .filter(|query| query.len() <= limits::LOOPBACK_REQUEST.0);
+    let Some(query) = query else {
+        return Err(
+            "that is not the address the browser ended at: copy the whole of it, from `http://` on",
+        );
+    };
+    // a browser sends no fragment
+    let query = query.split('#').next().unwrap_or_default();
+    answer(query, expected).map_err(|(told, _)| told)
 }
 
 /// Judges a query; an error is one that is not for this sign-in, in words for the terminal and
@@ -361,6 +394,43 @@ mod tests {
         }
         assert!(check("code=c1&state=s1&state=s1", false).contains("twice"));
         assert!(check("code=c1&code=c2&state=s1", false).contains("twice"));
+    }
+
+    #[test]
+    fn a_pasted_answer_is_judged_as_one_that_a_browser_brings() {
+        let uri = "http://127.0.0.1:8/callback";
+        let check = |text: &str| match pasted(text, uri, &expected(true)) {
+            Ok(Answered::Code(code)) => String::from_utf8_lossy(code.expose()).into_owned(),
+            Ok(other) => format!("{other:?}"),
+            Err(told) => told.to_owned(),
+        };
+        let query = "code=c1&state=s1&iss=https%3A%2F%2Fidp.example";
+        assert_eq!(check(&format!("{uri}?{query}")), "c1");
+        assert_eq!(check(&format!("  {uri}?{query}#fragment\r\n")), "c1");
+        for wrong in [
+            "c1",
+            "",
+            query,
+            "http://127.0.0.1:9/callback?code=c1&state=s1",
+            "https://idp.example/callback?code=c1&state=s1",
+            "http://127.0.0.1:8/callbackx?code=c1&state=s1",
+            &format!("{uri}?{query}&x={}", "x".repeat(1 << 17)),
+        ] {
+            assert!(check(wrong).contains("not the address"), "{wrong:.80}");
+        }
+        let other = check(&format!("{uri}?code=c1&state=s2"));
+        assert!(other.contains("another sign-in"), "{other}");
+        let mixed = check(&format!(
+            "{uri}?code=c1&state=s1&iss=https%3A%2F%2Fevil.example"
+        ));
+        assert!(mixed.starts_with("MixUp"), "{mixed}");
+        assert!(check(&format!("{uri}?code=c1&state=s1")).starts_with("MixUp"));
+        assert!(
+            check(&format!(
+                "{uri}?error=access_denied&state=s1&iss=https%3A%2F%2Fidp.example"
+            ))
+            .starts_with("Declined")
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) fn signed_in(vault: &mut dyn Vault) -> Result<Vec<String>, LoginError
         .into_keys()
         .filter_map(|id| match id {
             ItemId::Tokens(issuer) => Some(issuer),
-            ItemId::Credential(_) | ItemId::InstallationKey => None,
+            ItemId::Credential(..) | ItemId::Unowned(_) | ItemId::InstallationKey => None,
         })
         .collect())
 }

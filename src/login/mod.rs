@@ -72,7 +72,14 @@ pub struct Wish<'a> {
     /// The public key of this installation: the nonce of the ID token is made of it, so that the
     /// token enrols this installation at a collector and no other.
     pub installation: &'a Installation,
+    /// The port of the loopback that the browser comes back to; 0 for a free one.
+    pub port: u16,
+    /// What a person pastes: the address a browser on another machine ended at.
+    pub pasted: Option<&'a Pasted>,
 }
+
+/// Lines of a person, as they come.
+pub type Pasted = tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<Zeroizing<String>>>;
 
 /// How to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +101,10 @@ pub enum Progress<'a> {
         url: &'a str,
         /// Whether the browser was asked to.
         opened: bool,
+        /// Where the browser ends.
+        redirect: &'a str,
+        /// Whether the address it ends at may be pasted here.
+        pasting: bool,
     },
     /// Open this page anywhere and type the code.
     Type {
@@ -127,6 +138,17 @@ pub struct SignedIn {
 /// Why somebody is not signed in, or a sign-in not renewed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
+    /// The ID token that was just given is over already.
+    #[error(
+        "the clock of this machine is ahead of that of {issuer}, whose new ID token ended at {}",
+        Utc(*ended_s)
+    )]
+    Ahead {
+        /// Which issuer.
+        issuer: String,
+        /// When the token ends by its own clock.
+        ended_s: u64,
+    },
     /// Another process has changed the sign-in for the whole time.
     #[error("another process is changing the sign-in")]
     Busy,
@@ -167,8 +189,13 @@ pub enum LoginError {
     #[error("the tokens cannot be written down")]
     Kept,
     /// No listener on the loopback.
-    #[error("cannot listen on 127.0.0.1 for the browser to come back")]
-    Listen(#[source] std::io::Error),
+    #[error("cannot listen on {} for the browser to come back", listener::place(*port))]
+    Listen {
+        /// The port that was asked for; 0 for any.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The answer does not come from the issuer that was asked (RFC 9207).
     #[error("the answer in the browser does not come from {issuer}{}", said.as_ref().map_or_else(|| ": it does not say from whom it comes".to_owned(), |said| format!(", but says it comes from {said:?}")))]
     MixUp {
@@ -190,6 +217,14 @@ pub enum LoginError {
     NoIdToken {
         /// Which issuer.
         issuer: String,
+    },
+    /// The provider says itself that it cannot answer now.
+    #[error("{issuer} is down: it answers with status {status}")]
+    Down {
+        /// Which issuer.
+        issuer: String,
+        /// 429, or one above 499.
+        status: u16,
     },
     /// Nothing to renew with.
     #[error("{issuer} gave nothing to renew the sign-in with")]
@@ -241,6 +276,9 @@ impl LoginError {
     #[must_use]
     pub fn hint(&self, help: &str) -> String {
         match self {
+            Self::Ahead { .. } | Self::Identity(IdentityError::Early { .. }) => {
+                "correct the clock of this machine, then run `mcpshim login` again".to_owned()
+            }
             Self::Busy => "try again in a minute".to_owned(),
             Self::Declined { code, .. } if code == "access_denied" => {
                 format!("sign in with an account of your organisation, or ask {help}")
@@ -255,20 +293,27 @@ impl LoginError {
                 format!("run `mcpshim login` again; if it stays so, ask {help}")
             }
             Self::DeviceForbidden { .. } => "run `mcpshim login`, or on a machine without a \
-                browser `mcpshim login --no-browser` and forward the port it names"
+                browser `mcpshim login --code`"
                 .to_owned(),
-            Self::DeviceUnknown { .. } => "run `mcpshim login --no-browser`".to_owned(),
+            Self::DeviceUnknown { .. } => "run `mcpshim login --code`".to_owned(),
             Self::Disk { .. } | Self::Kept => {
                 "check the owner, the permissions and the free space of the file".to_owned()
             }
             Self::Identity(_) => format!("ask {help}"),
-            Self::Listen(_) => {
+            Self::Listen { port: 0, .. } => {
                 "check that this machine may listen on its own loopback address".to_owned()
             }
+            Self::Listen { port, .. } => format!(
+                "end the program that uses port {port}, perhaps another `mcpshim login`, or name \
+                 another with `--port`"
+            ),
             Self::MixUp { .. } => format!(
                 "do not use that browser tab again; run `mcpshim login`, and tell {help} if it \
                  happens again"
             ),
+            Self::Down { .. } => {
+                format!("try again in a few minutes; if it stays so, ask {help}")
+            }
             Self::Network { .. } => "check the network, and run `mcpshim login` again".to_owned(),
             Self::NoRefreshToken { .. } => {
                 "sign in again with `mcpshim login` when it ends".to_owned()
@@ -327,12 +372,12 @@ pub async fn sign_in(
     let nonce = protocol::login_nonce(wish.installation, &salt);
     let state = random(entropy);
     let verifier = Zeroizing::new(random(entropy));
-    let mut listener = Listener::start(Expected {
+    let expected = Expected {
         state: state.clone(),
         issuer: issuer.issuer.clone(),
         names_itself: provider.names_itself,
-    })
-    .await?;
+    };
+    let mut listener = Listener::start(expected.clone(), wish.port).await?;
     let redirect_uri = listener.redirect_uri();
     let mut url = provider.authorize.clone();
     url.query_pairs_mut()
@@ -348,8 +393,15 @@ pub async fn sign_in(
     progress(Progress::Open {
         url: url.as_str(),
         opened,
+        redirect: &redirect_uri,
+        pasting: wish.pasted.is_some(),
     });
-    let (answered, browser) = answer(&mut listener, deadline, progress).await?;
+    let paste = Paste {
+        lines: wish.pasted,
+        redirect_uri: &redirect_uri,
+        expected: &expected,
+    };
+    let (answered, browser) = answer(&mut listener, &paste, deadline, progress).await?;
     progress(Progress::Verifying);
     let ended = async {
         let code = code(answered, &issuer.issuer)?;
@@ -366,8 +418,34 @@ pub async fn sign_in(
         keeper.keep(&fresh, Some((nonce, salt)), entropy).await
     }
     .await;
-    show(browser, &ended, &seat.registry.org.help).await;
+    // whoever pasted reads the terminal
+    if let Some(browser) = browser {
+        let still = is_signed_in(seat, clock);
+        show(browser, &ended, still, &seat.registry.org.help).await;
+    }
     ended
+}
+
+/// What a person may paste, and what it must be.
+struct Paste<'a> {
+    lines: Option<&'a Pasted>,
+    redirect_uri: &'a str,
+    expected: &'a Expected,
+}
+
+impl Paste<'_> {
+    /// The next thing that was pasted; never, where nobody can.
+    async fn next(&self) -> Result<Answered, &'static str> {
+        let Some(lines) = self.lines else {
+            return std::future::pending().await;
+        };
+        let line = lines.lock().await.recv().await;
+        match line {
+            // standard input has ended: the browser may still come back
+            None => std::future::pending().await,
+            Some(line) => listener::pasted(&line, self.redirect_uri, self.expected),
+        }
+    }
 }
 
 /// 256 random bits as 43 characters: fits a state, a salt and a code verifier (RFC 7636 §4.1).
@@ -382,27 +460,33 @@ fn challenge(verifier: &str) -> String {
     BASE64URL_NOPAD.encode(&Digest::of(verifier.as_bytes()).0)
 }
 
-/// Waits for the browser to come back.
+/// Waits for the browser to come back, or for what a person brings back from one elsewhere.
 async fn answer(
     listener: &mut Listener,
+    paste: &Paste<'_>,
     deadline: tokio::time::Instant,
     progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<(Answered, Browser), LoginError> {
+) -> Result<(Answered, Option<Browser>), LoginError> {
     loop {
         let now = tokio::time::Instant::now();
         let word = (now + Duration::from_millis(limits::LOGIN_WORD_MS)).min(deadline);
-        match tokio::time::timeout_at(word, listener.heard()).await {
-            Ok(Ok(Heard::Answer(answered, browser))) => return Ok((answered, browser)),
-            Ok(Ok(Heard::Strange(what))) => progress(Progress::Strange(what)),
-            Ok(Err(error)) => return Err(error),
-            Err(_elapsed) if tokio::time::Instant::now() >= deadline => {
-                return Err(LoginError::TimeOut);
+        tokio::select! {
+            heard = listener.heard() => match heard? {
+                Heard::Answer(answered, browser) => return Ok((answered, Some(browser))),
+                Heard::Strange(what) => progress(Progress::Strange(what)),
+            },
+            pasted = paste.next() => match pasted {
+                Ok(answered) => return Ok((answered, None)),
+                Err(what) => progress(Progress::Strange(what)),
+            },
+            () = tokio::time::sleep_until(word) => {
+                let now = tokio::time::Instant::now();
+                if now >= deadline {
+                    return Err(LoginError::TimeOut);
+                }
+                let left_s = deadline.saturating_duration_since(now).as_secs();
+                progress(Progress::Waiting { left_s });
             }
-            Err(_elapsed) => progress(Progress::Waiting {
-                left_s: deadline
-                    .saturating_duration_since(tokio::time::Instant::now())
-                    .as_secs(),
-            }),
         }
     }
 }
@@ -421,8 +505,17 @@ fn code(answered: Answered, issuer: &str) -> Result<Secret, LoginError> {
     }
 }
 
+/// Whether somebody is signed in here now, whatever became of a sign-in anew.
+fn is_signed_in(seat: &Seat<'_>, clock: &dyn Clock) -> bool {
+    let token = claims(seat.state_dir).ok().flatten();
+    token.is_some_and(|token| {
+        std::str::from_utf8(token.expose())
+            .is_ok_and(|token| identity::person(seat.registry, token, &clock.now()).is_ok())
+    })
+}
+
 /// The page the sign-in ends on.
-async fn show(browser: Browser, ended: &Result<SignedIn, LoginError>, help: &str) {
+async fn show(browser: Browser, ended: &Result<SignedIn, LoginError>, still: bool, help: &str) {
     match ended {
         Ok(signed_in) => {
             let (title, roles) = words(&signed_in.caller, help);
@@ -440,9 +533,11 @@ async fn show(browser: Browser, ended: &Result<SignedIn, LoginError>, help: &str
             }
             let hint = format!("What to do: {}.", error.hint(help));
             let texts = [why.as_str(), &hint, "You can close this tab."];
-            browser
-                .show("200 OK", "You are not signed in", &texts)
-                .await;
+            let title = match still {
+                true => "You are not signed in anew; who was signed in before still is",
+                false => "You are not signed in",
+            };
+            browser.show("200 OK", title, &texts).await;
         }
     }
 }
@@ -495,7 +590,15 @@ impl Keeper<'_> {
             });
         };
         let now = self.clock.now();
-        let caller = identity::person(self.seat.registry, id_token, &now)?;
+        let caller = identity::person(self.seat.registry, id_token, &now);
+        let caller = caller.map_err(|error| match error {
+            // it was given a moment ago: not its time is over, but this clock is ahead
+            IdentityError::Ended { at } => LoginError::Ahead {
+                issuer: named.clone(),
+                ended_s: at,
+            },
+            other => LoginError::Identity(other),
+        })?;
         let Caller::Person {
             issuer, subject, ..
         } = &caller

@@ -60,6 +60,12 @@ pub(super) async fn discover(
         return Err(refuse("its address is not an https:// URL".to_owned()));
     };
     let answer = http::get(client, &url, "the identity provider").await?;
+    if answer.is_down() {
+        return Err(LoginError::Down {
+            issuer: issuer.to_owned(),
+            status: answer.status,
+        });
+    }
     if answer.status != 200 {
         return Err(refuse(format!(
             "{url} answers with status {}",

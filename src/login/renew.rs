@@ -122,6 +122,7 @@ pub async fn renew(
         Err(error) => match error {
             LoginError::Busy
             | LoginError::Disk { .. }
+            | LoginError::Down { .. }
             | LoginError::Network { .. }
             | LoginError::Provider { .. }
             | LoginError::Vault(_) => Renewal::Later(error),

@@ -54,11 +54,15 @@ pub(super) async fn request(
         }
         return Ok(Ok(tokens));
     }
+    if answer.is_down() {
+        return Err(LoginError::Down {
+            issuer: provider.issuer.clone(),
+            status: answer.status,
+        });
+    }
     // a refusal is a 4xx with a code of its own; anything else is trouble on the way
     match serde_json::from_slice::<Refusal>(&answer.body) {
-        Ok(refusal) if (400..500).contains(&answer.status) && answer.status != 429 => {
-            Ok(Err(refusal))
-        }
+        Ok(refusal) if (400..500).contains(&answer.status) => Ok(Err(refusal)),
         Ok(_) | Err(_) => Err(LoginError::Network {
             what: "the identity provider",
             cause: format!("its token endpoint answers with status {}", answer.status),

@@ -17,6 +17,8 @@ pub struct Denial {
     pub code: DenialCode,
     /// One sentence for the person and the model: what, why, whom to ask.
     pub sentence: String,
+    /// What ends it, where it is no rule but a state that ends: "you sign in".
+    pub until: Option<&'static str>,
 }
 
 /// The kinds of refusal.
@@ -146,14 +148,24 @@ impl Denial {
         Self {
             code,
             sentence: sentence.into(),
+            until: None,
         }
     }
 
-    /// What the model reads. A refusal by a rule says that trying again is useless; one by
-    /// circumstance says that nothing was sent.
+    /// Says what ends it, as the words behind "until". A model then tries again once that is done.
+    #[must_use]
+    pub fn until(mut self, what: Option<&'static str>) -> Self {
+        self.until = what;
+        self
+    }
+
+    /// What the model reads. A refusal by a rule says that trying again is useless; one by a state
+    /// that somebody can end says what ends it; one by circumstance says that nothing was sent.
     #[must_use]
     pub fn client_text(&self) -> String {
-        if self.code.passes() {
+        if let Some(what) = self.until {
+            format!("Refused until {what}: {}.", self.sentence)
+        } else if self.code.passes() {
             format!("Refused, nothing was sent: {}.", self.sentence)
         } else {
             format!("Policy denial, do not retry: {}.", self.sentence)
@@ -176,7 +188,8 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
                 "there is no verified registry here, so nothing may be called: {}",
                 trouble("run `mcpshim registry refresh`")
             ),
-        );
+        )
+        .until(Some("there is a registry"));
     };
     let org = shown(&registry.org.name);
     let help = &registry.org.help;
@@ -184,7 +197,7 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
     let owner = registry
         .servers
         .get(access.server())
-        .map_or_else(|| help.clone(), |s| format!("{} or {}", s.owner, s.oncall));
+        .map_or_else(|| help.clone(), |s| whom(&s.owner, &s.oncall));
     let (code, sentence) = match refusal {
         Refusal::AgentExpired => (
             DenialCode::NoCaller,
@@ -284,7 +297,24 @@ pub(super) fn describe(snapshot: &Snapshot, access: &Access, refusal: Refusal) -
             format!("{org} has revoked {access}; ask {owner}"),
         ),
     };
-    Denial::new(code, sentence)
+    let until = match refusal {
+        Refusal::Lapsed | Refusal::NotReadOnly => Some("the registry is renewed"),
+        Refusal::PersonExpired => Some("you sign in"),
+        // an agent without its key has nothing to sign in with
+        Refusal::NoCaller if sentence.contains("mcpshim login") => Some("you sign in"),
+        Refusal::NoCaller => Some("it is known who calls"),
+        Refusal::NoRegistry => Some("there is a registry"),
+        Refusal::AgentExpired
+        | Refusal::AgentRevoked
+        | Refusal::AgentUnknown
+        | Refusal::Expired { .. }
+        | Refusal::Hidden
+        | Refusal::NotGranted
+        | Refusal::OddUri
+        | Refusal::ServerRevoked
+        | Refusal::ToolRevoked => None,
+    };
+    Denial::new(code, sentence).until(until)
 }
 
 fn agent<'r>(
@@ -297,8 +327,18 @@ fn agent<'r>(
     }
 }
 
+/// Whom to ask about a server: its owner or who is on call, once where both are the same.
+pub(super) fn whom(owner: &str, oncall: &str) -> String {
+    if owner == oncall {
+        owner.to_owned()
+    } else {
+        format!("{owner} or {oncall}")
+    }
+}
+
 /// The caller, as a sentence names it.
-pub(crate) fn who(snapshot: &Snapshot) -> String {
+#[must_use]
+pub fn who(snapshot: &Snapshot) -> String {
     match snapshot.caller() {
         Some(Caller::Agent { name, .. }) => format!("agent {name}"),
         Some(Caller::Person { display, .. }) => shown(display),
@@ -330,7 +370,7 @@ fn not_granted(snapshot: &Snapshot, registry: &Registry, access: &Access) -> Str
             let server = registry.servers.get(access.server());
             let contact = match (own, server) {
                 (Some(doc), _) => doc.ask.clone(),
-                (None, Some(server)) => format!("{} or {}", server.owner, server.oncall),
+                (None, Some(server)) => whom(&server.owner, &server.oncall),
                 (None, None) => registry.org.help.clone(),
             };
             format!("{missing}; ask {contact}")

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::denial::who;
 use super::pattern::Pattern;
 use super::{Access, Decision, Snapshot, decide};
-use crate::clock::{Now, Utc};
+use crate::clock::{Latest, Now, Utc};
 use crate::identity::Caller;
 use crate::ids::RoleName;
 use crate::registry::Freshness;
@@ -176,7 +176,12 @@ fn revocations(registry: &Registry, snapshot: &Snapshot, access: &Access) -> Rea
     let revoked = &registry.revocations;
     let agent = match snapshot.caller() {
         Some(Caller::Agent { name, .. }) => revoked.agents.contains(name),
-        Some(Caller::Person { .. }) | None => false,
+        // one that is revoked is nobody, and why stands in the trouble
+        None => snapshot.trouble().is_some_and(|trouble| {
+            let mut agents = revoked.agents.iter();
+            agents.any(|name| trouble.contains(&format!("agent {name} is revoked")))
+        }),
+        Some(Caller::Person { .. }) => false,
     };
     let tool = match access {
         Access::Tool { server, name } => {
@@ -190,7 +195,10 @@ fn revocations(registry: &Registry, snapshot: &Snapshot, access: &Access) -> Rea
     } else if tool {
         Some(format!("{access} is revoked"))
     } else if agent {
-        Some(format!("{} is revoked", who(snapshot)))
+        let who = snapshot
+            .caller()
+            .map(|_| format!("{} is revoked", who(snapshot)));
+        who.or_else(|| snapshot.trouble().map(str::to_owned))
     } else {
         None
     };
@@ -237,17 +245,18 @@ fn surface(snapshot: &Snapshot, registry: &Registry, access: &Access) -> Reason 
 }
 
 fn role_reason(registry: &Registry, role: &RoleName, access: &Access, now: &Now) -> Reason {
+    let at = registry.latest(now);
     let question = format!("role {role}");
     let rule = registry
         .policy
         .grants
         .get(role)
         .and_then(|servers| servers.get(access.server()))
-        .and_then(|table| rule_for(registry, table, access, now.unix_s()));
+        .and_then(|table| rule_for(registry, table, access, at));
     match rule {
         None => Reason::new(question, false, format!("does not include {access}")),
         Some(rule) => match rule.not_after {
-            Some(end) if end <= now.unix_s() => {
+            Some(end) if at.is_past(end) => {
                 Reason::new(question, false, format!("included it until {}", Utc(end))).by(rule)
             }
             Some(end) => {
@@ -264,7 +273,7 @@ fn rule_for<'r>(
     registry: &'r Registry,
     table: &GrantTable,
     access: &Access,
-    second: u64,
+    at: Latest,
 ) -> Option<&'r RuleDoc> {
     let open = registry
         .servers
@@ -288,7 +297,7 @@ fn rule_for<'r>(
         .into_iter()
         .filter_map(|index| registry.policy.rules.get(usize::try_from(index).ok()?))
         .collect();
-    let live = |rule: &&&RuleDoc| rule.not_after.is_none_or(|end| second < end);
+    let live = |rule: &&&RuleDoc| rule.not_after.is_none_or(|end| !at.is_past(end));
     rules.iter().find(live).or(rules.first()).copied()
 }
 
@@ -297,8 +306,9 @@ pub(super) fn role_with<'r>(
     registry: &'r Registry,
     access: &Access,
 ) -> Option<(&'r RoleName, &'r RoleDoc)> {
+    let at = Latest::of(&Now::default(), 0);
     registry.policy.grants.iter().find_map(|(role, servers)| {
-        rule_for(registry, servers.get(access.server())?, access, 0)?;
+        rule_for(registry, servers.get(access.server())?, access, at)?;
         Some((role, registry.policy.roles.get(role)?))
     })
 }

@@ -16,6 +16,8 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod denial;
+#[cfg(test)]
+mod ends;
 mod explain;
 #[cfg(any(test, fuzzing))]
 #[expect(
@@ -30,8 +32,7 @@ pub(crate) mod pattern;
 mod snapshot;
 mod status;
 
-pub(crate) use denial::who;
-pub use denial::{Denial, DenialCode};
+pub use denial::{Denial, DenialCode, who};
 pub use explain::{Explanation, Reason, Verdict, explain};
 pub use snapshot::{Snapshot, SnapshotId};
 pub use status::{ServerStatus, SignIn, Status, status};

@@ -3,6 +3,8 @@
 //! Both are read as sequences of [`Token`]s and matched by the same function, so that a listed
 //! template is one for which some URI is really granted.
 
+use crate::text;
+
 /// One element of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Token {
@@ -177,7 +179,7 @@ pub(crate) fn is_plain(uri: &str) -> bool {
     let mut text = uri.to_owned();
     // a server may decode once more than we expect; three rounds are more than any has been seen to
     for _ in 0..3 {
-        if text.contains('\\') || text.contains(char::is_control) {
+        if text.contains('\\') || text.contains(text::controls) {
             return false;
         }
         let seen: String = text.chars().map(ascii).collect();
@@ -201,27 +203,10 @@ fn is_separator(c: char) -> bool {
 
 /// Whether some reader takes a segment for `.`, `..` or another name with its blanks cut off.
 fn climbs(segment: &str) -> bool {
-    let blank = |c: char| c.is_whitespace() || is_shapeless(c);
+    let blank = |c: char| c.is_whitespace() || text::is_shapeless(c);
     segment.starts_with(char::is_whitespace)
         || segment.ends_with(char::is_whitespace)
         || segment.contains('.') && segment.chars().all(|c| c == '.' || blank(c))
-}
-
-/// Characters without a shape, which some readers drop before they compare.
-fn is_shapeless(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 /// What a character is once a reader has made compatible forms one (Unicode NFKC, and the best fit

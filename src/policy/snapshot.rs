@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::Access;
 use super::pattern::{Pattern, is_plain};
 use crate::catalog::Catalog;
-use crate::clock::{Now, Utc};
+use crate::clock::{Latest, Now, Utc};
 use crate::identity::Caller;
 use crate::ids::{RoleName, ServerKey};
-use crate::limits;
 use crate::registry::doc::{AuditRule, GrantTable, PinMode, Pinned, Registry, ServerDoc, Surface};
 use crate::registry::{self, Freshness, Verified};
 
@@ -180,8 +179,8 @@ impl Snapshot {
         let Some(Caller::Person { expires, .. }) = &self.caller else {
             return None;
         };
-        let second = now.unix_s();
-        let soon = self.warns_at.is_some_and(|at| at <= second) && second < *expires;
+        let latest = self.latest(now);
+        let soon = self.warns_at.is_some_and(|at| latest.is_past(at)) && !latest.is_past(*expires);
         soon.then(|| {
             format!(
                 "your sign-in ends at {} and was not renewed by itself; run `mcpshim login` in any \
@@ -256,6 +255,13 @@ impl Snapshot {
         })
     }
 
+    /// What every end is held against at `now`.
+    #[must_use]
+    pub fn latest(&self, now: &Now) -> Latest {
+        let checked_s = self.registry().map_or(0, |registry| registry.checked);
+        Latest::of(now, checked_s)
+    }
+
     /// Who calls.
     #[must_use]
     pub fn caller(&self) -> Option<&Caller> {
@@ -294,6 +300,7 @@ impl Snapshot {
     #[must_use]
     pub fn changes_at(&self, now: &Now) -> Option<u64> {
         let registry = self.registry()?;
+        let latest = registry.latest(now);
         let (expires, lapses) = self.expiry()?;
         let until = match self.standing {
             Standing::Agent(until) => until,
@@ -306,7 +313,7 @@ impl Snapshot {
             .chain(until)
             .chain(self.warns_at)
             .chain(rules)
-            .filter(|second| *second > now.unix_s())
+            .filter(|second| !latest.is_past(*second))
             .min()
     }
 
@@ -369,7 +376,7 @@ impl Snapshot {
             Access::Prompt { .. } | Access::Resource { .. } => None,
         };
         let (row, freshness) = self.gate(access.server(), tool, now)?;
-        let grant = row.grant(access, now.unix_s())?;
+        let grant = row.grant(access, self.latest(now))?;
         if freshness == Freshness::Grace && !self.only_reads(row, access) {
             return Err(Refusal::NotReadOnly);
         }
@@ -406,10 +413,10 @@ impl Snapshot {
         {
             return Err(Refusal::ToolRevoked);
         }
-        let second = now.unix_s();
+        let latest = self.latest(now);
         match self.standing {
-            Standing::Agent(Some(until)) if until <= second => Err(Refusal::AgentExpired),
-            Standing::Person(until) if until <= second => Err(Refusal::PersonExpired),
+            Standing::Agent(Some(until)) if latest.is_past(until) => Err(Refusal::AgentExpired),
+            Standing::Person(until) if latest.is_past(until) => Err(Refusal::PersonExpired),
             Standing::Agent(_) | Standing::Person(_) => {
                 Ok((row.ok_or(Refusal::Hidden)?, freshness))
             }
@@ -425,16 +432,22 @@ impl Snapshot {
             return false;
         };
         let shape = Pattern::template(template);
-        let mut live = row.resources.iter().filter(|(_, g)| now.unix_s() < g.until);
+        let latest = self.latest(now);
+        let mut live = row
+            .resources
+            .iter()
+            .filter(|(_, g)| !latest.is_past(g.until));
         live.any(|(glob, _)| shape.meets(glob))
     }
 
     /// Whether the caller may use anything of a server: what a question of that server asks.
-    pub(crate) fn uses(&self, server: &ServerKey, now: &Now) -> bool {
+    #[must_use]
+    pub fn uses(&self, server: &ServerKey, now: &Now) -> bool {
         let Ok((row, _)) = self.gate(server, None, now) else {
             return false;
         };
-        let live = |grant: &Grant| now.unix_s() < grant.until;
+        let latest = self.latest(now);
+        let live = |grant: &Grant| !latest.is_past(grant.until);
         let named = row.tools.values().chain(row.prompts.values());
         let open = row
             .open
@@ -464,11 +477,12 @@ impl Snapshot {
 
     /// Why the proof of who calls does not hold now.
     pub(super) fn doubt(&self, now: &Now) -> Option<String> {
+        let latest = self.latest(now);
         match self.standing {
-            Standing::Agent(Some(until)) if until <= now.unix_s() => {
+            Standing::Agent(Some(until)) if latest.is_past(until) => {
                 Some(format!("its time ended at {}", Utc(until)))
             }
-            Standing::Person(until) if until <= now.unix_s() => Some(
+            Standing::Person(until) if latest.is_past(until) => Some(
                 "the sign-in ended; run `mcpshim login` in any terminal and go on here".to_owned(),
             ),
             Standing::Agent(_) | Standing::Person(_) | Standing::Nobody => None,
@@ -494,15 +508,15 @@ impl Snapshot {
 }
 
 impl Row {
-    fn grant(&self, access: &Access, second: u64) -> Result<Grant, Refusal> {
+    fn grant(&self, access: &Access, at: Latest) -> Result<Grant, Refusal> {
         let (named, open) = match access {
             Access::Prompt { .. } => (&self.prompts, self.open.as_ref().map(|o| &o.prompts)),
             Access::Tool { .. } => (&self.tools, self.open.as_ref().map(|o| &o.tools)),
-            Access::Resource { uri, .. } => return self.readable(uri, second),
+            Access::Resource { uri, .. } => return self.readable(uri, at),
         };
         match (named.get(access.name()), open) {
-            (Some(cell), _) => pick(&cell.grants, second),
-            (None, Some(open)) => pick(&matching(open, access.name()), second),
+            (Some(cell), _) => pick(&cell.grants, at),
+            (None, Some(open)) => pick(&matching(open, access.name()), at),
             (None, None) => Err(Refusal::Hidden),
         }
     }
@@ -511,14 +525,14 @@ impl Row {
         self.fixed.contains(uri) || self.shapes.iter().any(|shape| shape.matches(uri))
     }
 
-    fn readable(&self, uri: &str, second: u64) -> Result<Grant, Refusal> {
+    fn readable(&self, uri: &str, at: Latest) -> Result<Grant, Refusal> {
         if !is_plain(uri) {
             return Err(Refusal::OddUri);
         }
         if self.open.is_none() && !self.offers_uri(uri) {
             return Err(Refusal::Hidden);
         }
-        pick(&matching(&self.resources, uri), second)
+        pick(&matching(&self.resources, uri), at)
     }
 }
 
@@ -534,8 +548,8 @@ fn matching(patterns: &[(Pattern, Grant)], text: &str) -> Vec<Grant> {
 }
 
 /// The first grant that has not expired.
-fn pick(grants: &[Grant], second: u64) -> Result<Grant, Refusal> {
-    match grants.iter().find(|grant| second < grant.until) {
+fn pick(grants: &[Grant], at: Latest) -> Result<Grant, Refusal> {
+    match grants.iter().find(|grant| !at.is_past(grant.until)) {
         Some(grant) => Ok(*grant),
         None => Err(match grants.first() {
             Some(&Grant { role, rule, .. }) => Refusal::Expired { role, rule },
@@ -627,7 +641,7 @@ fn standing(caller: Option<&Caller>, registry: &Registry) -> Standing {
     match caller {
         None => Standing::Nobody,
         Some(Caller::Person { expires, .. }) => {
-            Standing::Person(expires.saturating_add(limits::TOKEN_LEEWAY_S))
+            Standing::Person(crate::identity::holds_until(*expires))
         }
         Some(Caller::Agent { name, .. }) if registry.revocations.agents.contains(name) => {
             Standing::Revoked

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::denial::who;
-use super::{Access, Snapshot, allows};
+use super::denial::{who, whom};
+use super::snapshot::Refusal;
+use super::{Access, Snapshot};
 use crate::clock::{Now, Span, Utc};
 use crate::identity::Caller;
 use crate::limits;
@@ -46,6 +47,9 @@ pub struct SignIn {
     pub ends: String,
     /// Seconds left; none when it is over.
     pub left_s: u64,
+    /// Whether calls are still allowed: clocks may differ a little, so for a minute after its end
+    /// they are.
+    pub holds: bool,
 }
 
 /// One server, as this caller meets it.
@@ -72,6 +76,7 @@ pub struct ServerStatus {
 pub fn status(snapshot: &Snapshot, now: &Now) -> Status {
     let registry = snapshot.registry();
     let freshness = registry.map(|_| snapshot.freshness_at(now));
+    let latest = snapshot.latest(now);
     let mut trouble: Vec<String> = snapshot.trouble().map(str::to_owned).into_iter().collect();
     if let Some(registry) = registry {
         let (expires, help) = (Utc(registry.expires), &registry.org.help);
@@ -116,7 +121,8 @@ pub fn status(snapshot: &Snapshot, now: &Now) -> Status {
         sign_in: match snapshot.caller() {
             Some(Caller::Person { expires, .. }) => Some(SignIn {
                 ends: Utc(*expires).to_string(),
-                left_s: expires.saturating_sub(now.unix_s()),
+                left_s: latest.left_s(*expires),
+                holds: snapshot.doubt(now).is_none(),
             }),
             Some(Caller::Agent { .. }) | None => None,
         },
@@ -133,19 +139,31 @@ fn servers(snapshot: &Snapshot, now: &Now) -> Vec<ServerStatus> {
         let doc: &crate::registry::doc::ServerDoc = doc;
         let surface = snapshot.surface(key);
         let tools = surface.map_or(&[][..], |surface| &surface.tools);
-        let visible = tools
-            .iter()
-            .filter(|tool| {
-                let (server, name) = (key.clone(), tool.name.clone());
-                allows(snapshot, &Access::Tool { server, name }, now)
-            })
-            .count();
-        let note = if registry.revocations.servers.contains(key) {
+        let (mut visible, mut stale) = (0, 0);
+        for tool in tools {
+            let (server, name) = (key.clone(), tool.name.clone());
+            match snapshot.judge(&Access::Tool { server, name }, now) {
+                Ok(_) => visible += 1,
+                Err(Refusal::NotReadOnly) => stale += 1,
+                Err(_) => {}
+            }
+        }
+        let freshness = snapshot.freshness_at(now);
+        // what refuses everything is the reason, not what is or is not granted
+        let note = if freshness == Freshness::Lapsed {
+            Some(format!("the registry ended on {}", Utc(registry.expires)))
+        } else if snapshot.caller().is_some() && snapshot.doubt(now).is_some() {
+            Some(format!("{} may not call now", who(snapshot)))
+        } else if registry.revocations.servers.contains(key) {
             Some("revoked".to_owned())
         } else if doc.pin == PinMode::Off && surface.is_none() {
             Some("not pinned: its tools are known once it runs".to_owned())
         } else if visible == 0 && !tools.is_empty() && snapshot.caller().is_some() {
-            Some(format!("none granted; ask {} or {}", doc.owner, doc.oncall))
+            Some(if stale == 0 {
+                format!("none granted; ask {}", whom(&doc.owner, &doc.oncall))
+            } else {
+                "none only reads; what writes waits until the registry is renewed".to_owned()
+            })
         } else {
             None
         };
@@ -198,8 +216,13 @@ impl fmt::Display for Status {
             writeln!(f, "roles:        {roles}")?;
         }
         match &self.sign_in {
-            Some(SignIn { ends, left_s: 0 }) => writeln!(f, "sign-in:      ended {ends}")?,
-            Some(SignIn { ends, left_s }) => {
+            Some(SignIn {
+                ends, holds: false, ..
+            }) => writeln!(f, "sign-in:      ended {ends}")?,
+            Some(SignIn {
+                ends, left_s: 0, ..
+            }) => writeln!(f, "sign-in:      ends now ({ends})")?,
+            Some(SignIn { ends, left_s, .. }) => {
                 writeln!(f, "sign-in:      ends {ends}, {} left", Span(*left_s))?;
             }
             None => {}

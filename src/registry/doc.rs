@@ -13,6 +13,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::clock::{Latest, Now};
 use crate::ids::{
     AgentName, CredentialId, Digest, ExposedName, KeyId, OrgId, RoleName, ServerId, ServerKey,
 };
@@ -771,4 +772,12 @@ pub struct Registry {
     pub revocations: RevocationsDoc,
     /// The servers by key.
     pub servers: BTreeMap<ServerKey, Arc<ServerDoc>>,
+}
+
+impl Registry {
+    /// What ends are held against at `now`: never earlier than the last check of this registry.
+    #[must_use]
+    pub fn latest(&self, now: &Now) -> Latest {
+        Latest::of(now, self.checked)
+    }
 }

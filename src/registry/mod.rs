@@ -222,6 +222,13 @@ pub enum RegistryError {
         #[source]
         cause: Cause,
     },
+    /// Something answers, but it has no timestamp, which every registry has.
+    #[error("the source answers, but no registry is there")]
+    Elsewhere {
+        /// What is not there.
+        #[source]
+        cause: Cause,
+    },
     /// Signed, but by nobody the root names.
     #[error("registry is signed by an unknown key")]
     UnknownKey {
@@ -292,6 +299,9 @@ impl RegistryError {
                 "tell the owners of the registry: it was published without enough signers, or somebody tampered with it"
             }
             Self::TooNew { .. } => "update mcpshim",
+            Self::Elsewhere { .. } => {
+                "name the directory above `metadata/` in `registry_url`, and see that its files may be read"
+            }
             Self::Unavailable { .. } => {
                 "check the network and `registry_url` in `mcpshim config`; the last verified registry stays in use until it lapses"
             }
@@ -322,10 +332,10 @@ pub fn load(state: &[u8], trust: &Trust<'_>, now: &Now) -> Result<Loaded, Regist
 #[must_use]
 pub fn freshness(registry: &doc::Registry, now: &Now) -> Freshness {
     let grace_s = u64::from(registry.org.grace_hours) * 3600;
-    let at = now.unix_s().max(registry.checked);
-    let tier = if at < registry.expires {
+    let at = registry.latest(now);
+    let tier = if !at.is_past(registry.expires) {
         Freshness::Fresh
-    } else if at - registry.expires < grace_s {
+    } else if !at.is_past(registry.expires.saturating_add(grace_s)) {
         Freshness::Grace
     } else {
         Freshness::Lapsed

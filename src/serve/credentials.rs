@@ -14,9 +14,11 @@ use tokio::sync::mpsc;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::identity::Owner;
 use crate::ids::{CredentialId, LinkId};
 use crate::limits;
-use crate::registry::doc::{Registry, SecretStoresDoc, ServerDoc};
+use crate::policy::{Snapshot, who};
+use crate::registry::doc::{SecretStoresDoc, ServerDoc};
 use crate::report::{Exit, Failure};
 use crate::secret::{Scrubber, Secret};
 use crate::session::CredentialUse;
@@ -36,7 +38,7 @@ pub(super) enum News {
     /// A credential, or why there is none.
     Answer(Answer),
     /// Which value of each credential is kept now.
-    Serials(BTreeMap<CredentialId, u64>),
+    Serials(BTreeMap<(Owner, CredentialId), u64>),
 }
 
 /// Fetches credentials. Its thread starts with the first request and ends with it.
@@ -66,6 +68,9 @@ enum Job {
 struct Ask {
     number: u64,
     credential: CredentialId,
+    owner: Owner,
+    /// The owner's name, for sentences.
+    who: String,
     server: Arc<ServerDoc>,
     allowed: SecretStoresDoc,
 }
@@ -74,7 +79,7 @@ struct Ask {
 enum Told {
     Fetched(u64, Result<(CredentialUse, Secret), Failure>),
     /// `None` where the vault cannot be read now.
-    Looked(Option<BTreeMap<CredentialId, u64>>),
+    Looked(Option<BTreeMap<(Owner, CredentialId), u64>>),
 }
 
 impl Keeper {
@@ -97,12 +102,12 @@ impl Keeper {
         &mut self,
         link: LinkId,
         server: Arc<ServerDoc>,
-        registry: Option<&Registry>,
+        snapshot: Option<&Snapshot>,
     ) {
         self.asked += 1;
         let number = self.asked;
         self.waiting.insert(number, (link, Arc::clone(&server)));
-        if let Err(failure) = self.ask(number, server, registry) {
+        if let Err(failure) = self.ask(number, server, snapshot) {
             // both ends are ours
             let told = Told::Fetched(number, Err(failure));
             self.answers.0.send(told).unwrap_or_default();
@@ -113,10 +118,11 @@ impl Keeper {
         &mut self,
         number: u64,
         server: Arc<ServerDoc>,
-        registry: Option<&Registry>,
+        snapshot: Option<&Snapshot>,
     ) -> Result<(), Failure> {
         let moved = || Failure::new(Exit::Registry, "the registry has another entry for it now");
-        let registry = registry.ok_or_else(moved)?;
+        let snapshot = snapshot.ok_or_else(moved)?;
+        let registry = snapshot.registry().ok_or_else(moved)?;
         let named = registry.servers.get(&server.key).filter(|now| {
             now.id == server.id
                 && now.credential == server.credential
@@ -125,9 +131,15 @@ impl Keeper {
         let credential = named.and_then(|now| now.credential.as_ref());
         let credential = credential.ok_or_else(moved)?.id.clone();
         let allowed = registry.org.secret_stores;
+        // each caller has its own: never what another left here
+        let nobody =
+            || Failure::new(Exit::NotSignedIn, "nobody is signed in").hint("run `mcpshim login`");
+        let caller = snapshot.caller().ok_or_else(nobody)?;
         let ask = Ask {
             number,
             credential,
+            owner: caller.owner(),
+            who: who(snapshot),
             server,
             allowed,
         };
@@ -224,21 +236,21 @@ impl Work {
         }
     }
 
-    fn serials(&mut self) -> Option<BTreeMap<CredentialId, u64>> {
+    fn serials(&mut self) -> Option<BTreeMap<(Owner, CredentialId), u64>> {
         let kept = self.vault.as_mut()?.list();
         let kept = kept.inspect_err(|error| tracing::debug!(%error, "The vault is not read."));
         let credential = |(item, facts): (ItemId, vault::Facts)| match item {
-            ItemId::Credential(id) => Some((id, facts.serial)),
-            ItemId::InstallationKey | ItemId::Tokens(_) => None,
+            ItemId::Credential(owner, id) => Some(((owner, id), facts.serial)),
+            ItemId::InstallationKey | ItemId::Tokens(_) | ItemId::Unowned(_) => None,
         };
         Some(kept.ok()?.into_iter().filter_map(credential).collect())
     }
 
     fn fetch(&mut self, ask: &Ask) -> Result<(CredentialUse, Secret), Failure> {
-        let id = ItemId::Credential(ask.credential.clone());
+        let id = ItemId::Credential(ask.owner, ask.credential.clone());
         // nothing is made, and no keychain asked, for a vault that cannot hold it
         if self.vault.is_none() && !vault::exists(&self.config) {
-            return Err(missing(&ask.server));
+            return Err(missing(ask));
         }
         // a vault that was moved, replaced or made anew since is opened again, once
         let (item, store) = match self.look(&id, ask.allowed) {
@@ -246,7 +258,7 @@ impl Work {
             other => other,
         }
         .map_err(|error| closed(&error))?;
-        let item = item.ok_or_else(|| missing(&ask.server))?;
+        let item = item.ok_or_else(|| missing(ask))?;
         self.scrubber.add(&item.value);
         if let Some(vault) = &mut self.vault
             && let Err(error) = vault.used(&id, self.clock.now().unix_s())
@@ -257,6 +269,7 @@ impl Work {
             id: ask.credential.clone(),
             store,
             serial: item.facts.serial,
+            owner: ask.owner,
         };
         Ok((credential, item.value))
     }
@@ -281,9 +294,9 @@ fn closed(error: &VaultError) -> Failure {
     Failure::from_error(Exit::Failed, error).hint(error.hint())
 }
 
-fn missing(server: &ServerDoc) -> Failure {
-    Failure::new(Exit::NotSignedIn, "it is not set")
-        .hint(format!("run `mcpshim credential set {}`", server.key))
+fn missing(ask: &Ask) -> Failure {
+    Failure::new(Exit::NotSignedIn, format!("it is not set for {}", ask.who))
+        .hint(format!("run `mcpshim credential set {}`", ask.server.key))
 }
 
 /// A failure as a phrase that follows the server's key.

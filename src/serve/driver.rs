@@ -28,6 +28,7 @@ use crate::audit::encode::StreamHeader;
 use crate::audit::entry::{Body, Entry};
 use crate::clock::{Clock as _, Now, SystemClock, SystemEntropy};
 use crate::config::{self, Config, Network};
+use crate::identity::{Caller, Owner};
 use crate::ids::{CredentialId, Digest, KeyId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::doc::{RegistryVersion, ServerDoc, Transport};
@@ -513,9 +514,41 @@ impl Driver {
                     self.recorder.set_audit_keys(&registry.org.audit_keys);
                 }
                 self.snapshot = Some(Arc::clone(&snapshot));
+                let ended = self.end_others(snapshot.caller().map(Caller::owner));
                 self.handle(Input::Snapshot(snapshot));
+                for server in ended {
+                    let at_once = false;
+                    self.handle(Input::Renew { server, at_once });
+                }
             }
         }
+    }
+
+    /// Somebody else is signed in: servers that were given another's credential end now, and so do
+    /// the calls in flight there. Nobody's sign-in ends none: no call is allowed then, and whoever
+    /// signs in again goes on.
+    fn end_others(&mut self, owner: Option<Owner>) -> BTreeSet<ServerKey> {
+        let Some(owner) = owner else {
+            return BTreeSet::new();
+        };
+        let given = self.credentials.iter();
+        let others: Vec<(LinkId, ServerKey)> = given
+            .filter(|(_, (_, credential))| credential.owner != owner)
+            .map(|(link, (server, _))| (*link, server.clone()))
+            .collect();
+        for (link, server) in &others {
+            tracing::info!(%server, "Ended: its credential is not that of who is signed in now.");
+            self.credentials.remove(link);
+            if let Some(pipe) = self.pipes.remove(link) {
+                self.stop(pipe);
+            }
+            let reason = "was ended, because somebody else signed in".to_owned();
+            self.handle(Input::LinkClosed {
+                link: *link,
+                reason,
+            });
+        }
+        others.into_iter().map(|(_, server)| server).collect()
     }
 
     /// Opens servers anew, because a person asked for it in a terminal.
@@ -814,8 +847,7 @@ impl Driver {
                 }
             }
             Output::OpenLink(link, server) if server.credential.is_some() => {
-                let registry = self.snapshot.as_deref().and_then(Snapshot::registry);
-                self.keeper.acquire(link, server, registry);
+                self.keeper.acquire(link, server, self.snapshot.as_deref());
             }
             Output::OpenLink(link, server) => self.open(link, &server, None),
             Output::ToClient(line) => self.client_out.push(line),
@@ -843,10 +875,11 @@ impl Driver {
     }
 
     /// Servers that run with another value than the one that is kept now are opened anew.
-    fn renew_changed(&mut self, kept: &BTreeMap<CredentialId, u64>) {
+    fn renew_changed(&mut self, kept: &BTreeMap<(Owner, CredentialId), u64>) {
         let mut changed = BTreeSet::new();
         for (server, credential) in self.credentials.values_mut() {
-            let now = kept.get(&credential.id).copied().unwrap_or_default();
+            let own = (credential.owner, credential.id.clone());
+            let now = kept.get(&own).copied().unwrap_or_default();
             if credential.serial != now {
                 // asked for once
                 credential.serial = now;
@@ -862,7 +895,14 @@ impl Driver {
     /// The keeper has answered for a link that waits.
     fn credential(&mut self, answer: Answer) {
         let (link, server) = (answer.link, answer.server);
+        let caller = self.snapshot.as_deref().and_then(Snapshot::caller);
+        let owner = caller.map(Caller::owner);
         match answer.result {
+            Ok((credential, _)) if owner.is_some_and(|owner| owner != credential.owner) => {
+                let reason = "was not opened, because somebody else signed in".to_owned();
+                let ours = true;
+                self.stillborn.push_back(Stillborn { link, reason, ours });
+            }
             Ok((credential, secret)) => {
                 let given = (server.key.clone(), credential);
                 self.credentials.insert(link, given);

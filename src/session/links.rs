@@ -507,7 +507,7 @@ impl Links {
                     .link
                     .differing()
                     .iter()
-                    .take(limits::QUARANTINED_SHOWN)
+                    .take(limits::DIFFERING_SHOWN)
                     .map(|((kind, name), how)| {
                         let place = pin::quarantine::place(*kind, &text::printable(name));
                         (place, how.clone())

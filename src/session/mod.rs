@@ -49,7 +49,7 @@ use self::route::Routes;
 use self::tasks::Tasks;
 use crate::audit::entry::Entry;
 use crate::clock::{Entropy, Now};
-use crate::identity::Caller;
+use crate::identity::{Caller, Owner};
 use crate::ids::{CredentialId, LinkId, ServerKey};
 use crate::policy::{Snapshot, SnapshotId};
 use crate::registry::Freshness;
@@ -257,6 +257,8 @@ pub struct CredentialUse {
     pub store: &'static str,
     /// Which value of it: grows with every change.
     pub serial: u64,
+    /// Whose it is: the caller it was fetched for.
+    pub owner: Owner,
 }
 
 /// The number of an appended entry, from 1.

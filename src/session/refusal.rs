@@ -123,7 +123,8 @@ impl Machine {
         }
         let what = denial.sentence.split(';').next().unwrap_or_default();
         let brief = format!("{what} (what to do was said before; {STATUS_TOOL} says it again)");
-        Denial::new(DenialCode::NoCaller, brief).client_text()
+        let brief = Denial::new(DenialCode::NoCaller, brief);
+        brief.until(denial.until).client_text()
     }
 
     pub(super) fn withheld(&mut self, instead: &Instead, denial: &Denial) {

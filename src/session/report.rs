@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Machine;
 use super::link::LinkState;
-use crate::policy;
+use crate::policy::{self, Access};
+use crate::{pin, text};
 
 /// A session in one picture.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -67,6 +68,35 @@ pub struct ServerReport {
     /// What a server that is not pinned has and does not offer, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<String, String>,
+}
+
+impl ServerReport {
+    /// How what is asked for differs from what was approved, if calls of it are refused for that.
+    /// A resource that is listed nowhere belongs to the templates whose literal beginning it shares.
+    #[must_use]
+    pub fn differs(&self, access: &Access) -> Option<&str> {
+        let place = |kind, name: &str| pin::quarantine::place(kind, &text::printable(name));
+        let found = match access {
+            Access::Prompt { name, .. } => self.differing.get(&place(pin::Kind::Prompt, name)),
+            Access::Tool { name, .. } => self.differing.get(&place(pin::Kind::Tool, name)),
+            Access::Resource { uri, .. } => {
+                let listed = self.differing.get(&place(pin::Kind::Resource, uri));
+                listed.or_else(|| {
+                    let asked = place(pin::Kind::Template, uri);
+                    let own = place(pin::Kind::Template, "");
+                    let literal = |name: &str| {
+                        let end = name.find('{').unwrap_or(name.len());
+                        name.get(..end)
+                            .is_some_and(|start| asked.starts_with(start))
+                    };
+                    let mut all = self.differing.iter();
+                    let found = all.find(|(name, _)| name.starts_with(&own) && literal(name));
+                    found.map(|(_, how)| how)
+                })
+            }
+        };
+        found.map(String::as_str)
+    }
 }
 
 /// Where a link is in its life.
@@ -131,5 +161,68 @@ pub(super) fn state(link: LinkState, trouble: Option<&str>) -> ServerState {
         (LinkState::Opening, _) => ServerState::Opening,
         (LinkState::Closed { .. }, Some(_)) => ServerState::Down,
         (LinkState::Closed { .. }, None) => ServerState::Idle,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ServerKey;
+
+    fn report(places: &[&str]) -> ServerReport {
+        let entry = |place: &&str| ((*place).to_owned(), format!("{place} changed"));
+        ServerReport {
+            key: "up".to_owned(),
+            state: ServerState::Up,
+            protocol: None,
+            trouble: None,
+            renewals: 0,
+            failures: 0,
+            retry_at: None,
+            unconfirmed: 0,
+            differing: places.iter().map(entry).collect(),
+            quarantined: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_differs_is_found_by_what_is_asked_for_and_nothing_beside_it() {
+        let report = report(&[
+            "echo",
+            "prompt/review",
+            "resource/file:///a",
+            "template/db://{t}",
+        ]);
+        let server = || ServerKey::parse("up").unwrap();
+        let tool = |name: &str| Access::Tool {
+            server: server(),
+            name: name.to_owned(),
+        };
+        let prompt = |name: &str| Access::Prompt {
+            server: server(),
+            name: name.to_owned(),
+        };
+        let resource = |uri: &str| Access::Resource {
+            server: server(),
+            uri: uri.to_owned(),
+        };
+        let differs = |access: Access| report.differs(&access).map(str::to_owned);
+        for (access, found) in [
+            (tool("echo"), "echo changed"),
+            (prompt("review"), "prompt/review changed"),
+            (resource("file:///a"), "resource/file:///a changed"),
+            (resource("db://users"), "template/db://{t} changed"),
+        ] {
+            assert_eq!(differs(access).as_deref(), Some(found));
+        }
+        for access in [
+            tool("review"),
+            tool("other"),
+            prompt("echo"),
+            resource("file:///b"),
+            resource("echo"),
+        ] {
+            assert_eq!(differs(access), None);
+        }
     }
 }

@@ -258,7 +258,8 @@ impl Machine {
                         "there is no verified registry here, so nothing may be called: {}",
                         trouble.unwrap_or("run `mcpshim status`")
                     ),
-                ),
+                )
+                .until(Some("there is a registry")),
             };
             let (with, without) = (target(shown), || target(String::new()));
             return Box::new(Dead {

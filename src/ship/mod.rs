@@ -175,8 +175,9 @@ pub enum ShipError {
     },
 }
 
-/// Where the lock, the notes and the spool are.
-fn dir(state_dir: &Path) -> PathBuf {
+/// Where the lock and the notes of delivery are.
+#[must_use]
+pub fn dir(state_dir: &Path) -> PathBuf {
     state_dir.join("ship")
 }
 

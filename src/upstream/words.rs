@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use crate::clock::{Clock as _, SystemClock, Utc};
 use crate::secret::{Scrubber, Stream};
 use crate::text;
 
@@ -26,6 +27,8 @@ pub struct Words {
     tail: VecDeque<u8>,
     path: Option<PathBuf>,
     file: Option<File>,
+    /// Whether the file ends inside a line of ours.
+    midline: bool,
 }
 
 impl Words {
@@ -37,6 +40,7 @@ impl Words {
             tail: VecDeque::new(),
             path,
             file: None,
+            midline: false,
         }
     }
 
@@ -91,7 +95,17 @@ impl Words {
         if file.metadata()?.len() > 2 * FILE_BYTES {
             return Ok(());
         }
-        file.write_all(bytes)
+        // one file for all sessions: each line says when, and in the session of which process
+        let mut text = Vec::with_capacity(bytes.len() + 64);
+        let (at, pid) = (Utc(SystemClock::new().now().unix_s()), std::process::id());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !self.midline {
+                write!(text, "{at} {pid} ")?;
+            }
+            text.extend_from_slice(line);
+            self.midline = !line.ends_with(b"\n");
+        }
+        file.write_all(&text)
     }
 
     /// The last line that says something, printable and cut.
@@ -150,7 +164,20 @@ mod tests {
         words.finish();
         let file = std::fs::read_to_string(&path).unwrap();
         let mark = crate::secret::MARK;
-        assert_eq!(file, format!("401 for {mark}, bye\ntoken {mark}"));
+        let said: Vec<&str> = file
+            .lines()
+            .map(|line| {
+                // when, in the session of which process, what
+                let mut parts = line.splitn(3, ' ');
+                assert!(parts.next().unwrap().ends_with('Z'), "{line}");
+                assert_eq!(parts.next().unwrap(), std::process::id().to_string());
+                parts.next().unwrap()
+            })
+            .collect();
+        assert_eq!(
+            said,
+            [format!("401 for {mark}, bye"), format!("token {mark}")]
+        );
     }
 
     #[test]
@@ -167,6 +194,10 @@ mod tests {
         assert!(meta.len() <= 2 * FILE_BYTES + 300_000, "{}", meta.len());
         assert_eq!(meta.permissions().mode() & 0o777, 0o600);
         Words::new(Some(path.clone()), Scrubber::new()).push(b"new\n");
-        assert_eq!(std::fs::read(&path).unwrap(), b"new\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.ends_with(" new\n") && text.lines().count() == 1,
+            "{text}"
+        );
     }
 }

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
-use crate::ids::OrgId;
+use crate::identity::Owner;
+use crate::ids::{AgentName, OrgId};
 use crate::secret::Secret;
 use crate::{files, limits};
 
@@ -120,6 +121,27 @@ impl FileVault {
         self.write(&first, held)
     }
 
+    /// Gives credentials that were set before they had an owner to whoever uses this vault: the
+    /// person whose sign-in it holds, else the agent this machine runs as. Those of nobody stay as
+    /// they are.
+    pub(super) fn adopt(&mut self, agent: Option<&AgentName>) -> Result<(), VaultError> {
+        if !self.read()?.has_unowned() {
+            return Ok(());
+        }
+        self.change(|sealed| {
+            let owner = match holder(sealed)? {
+                Holder::Nobody => agent.map(Owner::agent),
+                Holder::One(owner) => Some(owner),
+                Holder::Unclear => None,
+            };
+            let Some(owner) = owner.filter(|_| sealed.has_unowned()) else {
+                return Ok(None);
+            };
+            sealed.adopt(owner, &mut SystemEntropy).map(Some)
+        })
+        .map(drop)
+    }
+
     fn parse(&self, bytes: &Secret) -> Result<Sealed, VaultError> {
         let sealed = Sealed::parse(bytes.expose(), &self.place.org, &self.key)
             .map_err(self.place.unreadable())?;
@@ -165,6 +187,38 @@ impl FileVault {
         }
         Ok(changed)
     }
+}
+
+/// Whose sign-in a vault holds.
+enum Holder {
+    Nobody,
+    One(Owner),
+    /// Several, or one that cannot be read.
+    Unclear,
+}
+
+fn holder(sealed: &Sealed) -> Result<Holder, SealedFault> {
+    /// What `login` keeps, as far as it says who signed in.
+    #[derive(serde::Deserialize)]
+    struct SignIn {
+        issuer: String,
+        subject: String,
+    }
+    let mut holder = Holder::Nobody;
+    for id in sealed.list().into_keys() {
+        if !matches!(id, ItemId::Tokens(_)) {
+            continue;
+        }
+        let value = sealed.get(&id)?;
+        let read = value.and_then(|(value, _)| serde_json::from_slice(value.expose()).ok());
+        holder = match (holder, read) {
+            (Holder::Nobody, Some(SignIn { issuer, subject })) => {
+                Holder::One(Owner::person(&issuer, &subject))
+            }
+            (_, _) => Holder::Unclear,
+        };
+    }
+    Ok(holder)
 }
 
 impl Vault for FileVault {

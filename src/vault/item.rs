@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::VaultError;
+use crate::identity::Owner;
 use crate::ids::CredentialId;
 use crate::secret::Secret;
 
-/// The name of one kept secret.
+/// The name of one kept secret. In the order that files are sorted by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ItemId {
-    /// A credential of the registry's, e.g. a personal access token.
-    Credential(CredentialId),
+    /// A credential that was set before credentials had an owner, and that is nobody's: no server
+    /// is given it.
+    Unowned(CredentialId),
     /// The installation key that signs batches.
     InstallationKey,
     /// The tokens of the sign-in at this issuer (`iss`): one JSON document of `login`'s own.
     Tokens(String),
+    /// A credential of the registry's, e.g. a personal access token, and whose it is.
+    Credential(Owner, CredentialId),
 }
 
 /// What is known of a kept secret beside its value. Never a secret itself.

@@ -39,6 +39,10 @@ pub enum KeychainError {
     /// On a managed machine the environment does not choose the keychain.
     #[error("{0} names another session bus than this user's own, and this machine is managed")]
     OtherBus(&'static str),
+    /// A keychain runs, and nobody has made the one that secrets go into: there is nothing to
+    /// unlock.
+    #[error("a keychain runs here, but none was made in it yet")]
+    NeverMade,
     /// Locked, and nobody unlocked it.
     #[error("the keychain is locked")]
     Locked,
@@ -60,10 +64,10 @@ pub enum KeychainError {
 }
 
 impl KeychainError {
-    /// Whether there is no keychain at all. Only then may the key lie elsewhere.
+    /// Whether there is no keychain at all, or one that holds nothing yet. Only then may the key lie elsewhere.
     pub(super) fn is_absence(&self) -> bool {
         match self {
-            Self::NoBus | Self::NoService | Self::Unsupported => true,
+            Self::NeverMade | Self::NoBus | Self::NoService | Self::Unsupported => true,
             Self::Denied(_)
             | Self::Failed(_)
             | Self::Locked
@@ -81,6 +85,11 @@ impl KeychainError {
         match self {
             Self::NoBus => format!(
                 "run it inside a desktop session, or start one with `dbus-run-session` and a keychain, {elsewhere}"
+            ),
+            Self::NeverMade => format!(
+                "make one (sign in to the desktop once, or make one named \"Login\" in \
+                 `seahorse`, or start gnome-keyring with a password: `gnome-keyring-daemon \
+                 --replace --unlock`), {elsewhere}"
             ),
             Self::NoService => {
                 format!(
@@ -134,7 +143,8 @@ impl Keychain {
         let found = self.ask(
             move |store| match entry(store, &service, &user)?.get_secret() {
                 Ok(secret) => Ok(Some(Zeroizing::new(secret))),
-                Err(keyring_core::Error::NoEntry) => Ok(None),
+                // what is not there can be kept, where there is something to keep it in
+                Err(keyring_core::Error::NoEntry) => platform::is_made().map(|()| None),
                 Err(error) => Err(error),
             },
         )?;
@@ -152,6 +162,17 @@ impl Keychain {
         let (service, user) = (self.service.clone(), self.user.clone());
         let text = Zeroizing::new(format!("{TITLE}{}", BASE64.encode(key.expose())));
         self.ask(move |store| entry(store, &service, &user)?.set_secret(text.as_bytes()))
+    }
+
+    /// Takes our key out; one that is not there is no error.
+    pub(super) fn forget(&self) -> Result<(), KeychainError> {
+        let (service, user) = (self.service.clone(), self.user.clone());
+        self.ask(
+            move |store| match entry(store, &service, &user)?.delete_credential() {
+                Ok(()) | Err(keyring_core::Error::NoEntry) => Ok(()),
+                Err(error) => Err(error),
+            },
+        )
     }
 
     /// Runs one conversation on a thread of its own.
@@ -222,6 +243,11 @@ mod platform {
         HashMap::from([("persistence", "Local")])
     }
 
+    /// The system makes it with the account.
+    pub(super) fn is_made() -> keyring_core::Result<()> {
+        Ok(())
+    }
+
     pub(super) fn told(error: keyring_core::Error) -> KeychainError {
         match error {
             // a service account without a logon session has no credential set
@@ -243,6 +269,11 @@ mod platform {
 
     pub(super) fn attributes() -> HashMap<&'static str, &'static str> {
         HashMap::new()
+    }
+
+    /// The system makes it with the account.
+    pub(super) fn is_made() -> keyring_core::Result<()> {
+        Ok(())
     }
 
     pub(super) fn told(error: keyring_core::Error) -> KeychainError {
@@ -282,6 +313,29 @@ mod platform {
         HashMap::from([("label", "mcpshim vault key")])
     }
 
+    /// Whether there is a default collection, which may be locked. A service without one answers
+    /// every search with nothing, and fails only when something is to be kept.
+    pub(super) fn is_made() -> keyring_core::Result<()> {
+        let failed = |error| keyring_core::Error::PlatformFailure(Box::new(Service::Zbus(error)));
+        let bus = zbus::blocking::Connection::session().map_err(failed)?;
+        let answer = bus
+            .call_method(
+                Some("org.freedesktop.secrets"),
+                "/org/freedesktop/secrets",
+                Some("org.freedesktop.Secret.Service"),
+                "ReadAlias",
+                &"default",
+            )
+            .map_err(failed)?;
+        let path: zbus::zvariant::OwnedObjectPath = answer.body().deserialize().map_err(failed)?;
+        if path.as_str() == "/" {
+            return Err(keyring_core::Error::PlatformFailure(Box::new(
+                Service::NoResult,
+            )));
+        }
+        Ok(())
+    }
+
     pub(super) fn told(error: keyring_core::Error) -> KeychainError {
         let (keyring_core::Error::PlatformFailure(source)
         | keyring_core::Error::NoStorageAccess(source)) = error
@@ -292,12 +346,12 @@ mod platform {
             Err(other) => KeychainError::Failed(other),
             Ok(error) => match *error {
                 Service::Unavailable => KeychainError::NoBus,
-                // "no result": there is a service without a default collection that is open;
+                // there is a service without a default collection
+                Service::NoResult => KeychainError::NeverMade,
                 // "prompt": its dialogue was closed, or there was nowhere to show it
-                Service::Locked
-                | Service::NoResult
-                | Service::Prompt
-                | Service::PromptDisconnected => KeychainError::Locked,
+                Service::Locked | Service::Prompt | Service::PromptDisconnected => {
+                    KeychainError::Locked
+                }
                 Service::Zbus(error) => bus(error),
                 Service::ZbusFdo(error) => bus(zbus::Error::FDO(Box::new(error))),
                 error => KeychainError::Failed(Box::new(error)),

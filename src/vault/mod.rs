@@ -19,7 +19,7 @@ mod sealed;
 
 pub use self::item::{Facts, Item, ItemId, MemoryVault, StoreKind, Vault};
 pub use self::keychain::KeychainError;
-pub use self::open::{exists, named, open, path, probe};
+pub use self::open::{exists, glance, named, open, path, probe, purge};
 pub use self::sealed::SealedFault;
 
 use std::fs::File;
@@ -122,6 +122,12 @@ pub enum VaultError {
 }
 
 impl VaultError {
+    /// Whether there is no keychain, and no other place that the registry allows.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Keychain(error) if error.is_absence())
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn hint(&self) -> String {

@@ -11,6 +11,7 @@
 //! **Nothing falls back by itself.** A keychain that is locked, silent or refuses is an error, and
 //! so is one that has lost our key: a new vault in its place would lose what the old one holds.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use super::file::{FileVault, Place};
-use super::keychain::Keychain;
+use super::keychain::{Keychain, KeychainError};
 use super::sealed::{MasterKey, Sealed};
-use super::{StoreKind, Vault, VaultError, create_private, failed, read_private};
+use super::{ItemId, StoreKind, Vault, VaultError, create_private, failed, read_private};
 use crate::clock::{Entropy, SystemEntropy};
 use crate::config::{self, Config};
 use crate::registry::doc::SecretStoresDoc;
@@ -49,7 +50,10 @@ pub fn open(
         allowed: *allowed,
         credentials: config::credentials_directory(config.managed),
     };
-    Ok(Box::new(opener.open(&mut SystemEntropy)?))
+    let mut vault = opener.open(&mut SystemEntropy)?;
+    // before anybody signs in anew: who is signed in now is who used them until now
+    vault.adopt(config.agent.as_ref().map(|(name, _)| name))?;
+    Ok(Box::new(vault))
 }
 
 /// Says where the key of this user's vault is, or where [`open`] would look for one; makes
@@ -101,6 +105,30 @@ pub fn named(config: &Config) -> Result<Option<StoreKind>, VaultError> {
     Place::of(config).store()
 }
 
+/// Takes the vault's key out of the keychain, where the vault's file says that it is there. The
+/// files are the caller's to remove. Blocks for up to `patience`.
+///
+/// # Errors
+/// When the file cannot be read, or the keychain does not let go of the key.
+pub fn purge(config: &Config, patience: Duration) -> Result<(), VaultError> {
+    if named(config)? == Some(StoreKind::Keychain) {
+        Keychain::of(config, patience).forget()?;
+    }
+    Ok(())
+}
+
+/// What this user's vault says it keeps, by name, without asking for its key: nothing of it is
+/// proved, so nothing may rest on it but what people are told. `None` where there is no vault.
+///
+/// # Errors
+/// When the file cannot be read, or is none of ours.
+pub fn glance(config: &Config) -> Result<Option<BTreeSet<ItemId>>, VaultError> {
+    let place = Place::of(config);
+    let bytes = place.read()?;
+    let names = bytes.map(|bytes| Sealed::names(bytes.expose()));
+    names.transpose().map_err(place.unreadable())
+}
+
 /// The sealed file: others watch it to see changes of other processes.
 #[must_use]
 pub fn path(config: &Config) -> PathBuf {
@@ -143,7 +171,11 @@ impl Opener {
             path: self.place.file(),
         };
         let key = match store {
-            StoreKind::Keychain => self.keychain.get()?,
+            StoreKind::Keychain => match self.keychain.get() {
+                // there was one, and with it the key is gone
+                Err(KeychainError::NeverMade) => None,
+                key => key?,
+            },
             StoreKind::KeyFile => {
                 self.allow(store, self.allowed.key_file)?;
                 self.key_file()?

@@ -11,7 +11,8 @@
 //! opens one, and no value can stand for another. The code at the end covers the whole file:
 //! nothing can be taken out, put back from an older file, or re-labelled.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::{hkdf, hmac};
@@ -19,14 +20,18 @@ use zeroize::Zeroizing;
 
 use super::{Facts, ItemId, StoreKind};
 use crate::clock::Entropy;
-use crate::ids::{CredentialId, OrgId};
+use crate::identity::Owner;
+use crate::ids::{CredentialId, Digest, OrgId};
 use crate::limits;
 use crate::secret::Secret;
 
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"MSHVAULT";
-/// The format written, and the newest read.
-const FORMAT: u16 = 1;
+/// The newest format that is read. A file without owned credentials is written in format 1, which
+/// older programs read, too.
+const FORMAT: u16 = 2;
+/// Between owner and id in the name of an owned credential; the owner is 64 hexadecimal digits.
+const OWNER_DIGITS: usize = 64;
 const SALT_BYTES: usize = 16;
 const KEY_ID_BYTES: usize = 16;
 const NONCE_BYTES: usize = 12;
@@ -174,6 +179,20 @@ impl Sealed {
         Header::read(&mut Reader(bytes)).map(|header| header.store)
     }
 
+    /// The names of what a file says it keeps. Not verified: for telling people only.
+    pub(super) fn names(bytes: &[u8]) -> Result<BTreeSet<ItemId>, SealedFault> {
+        let mut reader = Reader(bytes);
+        let header = Header::read(&mut reader)?;
+        let mut names = BTreeSet::new();
+        for _ in 0..header.count {
+            let (id, entry) = Entry::read(&mut reader)?;
+            if entry.sealed.is_some() {
+                names.insert(id);
+            }
+        }
+        Ok(names)
+    }
+
     /// Reads a whole file and verifies it.
     pub(super) fn parse(
         bytes: &[u8],
@@ -221,9 +240,12 @@ impl Sealed {
 
     /// The bytes of the file. Fails when they would be more than a reader accepts.
     pub(super) fn encode(&self) -> Result<Vec<u8>, SealedFault> {
+        let owned = |id: &ItemId| matches!(id, ItemId::Credential(..));
+        // an older program would take an owned credential for damage, or for anybody's
+        let format: u16 = if self.entries.keys().any(owned) { 2 } else { 1 };
         let mut out = MAGIC.to_vec();
-        out.extend(FORMAT.to_le_bytes());
-        out.extend(FORMAT.to_le_bytes());
+        out.extend(format.to_le_bytes());
+        out.extend(format.to_le_bytes());
         out.push(store_code(self.store));
         short(&mut out, self.org.as_str())?;
         out.extend(self.salt);
@@ -280,6 +302,25 @@ impl Sealed {
         entropy: &mut dyn Entropy,
     ) -> Result<u64, SealedFault> {
         let serial = self.entries.get(id).map_or(0, |entry| entry.serial) + 1;
+        let sealed = self.seal(id, serial, value, entropy)?;
+        let entry = Entry {
+            serial,
+            put_s: now_s,
+            used_s: None,
+            sealed: Some(sealed),
+        };
+        self.entries.insert(id.clone(), entry);
+        Ok(serial)
+    }
+
+    /// Seals a value under its name and serial, with a new nonce before it.
+    fn seal(
+        &self,
+        id: &ItemId,
+        serial: u64,
+        value: &Secret,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Vec<u8>, SealedFault> {
         let mut nonce = [0; NONCE_BYTES];
         entropy.fill(&mut nonce);
         let mut sealed = nonce.to_vec();
@@ -295,14 +336,47 @@ impl Sealed {
             .map_err(|ring::error::Unspecified| SealedFault::Damaged("a value is too long"))?;
         sealed.extend_from_slice(&buffer);
         sealed.extend_from_slice(tag.as_ref());
-        let entry = Entry {
-            serial,
-            put_s: now_s,
-            used_s: None,
-            sealed: Some(sealed),
-        };
-        self.entries.insert(id.clone(), entry);
-        Ok(serial)
+        Ok(sealed)
+    }
+
+    /// Whether anything was kept before credentials had an owner.
+    pub(super) fn has_unowned(&self) -> bool {
+        let mut kept = self.entries.iter();
+        kept.any(|(id, entry)| matches!(id, ItemId::Unowned(_)) && entry.sealed.is_some())
+    }
+
+    /// Makes every credential that has no owner this owner's, with its serial and its times. One
+    /// that the owner has set already stays, and the other goes.
+    pub(super) fn adopt(
+        &mut self,
+        owner: Owner,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), SealedFault> {
+        let ids: Vec<ItemId> = self.entries.keys().cloned().collect();
+        for from in ids {
+            let ItemId::Unowned(name) = &from else {
+                continue;
+            };
+            let to = ItemId::Credential(owner, name.clone());
+            let kept = self.get(&from)?;
+            let old = self.entries.remove(&from);
+            if let (Some((value, facts)), Some(old)) = (kept, old)
+                && self.serial(&to) == 0
+            {
+                let before = self.entries.get(&to).map_or(0, |entry| entry.serial);
+                let serial = before.max(facts.serial);
+                let sealed = self.seal(&to, serial, &value, entropy)?;
+                self.entries.insert(
+                    to,
+                    Entry {
+                        serial,
+                        sealed: Some(sealed),
+                        ..old
+                    },
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a value and remembers its serial.
@@ -350,7 +424,7 @@ impl Sealed {
 fn bound_to(org: &OrgId, id: &ItemId, serial: u64) -> Vec<u8> {
     let mut out = b"mcpshim vault 1 item\0".to_vec();
     let (kind, name) = label(id);
-    for part in [org.as_str(), name] {
+    for part in [org.as_str(), &name] {
         // no name of ours is longer than a parser accepts: see `Entry::read`
         out.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
         out.extend(part.as_bytes());
@@ -361,12 +435,21 @@ fn bound_to(org: &OrgId, id: &ItemId, serial: u64) -> Vec<u8> {
 }
 
 /// Kind and name of an item, in the order that files are sorted by.
-fn label(id: &ItemId) -> (u8, &str) {
+fn label(id: &ItemId) -> (u8, Cow<'_, str>) {
     match id {
-        ItemId::Credential(name) => (1, name.as_str()),
-        ItemId::InstallationKey => (2, ""),
-        ItemId::Tokens(issuer) => (3, issuer),
+        ItemId::Unowned(name) => (1, name.as_str().into()),
+        ItemId::InstallationKey => (2, "".into()),
+        ItemId::Tokens(issuer) => (3, issuer.into()),
+        ItemId::Credential(owner, name) => (4, format!("{}/{name}", owner.0).into()),
     }
+}
+
+/// The id in the name of an owned credential.
+fn owned(name: &str) -> Option<ItemId> {
+    let (owner, name) = name.split_at_checked(OWNER_DIGITS)?;
+    let owner = Owner(Digest::parse(owner).ok()?);
+    let id = CredentialId::parse(name.strip_prefix('/')?).ok()?;
+    Some(ItemId::Credential(owner, id))
 }
 
 fn store_code(store: StoreKind) -> u8 {
@@ -432,12 +515,13 @@ impl Entry {
         let kind = reader.u8()?;
         let name = reader.long()?;
         let id = match kind {
-            1 => ItemId::Credential(
+            1 => ItemId::Unowned(
                 CredentialId::parse(name)
                     .map_err(|_bad| SealedFault::Damaged("an item has no valid name"))?,
             ),
             2 if name.is_empty() => ItemId::InstallationKey,
             3 if name.len() <= limits::VAULT_NAME_BYTES => ItemId::Tokens(name.to_owned()),
+            4 => owned(name).ok_or(SealedFault::Damaged("an item has no valid name"))?,
             _ => return Err(SealedFault::Damaged("an item is of an unknown kind")),
         };
         let (serial, put_s, used_s) = (reader.u64()?, reader.u64()?, reader.u64()?);

@@ -4,14 +4,28 @@ use super::file::{FileVault, Place};
 use super::sealed::{MasterKey, Sealed};
 use super::*;
 use crate::clock::{CountingEntropy, SystemEntropy};
-use crate::ids::{CredentialId, OrgId};
+use crate::identity::Owner;
+use crate::ids::{AgentName, CredentialId, OrgId};
 
 fn org(name: &str) -> OrgId {
     OrgId::parse(name).unwrap()
 }
 
+/// As format 1 had it.
 fn credential(name: &str) -> ItemId {
-    ItemId::Credential(CredentialId::parse(name).unwrap())
+    ItemId::Unowned(CredentialId::parse(name).unwrap())
+}
+
+fn ann() -> Owner {
+    Owner::person("https://login.example", "ann")
+}
+
+fn bob() -> Owner {
+    Owner::person("https://login.example", "bob")
+}
+
+fn of(owner: Owner, name: &str) -> ItemId {
+    ItemId::Credential(owner, CredentialId::parse(name).unwrap())
 }
 
 fn secret(text: &str) -> Secret {
@@ -76,6 +90,113 @@ fn the_vector_is_read_and_written() {
     assert!(!bytes.windows(7).any(|window| window == b"ghp_one"));
 }
 
+/// The sample with owned credentials beside it: format 2.
+fn owned_sample() -> Sealed {
+    let mut entropy = CountingEntropy(2);
+    let mut sealed = sample();
+    for (owner, value) in [(ann(), "ann-one"), (bob(), "bob-one")] {
+        let id = of(owner, "github");
+        sealed
+            .put(&id, &secret(value), 1_800_000_000, &mut entropy)
+            .unwrap();
+    }
+    sealed
+}
+
+#[test]
+fn the_vector_of_owned_credentials_is_read_and_written() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vault/two.hex");
+    let written = data_encoding::HEXLOWER.encode(&owned_sample().encode().unwrap());
+    let file = std::fs::read_to_string(&path).unwrap_or_default();
+    let kept: String = file.split_whitespace().collect();
+    assert_eq!(kept, written, "{}", path.display());
+    let bytes = data_encoding::HEXLOWER.decode(kept.as_bytes()).unwrap();
+    // an older program says that it needs a newer one, and does not call it damaged
+    assert_eq!(bytes[8..12], [2, 0, 2, 0]);
+    let sealed = Sealed::parse(&bytes, &org("acme"), &key(7)).unwrap();
+    let value = |id: &ItemId| sealed.get(id).unwrap().unwrap().0;
+    assert_eq!(value(&of(ann(), "github")).expose(), b"ann-one");
+    assert_eq!(value(&of(bob(), "github")).expose(), b"bob-one");
+    assert_eq!(value(&credential("github")).expose(), b"ghp_one");
+}
+
+#[test]
+fn a_credential_cannot_be_handed_to_somebody_else() {
+    let mut sealed = owned_sample();
+    for (from, to) in [
+        (of(ann(), "github"), of(bob(), "github")),
+        (credential("github"), of(bob(), "github")),
+        (of(ann(), "github"), credential("github")),
+    ] {
+        sealed.transplant(&from, &to, 1);
+        assert_eq!(
+            sealed.get(&to).err(),
+            Some(SealedFault::Damaged("a value does not open"))
+        );
+        sealed = owned_sample();
+    }
+}
+
+/// A vault of before credentials had owners: `github`, and the sign-ins of these people.
+fn old_vault(state: &Path, signed_in: &[&str]) -> FileVault {
+    let mut old = vault(state);
+    old.put(&credential("github"), 0, &secret("a"), 5).unwrap();
+    old.put(&credential("github"), 1, &secret("b"), 6).unwrap();
+    old.used(&credential("github"), 7).unwrap();
+    for (at, subject) in signed_in.iter().enumerate() {
+        let issuer = "https://login.example";
+        let tokens = serde_json::json!({"format": 1, "min_reader": 1, "issuer": issuer,
+            "client_id": "mcpshim", "subject": subject, "nonce": null, "refresh_token": "r"});
+        let id = ItemId::Tokens(format!("{issuer}{}", "/".repeat(at)));
+        old.put(&id, 0, &secret(&tokens.to_string()), 7).unwrap();
+    }
+    old
+}
+
+#[test]
+fn credentials_of_before_belong_to_the_person_whose_sign_in_the_vault_holds() {
+    let state = tempfile::tempdir().unwrap();
+    let mut old = old_vault(state.path(), &["ann"]);
+    let ci = AgentName::parse("ci").unwrap();
+    old.adopt(Some(&ci)).unwrap();
+    let item = old.get(&of(ann(), "github")).unwrap().unwrap();
+    let facts = item.facts;
+    // the same value with its age: a server that runs with it is not opened anew
+    assert_eq!((facts.serial, facts.put_s, facts.used_s), (2, 6, Some(7)));
+    assert_eq!(text(Some(item)).as_deref(), Some("b"));
+    assert!(old.get(&credential("github")).unwrap().is_none());
+    for other in [bob(), Owner::agent(&ci)] {
+        assert!(old.get(&of(other, "github")).unwrap().is_none());
+    }
+    let before = std::fs::read(vault_file(state.path())).unwrap();
+    old.adopt(None).unwrap();
+    let after = std::fs::read(vault_file(state.path())).unwrap();
+    assert_eq!(before, after, "once is enough");
+}
+
+#[test]
+fn credentials_of_before_are_nobodys_where_nobody_can_be_told() {
+    let ci = AgentName::parse("ci").unwrap();
+    let still_there = |mut vault: FileVault| vault.get(&credential("github")).unwrap().is_some();
+    // nobody is signed in: whoever comes next may be somebody else
+    let state = tempfile::tempdir().unwrap();
+    let mut nobody = old_vault(state.path(), &[]);
+    nobody.adopt(None).unwrap();
+    assert!(still_there(nobody));
+    // two sign-ins are left over from a crash
+    let state = tempfile::tempdir().unwrap();
+    let mut two = old_vault(state.path(), &["ann", "bob"]);
+    two.adopt(Some(&ci)).unwrap();
+    assert!(still_there(two));
+    // a machine that runs as an agent, where nobody signed in
+    let state = tempfile::tempdir().unwrap();
+    let mut machine = old_vault(state.path(), &[]);
+    machine.adopt(Some(&ci)).unwrap();
+    let own = of(Owner::agent(&ci), "github");
+    assert_eq!(text(machine.get(&own).unwrap()).as_deref(), Some("b"));
+    assert!(!still_there(machine));
+}
+
 #[test]
 fn no_bit_can_be_changed_and_no_byte_taken() {
     let bytes = sample().encode().unwrap();
@@ -129,8 +250,8 @@ fn another_key_organisation_or_format_says_so() {
     let organisation = fault(&bytes, "umbrella", 7).to_string();
     assert_eq!(organisation, "it belongs to the organisation acme");
     let mut newer = bytes;
-    newer[10] = 2;
-    assert_eq!(fault(&newer, "acme", 7), SealedFault::Newer(2));
+    newer[10] = 3;
+    assert_eq!(fault(&newer, "acme", 7), SealedFault::Newer(3));
     assert_eq!(
         fault(b"something else entirely", "acme", 7),
         SealedFault::Damaged("it does not begin as a vault")

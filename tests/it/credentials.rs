@@ -11,9 +11,12 @@ use aho_corasick::AhoCorasick;
 use mcpshim::audit::view::{self, ContextTable};
 use mcpshim::audit::{decode, frames};
 use mcpshim::ids::StreamId;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Grant, Org, Running, Server, Shim, program, run, skipped, wait_for};
+use crate::support::{
+    Answer, Grant, Issuer, Org, Running, Server, Shim, id_token, program, run, skipped, wait_for,
+};
 
 /// An organisation with one server that needs a credential, and one that needs none.
 fn organisation(settings: &str) -> Org {
@@ -531,7 +534,7 @@ fn the_commands_never_show_a_value() {
 
 /// What a person at a terminal types and sees.
 const TERMINAL: &str = r#"
-import os, pty, sys
+import os, pty, sys, termios, time
 pid, fd = pty.fork()
 if pid == 0:
     os.execv(sys.argv[1], [sys.argv[1], "credential", "set", "needy"])
@@ -546,6 +549,9 @@ while True:
         break
     seen += part
     if not typed and b"(not shown): " in seen:
+        # the question is asked just before echo is turned off
+        while termios.tcgetattr(fd)[3] & termios.ECHO:
+            time.sleep(0.01)
         os.write(fd, b"ghp_typed_by_hand\n")
         typed = True
 sys.stdout.write(seen.decode())
@@ -561,7 +567,7 @@ fn a_typed_credential_is_not_shown() {
     let ended = run(&mut command).ok();
     assert!(ended.stdout.contains("ask the tests"), "{}", ended.stdout);
     assert!(
-        ended.stdout.contains("needy-token is set"),
+        ended.stdout.contains("needy-token of agent ci is set"),
         "{}",
         ended.stdout
     );
@@ -626,6 +632,223 @@ fn a_missing_credential_is_refused_with_its_remedy_and_works_once_it_is_set() {
 }
 
 // ---- many writers, and their deaths
+
+// ---- whose
+
+/// People who sign in by a token of a provider that nobody runs.
+struct People {
+    org: Org,
+    key: Vec<u8>,
+}
+
+impl People {
+    fn new() -> Self {
+        let key = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(key.as_ref()).unwrap();
+        let x = data_encoding::BASE64URL_NOPAD.encode(pair.public_key().as_ref());
+        let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]});
+        let org = Org::new();
+        org.issuers(&[Issuer {
+            url: "https://idp.example",
+            client_id: "mcpshim",
+            groups_claim: "groups",
+            jwks: &jwks.to_string(),
+            more: &[],
+        }]);
+        org.settings(KEY_FILE);
+        let needy = Server::counting("needy", []).credential("needy-token", "{env: NEEDY_TOKEN}");
+        org.server(&needy);
+        org.agent("ci");
+        org.role_of("eng", &["eng"], &["ci"], &[("needy", Grant::ALL)]);
+        org.publish();
+        run(org.laptop().args(["registry", "refresh"])).ok();
+        let key = key.as_ref().to_vec();
+        Self { org, key }
+    }
+
+    /// As a sign-in leaves it. `subject` is what the provider knows them by.
+    fn sign_in(&self, subject: &str, name: &str) {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let claims = json!({
+            "iss": "https://idp.example", "sub": subject, "aud": "mcpshim", "name": name,
+            "iat": now, "exp": now + 600, "groups": ["eng"],
+        });
+        let pair = Ed25519KeyPair::from_pkcs8(&self.key).unwrap();
+        let token = id_token(&pair, &claims);
+        let (file, draft) = (
+            self.org.state().join("session.claims"),
+            self.org.state().join("session.draft"),
+        );
+        std::fs::write(&draft, token).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&draft, mode).unwrap();
+        std::fs::rename(draft, file).unwrap();
+    }
+
+    /// Which credentials whoever calls sees as set.
+    fn list(&self, mut command: Command) -> (Value, String) {
+        let listed = run(command.args(["credential", "list", "--json"])).ok();
+        let text = run(self.org.laptop().args(["credential", "list"])).stderr;
+        (listed.json()[0]["set"].clone(), text)
+    }
+}
+
+/// Whether a process of this machine has this as its credential. What a server says of it is
+/// taken out on the way.
+fn is_held(secret: &str) -> bool {
+    let wanted = format!("NEEDY_TOKEN={secret}");
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let mut environments =
+        processes.filter_map(|entry| std::fs::read(entry.ok()?.path().join("environ")).ok());
+    environments.any(|environment| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|one| one == wanted.as_bytes())
+    })
+}
+
+#[test]
+fn a_credential_belongs_to_the_person_who_set_it() {
+    let people = People::new();
+    let org = &people.org;
+    // nobody is signed in: nobody could say whose it is
+    let refused = set(&mut org.laptop(), "needy", b"ghp_of_nobody");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        text.contains("a credential belongs to whoever sets it"),
+        "{text}"
+    );
+    people.sign_in("ann", "Ann");
+    // what is missing is said, and all is not well
+    let status = run(org.laptop().arg("status")).refused(1, "a credential is missing");
+    let line = "trouble:      needy needs needy-token: run `mcpshim credential set needy`";
+    assert!(status.stdout.contains(line), "{}", status.stdout);
+    ok(&set(&mut org.laptop(), "needy", b"ghp_of_ann"));
+    run(org.laptop().arg("status")).ok();
+    let mut shim = Shim::start(org.laptop().arg("serve"));
+    shim.initialize();
+    seen(&mut shim).unwrap();
+    assert!(is_held("ghp_of_ann"));
+
+    // another person on the same account, in the session that runs
+    people.sign_in("bob", "Bob");
+    // what was in flight ends with what it was given; the next call is Bob's
+    let refused = wait_for("the server of Ann to end", || {
+        let answer = shim.call("needy_environment", json!({}));
+        let text = answer.text().to_owned();
+        (answer.is_tool_error() && !text.contains("somebody else signed in")).then_some(text)
+    });
+    assert!(
+        refused.contains("needs the credential needy-token: it is not set for Bob"),
+        "{refused}"
+    );
+    wait_for("the process with Ann's to end", || {
+        (!is_held("ghp_of_ann")).then_some(())
+    });
+    let (set_for_bob, said) = people.list(org.laptop());
+    assert_eq!(set_for_bob, json!(false));
+    assert!(said.contains("others have credentials here, too"), "{said}");
+    assert!(!said.contains("ghp_"), "{said}");
+    run(org.laptop().args(["credential", "remove", "needy"])).refused(1, "is not set for Bob");
+    run(org.laptop().args(["credential", "test", "needy"])).refused(1, "is not set for Bob");
+    // nor does an agent use a person's, or a person an agent's
+    assert_eq!(people.list(org.laptop_as("ci")).0, json!(false));
+    ok(&set(&mut org.laptop_as("ci"), "needy", b"ghp_of_ci"));
+    ok(&set(&mut org.laptop(), "needy", b"ghp_of_bob"));
+    wait_for("the server of Bob", || seen(&mut shim));
+    assert!(is_held("ghp_of_bob") && !is_held("ghp_of_ann") && !is_held("ghp_of_ci"));
+    // the same name at the provider's is not the same person
+    people.sign_in("bob2", "Bob");
+    run(org.laptop().arg("status")).refused(1, "a credential is missing");
+    people.sign_in("ann", "Ann");
+    wait_for("the server of Ann", || {
+        seen(&mut shim)?;
+        (is_held("ghp_of_ann") && !is_held("ghp_of_bob")).then_some(())
+    });
+    shim.close();
+
+    let owner = |subject: &str| {
+        let person = ["person", "https://idp.example", subject].join("\0");
+        mcpshim::ids::Digest::of(person.as_bytes()).to_string()
+    };
+    let mut whose: BTreeMap<String, String> = BTreeMap::new();
+    for record in records(org) {
+        if let (Some(owner), Some(subject)) = (
+            record["credential_owner"].as_str(),
+            record["subject"].as_str(),
+        ) {
+            whose.insert(subject.to_owned(), owner.to_owned());
+        }
+    }
+    let expected = ["ann", "bob"].map(|subject| (subject.to_owned(), owner(subject)));
+    assert_eq!(whose, BTreeMap::from(expected));
+}
+
+#[test]
+fn a_keychain_that_was_never_made_is_not_called_locked() {
+    let Some(mut bus) = Bus::start(false) else {
+        return;
+    };
+    bus.keychain(None);
+    let org = organisation("");
+    let refused = set(bus.give(&mut org.laptop_as("ci")), "needy", b"ghp_nowhere");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("none was made in it yet"), "{text}");
+    assert!(text.contains("make one"), "{text}");
+    assert!(!text.contains("locked"), "{text}");
+    // `doctor` names the same, and no command that would fail for the same reason
+    let doctor = run(bus
+        .give(&mut org.laptop_as("ci"))
+        .args(["doctor", "credentials"]));
+    assert!(
+        doctor.stdout.contains("keychain-unmade"),
+        "{}",
+        doctor.stdout
+    );
+    assert!(
+        !doctor.stdout.contains("credential set"),
+        "{}",
+        doctor.stdout
+    );
+    // where the registry allows a file, it stands in
+    let org = organisation(KEY_FILE);
+    ok(&set(
+        bus.give(&mut org.laptop_as("ci")),
+        "needy",
+        b"ghp_in_a_file",
+    ));
+}
+
+#[test]
+fn purge_takes_everything_away_and_nothing_that_was_not_delivered() {
+    let people = People::new();
+    let org = &people.org;
+    people.sign_in("ann", "Ann");
+    ok(&set(&mut org.laptop(), "needy", b"ghp_of_ann"));
+    let mut shim = Shim::start(org.laptop().arg("serve"));
+    shim.initialize();
+    seen(&mut shim).unwrap();
+    let purge = |more: &[&str]| run(org.laptop().arg("purge").args(more));
+    purge(&["--yes"]).refused(1, "nothing was removed: 1 sessions run");
+    shim.close();
+    purge(&["--yes"]).refused(1, "records were not delivered");
+    let all = ["--yes", "--lose-records"];
+    purge(&["--lose-records"]).refused(1, "nothing was removed");
+    let planned = purge(&["--dry-run", "--json"]).ok().json();
+    assert!(org.state().join("vault/vault.sealed").exists());
+    let removed = purge(&[&all[..], &["--json"]].concat()).ok().json();
+    assert_eq!(removed["removed"], planned["removed"]);
+    assert!(!org.state().exists());
+    assert!(
+        purge(&all)
+            .ok()
+            .stdout
+            .contains("there is nothing to remove")
+    );
+    // and it can be begun again
+    run(org.laptop().args(["registry", "refresh"])).ok();
+    assert_eq!(people.list(org.laptop_as("ci")).0, json!(false));
+}
 
 #[test]
 fn ten_processes_at_once_lose_no_value() {

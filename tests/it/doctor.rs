@@ -6,7 +6,8 @@ use std::process::Command;
 
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::config::{Config, LogLevel, Network};
-use mcpshim::ids::{CredentialId, OrgId};
+use mcpshim::identity::Owner;
+use mcpshim::ids::{AgentName, CredentialId, OrgId};
 use mcpshim::registry::doc::SecretStoresDoc;
 use mcpshim::secret::Secret;
 use mcpshim::vault::{self, ItemId};
@@ -71,14 +72,40 @@ impl Bed {
         let fix = lines.next().unwrap_or_default();
         assert!(fix.starts_with("fix:     ") && fix.len() > 12, "{ended:#?}");
         assert_eq!(ended.status.code(), Some(exit), "{ended:#?}");
+        self.accepts(&ended);
         self.restore();
         ended
+    }
+
+    /// No command that is printed as a fix is refused as a command.
+    #[track_caller]
+    fn accepts(&self, ended: &Ended) {
+        for fix in ended
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("fix: "))
+        {
+            for words in fix.split('`').skip(1).step_by(2) {
+                let Some(words) = words.strip_prefix("mcpshim ") else {
+                    continue;
+                };
+                let home = tempfile::tempdir().unwrap();
+                let mut command = self.org.laptop();
+                // no settings, no clients: it ends as soon as its words are understood
+                command
+                    .args(words.split(' '))
+                    .env("HOME", home.path())
+                    .env("MCPSHIM_CONFIG", home.path().join("none"));
+                let tried = run(&mut command);
+                assert_ne!(tried.status.code(), Some(2), "{words}: {tried:#?}");
+            }
+        }
     }
 
     #[track_caller]
     fn healthy(&self, command: &mut Command) -> Ended {
         let ended = run(command).ok();
-        assert!(ended.stdout.starts_with("nothing is wrong: "), "{ended:#?}");
+        assert!(ended.stdout.starts_with("nothing is wrong "), "{ended:#?}");
         ended
     }
 }
@@ -100,10 +127,22 @@ fn counting() -> Server {
 #[test]
 fn a_machine_that_works_has_no_finding() {
     let bed = Bed::new(counting());
-    bed.healthy(&mut bed.doctor());
-    bed.healthy(bed.doctor().arg("up"));
-    bed.healthy(bed.doctor().arg("--servers"));
-    bed.healthy(bed.doctor().arg("registry"));
+    // what was not looked at is not called good
+    for (words, said) in [
+        (
+            &[][..],
+            "nothing is wrong here; servers were not opened: `mcpshim doctor --servers`",
+        ),
+        (&["up"], "nothing is wrong with up; up was opened"),
+        (&["--servers"], "nothing is wrong here; up was opened"),
+        (
+            &["registry"],
+            "nothing is wrong with registry; only this is shown: `mcpshim doctor` shows all",
+        ),
+    ] {
+        let ended = bed.healthy(bed.doctor().args(words));
+        assert_eq!(ended.stdout, format!("{said}\n"), "{words:?}");
+    }
     bed.healthy(bed.doctor().env("HTTPS_PROXY", "http://p.example:1"))
         .stdout
         .contains("[proxy-not-used]")
@@ -113,7 +152,8 @@ fn a_machine_that_works_has_no_finding() {
     let json = ended.json();
     assert_eq!(json["healthy"], true, "{json:#}");
     assert_eq!(json["findings"], json!([]), "{json:#}");
-    run(bed.doctor().arg("nosuch")).refused(2, "the servers are up");
+    run(bed.doctor().arg("nosuch")).refused(2, "hint:  the servers are up");
+    run(bed.doctor().arg("ups")).refused(2, "did you mean up?");
     run(bed.doctor().arg("No Such")).refused(2, "is no topic");
     // looking leaves nothing behind
     let state = |dir: PathBuf| -> Vec<_> {
@@ -137,6 +177,35 @@ fn faults_of_settings_and_state_are_named_first() {
         5,
     );
     org.write_config("min_root_version = \"x\"");
+    bed.names(&mut bed.doctor(), "settings-unreadable", 5);
+    // a name that is almost right is the cause, and stands first wherever it stops something
+    let text = std::fs::read_to_string(org.config()).unwrap();
+    let text = text.replace("registry_url =", "registry-url =");
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("registry-url"));
+    let said = format!(
+        "line {}: `registry-url` should be `registry_url`",
+        line.unwrap() + 1
+    );
+    for words in [
+        &["status"][..],
+        &["registry", "refresh"],
+        &["tools"],
+        &["doctor"],
+    ] {
+        std::fs::write(org.config(), &text).unwrap();
+        let ended = run(org.laptop_as("ci").args(words));
+        let first = ended.stderr.lines().next().unwrap_or_default();
+        assert!(first.contains(&said), "{words:?}: {ended:#?}");
+        let trouble = ["trouble:      ", "problem: "];
+        let mut lines = ended.stdout.lines();
+        let shown = lines.find(|line| trouble.iter().any(|word| line.starts_with(word)));
+        assert!(
+            shown.is_none_or(|line| line.contains(&said)),
+            "{words:?}: {ended:#?}"
+        );
+    }
     bed.names(&mut bed.doctor(), "settings-unreadable", 5);
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(org.state(), Some(65_534), None).unwrap();
@@ -217,6 +286,17 @@ fn faults_of_the_registry_are_named_first() {
             bed.names(&mut bed.doctor(), "registry-tls", 5);
         }
     }
+    // one level off: it answers, and nothing is there
+    from(&format!("file://{}/metadata/", org.repository().display()));
+    forget();
+    let mut refresh = org.laptop();
+    run(refresh.args(["registry", "refresh"])).refused(5, "name the directory above `metadata/`");
+    let ended = bed.names(&mut bed.doctor(), "registry-elsewhere", 5);
+    let right = format!(
+        "`registry_url = \"file://{}/\"`",
+        org.repository().display()
+    );
+    assert!(ended.stdout.contains(&right), "{ended:#?}");
     let other = Org::with(counting());
     from(&format!("file://{}/", other.repository().display()));
     forget();
@@ -233,7 +313,8 @@ fn faults_of_the_registry_are_named_first() {
     if !shifted(&mut late, "+180h") {
         return;
     }
-    let ended = bed.names(&mut late, "registry-expired", 5);
+    // within the grace there is a registry that can be used
+    let ended = bed.names(&mut late, "registry-expired", 1);
     assert!(ended.stdout.contains("[registry-grace]"), "{ended:#?}");
     from("http://127.0.0.1:1/");
     let mut late = bed.doctor();
@@ -242,7 +323,7 @@ fn faults_of_the_registry_are_named_first() {
     assert!(ended.stdout.contains("[registry-lapsed]"), "{ended:#?}");
     let mut early = bed.doctor();
     shifted(&mut early, "-2d");
-    bed.names(&mut early, "clock-wrong", 5);
+    bed.names(&mut early, "clock-wrong", 1);
 }
 
 /// A TLS server whose certificate nobody knows.
@@ -324,6 +405,16 @@ fn faults_of_a_sign_in_are_named_first() {
     org.role("tester", &["ci"], &[("up", crate::support::Grant::ALL)]);
     org.publish();
     let bed = Bed::keep(org);
+    // without a place to keep a sign-in nobody can sign in: that is the cause
+    let mut without = bed.org.laptop();
+    without.arg("doctor");
+    without.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
+    let ended = bed.names(&mut without, "keychain-absent", 4);
+    assert!(ended.stdout.contains("from this follows: "), "{ended:#?}");
+    assert!(ended.stdout.contains("[not-signed-in]"), "{ended:#?}");
+    bed.org.settings("secret_stores: {key_file: true}");
+    bed.org.republish();
+    let bed = Bed::keep(bed.org);
     let claims = bed.state("session.claims");
     let sign_in = |ends_in: i64, more: Value| {
         let now = i64::try_from(SystemClock::new().now().unix_s()).unwrap();
@@ -356,7 +447,7 @@ fn faults_of_a_sign_in_are_named_first() {
     mode(&claims, 0o644);
     bed.names(&mut doctor(), "sign-in-open", 4);
     sign_in(7200, json!({}));
-    bed.names(&mut doctor(), "no-role", 4);
+    bed.names(&mut doctor(), "no-role", 1);
 }
 
 /// Puts a secret into the vault of a laptop whose key is in a file.
@@ -383,7 +474,8 @@ fn put(org: &Org, id: &str, secret: &str, days_ago: u64) {
     };
     let patience = std::time::Duration::from_secs(5);
     let mut vault = vault::open(&config, &allowed, patience).unwrap();
-    let item = ItemId::Credential(CredentialId::parse(id).unwrap());
+    let owner = Owner::agent(&AgentName::parse("ci").unwrap());
+    let item = ItemId::Credential(owner, CredentialId::parse(id).unwrap());
     let secret = Secret::new(secret.as_bytes().to_vec());
     let at = SystemClock::new().now().unix_s() - days_ago * 86_400;
     vault.put(&item, 0, &secret, at).unwrap().unwrap();
@@ -501,17 +593,119 @@ fn faults_of_servers_are_named_first() {
     bed.names(&mut bed.doctor(), "program-missing", 1);
 }
 
+#[test]
+fn a_question_about_one_server_ends_in_a_finding_or_in_was_opened() {
+    let org = Org::new();
+    let off = |key: &str, command: &str| Server::new(key, command).with("pin: off");
+    org.server(&counting());
+    org.server(&off("nowhere", "/nowhere/example-mcp"));
+    org.server(&off("variable", "$EXAMPLE_MCP"));
+    org.server(&Server::counting("other", []));
+    org.server(&Server::counting("gone", []));
+    org.agent("ci");
+    org.agent("dev");
+    let all = || crate::support::Grant::ALL;
+    org.role(
+        "tester",
+        &["ci"],
+        &[
+            ("up", all()),
+            ("gone", all()),
+            ("nowhere", all()),
+            ("variable", all()),
+        ],
+    );
+    org.role("others", &["dev"], &[("other", all())]);
+    org.write("revocations.yaml", "servers: [gone]\n");
+    org.publish();
+    let bed = Bed::keep(org);
+    for key in ["nowhere", "variable"] {
+        let ended = bed.names(bed.doctor().arg(key), "program-missing", 1);
+        assert!(ended.stdout.contains(key), "{ended:#?}");
+        bed.names(bed.doctor().arg("--servers"), "program-missing", 1);
+    }
+    let ended = bed.names(bed.doctor().arg("other"), "server-not-granted", 1);
+    assert!(ended.stdout.contains("for the role others"), "{ended:#?}");
+    let ended = bed.names(bed.doctor().arg("gone"), "server-revoked", 1);
+    assert!(ended.stdout.contains("was not opened"), "{ended:#?}");
+    bed.healthy(bed.doctor().arg("up"));
+}
+
+/// What the program prints as a fix mends what it names.
+#[test]
+fn the_fixes_that_are_printed_are_carried_out() {
+    let bed = with_credential("secret_stores: {key_file: true}");
+    let fix = |command: &mut Command, code: &str| -> Vec<String> {
+        let ended = run(command);
+        let mut lines = ended.stdout.lines();
+        assert!(
+            lines.next().unwrap().ends_with(&format!("[{code}]")),
+            "{ended:#?}"
+        );
+        let quoted = lines.next().unwrap().split('`').nth(1).unwrap().to_owned();
+        quoted.split(' ').skip(1).map(str::to_owned).collect()
+    };
+    let words = fix(&mut bed.doctor(), "credential-missing");
+    let mut set = bed.org.laptop_as("ci");
+    crate::support::run_with(set.args(words), "s3cret-value-of-a-token\n").ok();
+    bed.healthy(&mut bed.doctor());
+    std::fs::remove_dir_all(bed.state("trust")).unwrap();
+    let words = fix(&mut bed.doctor(), "registry-missing");
+    run(bed.org.laptop_as("ci").args(words)).ok();
+    bed.healthy(&mut bed.doctor());
+    // a program that does not stay is installed first: `client install` would refuse it
+    std::fs::write(bed.org.path().join(".claude.json"), "{}").unwrap();
+    let ended = run(&mut bed.doctor());
+    let said = "fix:     install mcpshim first (it lies among the results of a build), then run";
+    assert!(ended.stdout.contains(said), "{ended:#?}");
+    let words = fix(&mut bed.doctor(), "client-missing");
+    run(bed.org.laptop().args(&words)).refused(1, "lies among the results of a build");
+    run(bed.org.laptop().args(&words).arg("--force")).ok();
+    bed.healthy(&mut bed.doctor());
+    // what a session met, and the command that looks again
+    let mut shim = bed.org.serve("ci");
+    shim.initialize();
+    assert!(
+        !shim
+            .call("up_echo", json!({"message": "hello"}))
+            .is_tool_error()
+    );
+    let pid = std::fs::read_dir(bed.state("run")).unwrap();
+    let file = pid
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "json"))
+        .unwrap();
+    let mut session: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    session["servers"][0]["trouble"] = json!("server up ended: exit status 3; ask tests");
+    session["servers"][0]["retry_at"] = json!(SystemClock::new().now().unix_s() + 600);
+    std::fs::write(&file, session.to_string()).unwrap();
+    let ended = run(&mut bed.doctor());
+    assert!(
+        ended.stdout.contains("calls to it are refused for"),
+        "{ended:#?}"
+    );
+    let words = fix(&mut bed.doctor(), "server-ends");
+    bed.healthy(bed.org.laptop_as("ci").args(words));
+    session["servers"][0]["trouble"] =
+        json!("server up is not the one that was approved: tool `tls` was added; ask tests");
+    std::fs::write(&file, session.to_string()).unwrap();
+    bed.names(&mut bed.doctor(), "server-drifted", 1);
+    drop(shim);
+}
+
 /// A remote server with one tool, whose mood changes.
-struct Remote {
-    port: u16,
+pub(crate) struct Remote {
+    pub(crate) port: u16,
     mood: std::sync::Arc<std::sync::atomic::AtomicU8>,
 }
 
 const REFUSES: u8 = 1;
 const GONE: u8 = 2;
+/// Its tool only runs as a task.
+pub(crate) const TASKS: u8 = 3;
 
 impl Remote {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mood = std::sync::Arc::new(std::sync::atomic::AtomicU8::new(0));
@@ -527,7 +721,7 @@ impl Remote {
         Self { port, mood }
     }
 
-    fn is(&self, mood: u8) {
+    pub(crate) fn is(&self, mood: u8) {
         self.mood.store(mood, std::sync::atomic::Ordering::SeqCst);
         if mood == GONE {
             // whoever waits for a connection hears of it by one
@@ -562,9 +756,13 @@ fn answer(stream: std::net::TcpStream, mood: u8) -> std::io::Result<()> {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let result = match request["method"].as_str().unwrap_or_default() {
         "initialize" => json!({
-            "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}, "tasks": {"requests": {"tools": {"call": {}}}}},
             "serverInfo": {"name": "remote", "version": "1"},
         }),
+        "tools/list" if mood == TASKS => json!({"tools": [{
+            "name": "t", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"},
+        }]}),
         "tools/list" => json!({"tools": [{"name": "t", "inputSchema": {"type": "object"}}]}),
         _ => Value::Null,
     };
@@ -603,7 +801,20 @@ fn faults_of_remote_servers_are_named_first() {
     remote.is(REFUSES);
     // a server nobody asked about is not asked
     bed.healthy(&mut bed.doctor());
-    bed.names(bed.doctor().arg("up"), "server-refuses", 1);
+    // the registry names no credential for it: none is asked for
+    let ended = bed.names(bed.doctor().arg("up"), "server-blocked", 1);
+    assert!(!ended.stdout.contains("credential set"), "{ended:#?}");
+    bed.org.settings("secret_stores: {key_file: true}");
+    let server = Server::http("up", &url).credential("up-token", "bearer");
+    bed.org.server(&server);
+    bed.org.republish();
+    run(bed.org.laptop().args(["registry", "refresh"])).ok();
+    put(&bed.org, "up-token", "s3cret-value-of-a-token", 1);
+    let ended = bed.names(bed.doctor().arg("up"), "server-refuses", 1);
+    assert!(
+        ended.stdout.contains("`mcpshim credential set up`"),
+        "{ended:#?}"
+    );
     remote.is(GONE);
     bed.names(bed.doctor().arg("up"), "server-unreachable", 1);
 }
@@ -659,6 +870,16 @@ fn faults_of_the_record_are_named_first() {
     note("revoked");
     bed.names(&mut bed.doctor(), "installation-revoked", 1);
     name(&collector.url);
+    // what delivery noted is told at once, while something waits
+    let text = json!({
+        "format": 1, "min_reader": 1, "standing": "enrolled", "written": "2026-11-21T09:00:00Z",
+        "trouble": "record 2 is refused with status 413",
+    });
+    std::fs::create_dir_all(bed.state("ship")).unwrap();
+    std::fs::write(bed.state("ship/status.json"), text.to_string()).unwrap();
+    let ended = bed.names(&mut bed.doctor(), "record-held", 1);
+    assert!(ended.stdout.contains("status 413"), "{ended:#?}");
+    name(&collector.url);
     let mut late = bed.doctor();
     if shifted(&mut late, "+2d") {
         bed.names(&mut late, "backlog-old", 1);
@@ -692,6 +913,19 @@ fn faults_of_clients_are_named_first() {
     });
     std::fs::write(run.join("1.json"), session.to_string()).unwrap();
     bed.names(&mut bed.doctor(), "two-versions", 1);
+    // a session that did not take the registry that has long been here
+    std::fs::create_dir_all(&run).unwrap();
+    let lock = std::fs::File::create(run.join("1.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut session = session;
+    session["version"] = json!(env!("CARGO_PKG_VERSION"));
+    session["registry"] = json!(0);
+    std::fs::write(run.join("1.json"), session.to_string()).unwrap();
+    bed.healthy(&mut bed.doctor());
+    let stored = std::fs::File::open(bed.state("trust/registry.state")).unwrap();
+    let before = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    stored.set_modified(before).unwrap();
+    bed.names(&mut bed.doctor(), "session-behind", 1);
 }
 
 #[test]

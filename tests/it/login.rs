@@ -213,9 +213,14 @@ struct Login {
 impl Login {
     #[track_caller]
     fn start(command: &mut Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    #[track_caller]
+    fn start_with(command: &mut Command, stdin: Stdio) -> Self {
         let mut process = Running::start(
             command
-                .stdin(Stdio::null())
+                .stdin(stdin)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
         );
@@ -592,14 +597,11 @@ fn signing_in_as_somebody_else_replaces_and_says_so() {
     let before = site.refresh_token();
     let (ended, _) = site.sign_in("bob");
     let ended = ended.ok();
-    assert!(
-        ended.stdout.contains("Ann was signed in here before"),
-        "{ended:?}"
-    );
+    assert!(ended.stdout.starts_with("Ann is signed out\n"), "{ended:?}");
     assert!(ended.stdout.contains("signed in as Bob"), "{ended:?}");
     assert!(!site.provider.takes(&before), "Ann's tokens were revoked");
     let (ended, _) = site.sign_in("bob");
-    assert!(!ended.ok().stdout.contains("before"));
+    assert!(!ended.ok().stdout.contains("signed out"));
 }
 
 #[test]
@@ -704,6 +706,63 @@ fn sign_in_by_device_code_where_the_registry_allows_it() {
     };
     run(strict.org.laptop().args(["login", "--device"]))
         .refused(4, "signing in by device code is not allowed");
+}
+
+#[test]
+fn an_address_pasted_from_another_machine_signs_in_and_is_judged_like_any_answer() {
+    let Some(site) = Site::new() else { return };
+    let start = |more: &[&str]| {
+        Login::start_with(site.org.laptop().arg("login").args(more), Stdio::piped())
+    };
+    let mut login = start(&["--code"]);
+    let answer = redirect(&login, "ann");
+    let mut stdin = login.process.stdin();
+    let mut paste = |text: &str| writeln!(stdin, "{text}").unwrap();
+    let whole = format!("http://{}{answer}", login.callback());
+    paste("SplxlOBeZQQYbYS6WxSbIA");
+    login.note("that is not the address the browser ended at");
+    paste(&whole.replace(&login.parameter("state"), "another"));
+    login.note("an answer to another sign-in came");
+    paste(&whole);
+    let ended = login.ended().ok();
+    assert!(ended.stdout.contains("signed in as Ann"), "{ended:?}");
+    // an answer of somebody else's provider ends it, pasted or not
+    let mut login = start(&["--code"]);
+    let answer = redirect(&login, "ann").replace("iss=http", "iss=https");
+    let whole = format!("http://{}{answer}", login.callback());
+    writeln!(login.process.stdin(), "{whole}").unwrap();
+    let ended = login.ended().refused(4, "does not come from");
+    // whoever was signed in still is
+    let still = "you are not signed in anew; you are still Ann";
+    assert!(ended.stderr.contains(still), "{ended:?}");
+    run(site.org.laptop().arg("status")).ok();
+
+    // a port that was chosen for a tunnel, and the browser that comes back through it
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    let chosen = ["--no-browser", "--port", &port.to_string()];
+    let taken = run(site.org.laptop().arg("login").args(chosen));
+    let taken = taken.refused(4, &format!("cannot listen on port {port} of 127.0.0.1"));
+    assert!(
+        taken.stderr.contains("name another with `--port`"),
+        "{taken:?}"
+    );
+    drop(free);
+    let login = start(&chosen);
+    assert_eq!(login.callback().port(), port);
+    browse(&login.url, "bob", &[]);
+    let ended = login.ended().ok();
+    assert!(ended.stdout.starts_with("Ann is signed out"), "{ended:?}");
+    // a provider in trouble is not one that was configured wrongly
+    site.provider.set(json!({"down": true}));
+    let ended = run(site.org.laptop().args(["login", "--device"]));
+    let ended = ended.refused(4, "is down: it answers with status 503");
+    assert!(
+        ended.stderr.contains("try again in a few minutes"),
+        "{ended:?}"
+    );
+    assert!(!ended.stderr.contains("org.yaml"), "{ended:?}");
+    assert!(ended.stderr.contains("you are still Bob"), "{ended:?}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod collector;
 mod conformance;
 mod credentials;
 mod doctor;
+mod explain;
 #[cfg(target_os = "linux")]
 mod hardened;
 mod hostile;

@@ -451,13 +451,18 @@ fn an_unchanged_registry_costs_two_small_requests() {
 }
 
 #[test]
-fn only_404_and_410_end_the_walk_along_the_roots() {
+fn only_404_410_and_403_end_the_walk_along_the_roots() {
+    for status in ["410 Gone", "403 Forbidden"] {
+        let (_dir, source, machine) = good_source();
+        source.behave(Manners::RootStatus(status));
+        let refreshed = machine.refresh(ZOO_S);
+        assert!(matches!(refreshed, Ok(Refreshed::Updated(_))), "{status}");
+    }
     let (_dir, source, machine) = good_source();
-    source.behave(Manners::RootStatus("410 Gone"));
     assert!(matches!(machine.refresh(ZOO_S), Ok(Refreshed::Updated(_))));
     let kept = machine.has(ZOO_S);
     for status in [
-        "403 Forbidden",
+        "401 Unauthorized",
         "500 Oops",
         "302 Found",
         "204 No Content",
@@ -767,6 +772,30 @@ fn time_narrows_and_a_wrong_clock_does_not_brick() {
     let said = told(&machine.refresh(expires + 1).unwrap_err());
     assert!(said.contains("1.root.json has expired"), "{said}");
     assert_eq!(tier(expires + 1), Freshness::Grace);
+}
+
+#[test]
+fn a_clock_that_is_put_right_counts_from_the_next_check_on() {
+    let (_dir, _source, machine) = good_source();
+    machine.refresh(ZOO_S).unwrap();
+    let checked = || {
+        let loaded = fetch::load(&machine.config, &at(ZOO_S)).unwrap();
+        loaded.registry.checked
+    };
+    // ten years ahead nothing is current, so that nothing of it is kept
+    machine.refresh(ZOO_S + 3650 * DAY_S).unwrap_err();
+    assert_eq!(checked(), ZOO_S);
+    // two hours ahead is kept, and held against: an end in between is past
+    machine.refresh(ZOO_S + 7200).unwrap();
+    assert_eq!(checked(), ZOO_S + 7200);
+    let loaded = fetch::load(&machine.config, &at(ZOO_S)).unwrap();
+    assert!(loaded.registry.latest(&at(ZOO_S)).is_past(ZOO_S + 3600));
+    // the next check by the right clock ends that, by however little it goes back
+    machine.refresh(ZOO_S + 7199).unwrap();
+    assert_eq!(checked(), ZOO_S + 7199);
+    machine.refresh(ZOO_S).unwrap();
+    let loaded = fetch::load(&machine.config, &at(ZOO_S)).unwrap();
+    assert!(!loaded.registry.latest(&at(ZOO_S)).is_past(ZOO_S + 1));
 }
 
 #[test]

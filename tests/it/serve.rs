@@ -523,6 +523,8 @@ fn what_a_server_prints_can_be_read_and_followed() {
     let (org, _) = ready(&[]);
     org.mcpshim("ci", ["logs", "up"])
         .refused(1, "has printed nothing yet");
+    org.mcpshim("ci", ["logs", "upp"])
+        .refused(2, "did you mean up?");
     let dir = org.state().join("log");
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("server-up.log");

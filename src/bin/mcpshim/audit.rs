@@ -10,12 +10,14 @@ use mcpshim::audit::frame::GENESIS;
 use mcpshim::audit::{FrameError, decode, frames, verify_chain};
 use mcpshim::clock::{Clock as _, SystemClock};
 use mcpshim::config::Config;
-use mcpshim::ids::{Digest, StreamId};
+use mcpshim::ids::{Digest, ServerKey, StreamId};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::ship::{self, Ended, Records as _, Waiting};
 use mcpshim::spool::{self, RealDisk};
+use mcpshim::text;
 use serde_json::json;
 
+use crate::history::{self, Call};
 use crate::out;
 use crate::ship::{Spooled, deliver};
 
@@ -46,6 +48,28 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the last calls from this machine: when, who, what, and how they ended
+    ///
+    /// Reads what lies here without a key: records that are not delivered yet, and of those that
+    /// are a list of the last calls. Arguments and results are not in it. The whole record is at
+    /// the collector.
+    #[command(
+        after_help = "Examples:\n  mcpshim audit show --last 20\n  mcpshim audit show --server github --since 2026-12-01T08:00:00Z"
+    )]
+    Show {
+        /// How many of the last calls
+        #[arg(long, value_name = "CALLS", default_value_t = 20)]
+        last: usize,
+        /// Only from this time on: RFC 3339 in UTC, or its beginning (2026-12-01)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only calls to this server
+        #[arg(long, value_name = "SERVER")]
+        server: Option<ServerKey>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show how many records wait, since when, and what keeps them
     #[command(
         after_help = "Examples:\n  mcpshim audit status\n  mcpshim audit status --json | jq .waiting"
@@ -62,8 +86,97 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Check { json } => check(&config, *json),
         Command::Flush { wait, json } => flush(config, *wait, *json),
+        Command::Show {
+            last,
+            since,
+            server,
+            json,
+        } => show(&config, *last, since.as_deref(), server.as_ref(), *json),
         Command::Status { json } => status(&config, *json),
     }
+}
+
+fn show(
+    config: &Config,
+    last: usize,
+    since: Option<&str>,
+    server: Option<&ServerKey>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let begins = |since: &str| {
+        since.len() >= 4
+            && since
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || b"-:TZ.".contains(&byte))
+    };
+    if let Some(since) = since.filter(|since| !begins(since)) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{since:?} is no time, expected 2026-12-01T08:00:00Z"),
+        )
+        .hint("times are in UTC; a day alone means its beginning"));
+    }
+    let all = history::calls(config).map_err(|error| unreadable(config, &error))?;
+    let first = all.first().map(|call| call.time.clone());
+    if let Some(key) = server.filter(|key| !all.iter().any(|call| call.server == key.as_str())) {
+        known(config, key)?;
+    }
+    let mut calls: Vec<&Call> = all
+        .iter()
+        .filter(|call| since.is_none_or(|since| call.time.as_str() >= since.trim_end_matches('Z')))
+        .filter(|call| server.is_none_or(|key| call.server == key.as_str()))
+        .collect();
+    let more = calls.len().saturating_sub(last);
+    calls.drain(..more);
+    if as_json {
+        return out::print_json(
+            &json!({ "calls": calls, "not_shown": more, "first_known": first }),
+        );
+    }
+    let row = |call: &&Call| {
+        let took = call
+            .took_us
+            .map_or_else(String::new, |us| format!("{} ms", us / 1000));
+        let cells = [
+            &call.time,
+            &call.what,
+            &call.decision,
+            &call.ended,
+            &took,
+            &call.who,
+            &call.event,
+        ];
+        cells.map(|cell| text::visible(cell).into_owned()).to_vec()
+    };
+    out::print(&out::columns(&calls.iter().map(row).collect::<Vec<_>>()))?;
+    out::note(&match first {
+        Some(first) => format!(
+            "this machine knows calls since {first}; the collector has the whole record; \
+             `mcpshim explain EVENT` tells more of one"
+        ),
+        None => "this machine knows no call yet; what is older lies at the collector".to_owned(),
+    });
+    Ok(())
+}
+
+/// A server that never was is told with the near name: an empty answer would look like a quiet day.
+fn known(config: &Config, key: &ServerKey) -> Result<(), Failure> {
+    let Ok(loaded) = mcpshim::fetch::load(config, &crate::now()) else {
+        return Ok(());
+    };
+    if loaded.registry.servers.contains_key(key) {
+        return Ok(());
+    }
+    let known: Vec<&str> = loaded
+        .registry
+        .servers
+        .keys()
+        .map(ServerKey::as_str)
+        .collect();
+    Err(
+        Failure::new(Exit::Usage, format!("there is no server {key}"))
+            .hint(crate::doctor::near(key, &known)),
+    )
 }
 
 fn unreadable(config: &Config, error: &std::io::Error) -> Failure {
@@ -249,7 +362,7 @@ pub(crate) fn damaged(config: &Config) -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
-fn stream_dirs(dir: &Path) -> std::io::Result<Vec<(StreamId, PathBuf)>> {
+pub(crate) fn stream_dirs(dir: &Path) -> std::io::Result<Vec<(StreamId, PathBuf)>> {
     let listing = match std::fs::read_dir(dir) {
         Ok(listing) => listing,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

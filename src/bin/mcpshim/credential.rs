@@ -1,19 +1,21 @@
 //! `mcpshim credential`
 
+use std::fmt;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::time::Duration;
 
 use mcpshim::clock::Utc;
 use mcpshim::config::Config;
+use mcpshim::identity;
 use mcpshim::ids::{CredentialId, ServerKey};
 use mcpshim::limits;
-use mcpshim::policy::{Snapshot, SnapshotId};
+use mcpshim::policy::{Snapshot, SnapshotId, who};
 use mcpshim::registry::doc::{CredentialDoc, Inject, Registry, ServerDoc};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::secret::{Scrubber, Secret};
 use mcpshim::serve::assemble::assemble;
 use mcpshim::text;
-use mcpshim::vault::{self, Facts, ItemId, Vault};
+use mcpshim::vault::{self, Facts, ItemId, StoreKind, Vault};
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -47,9 +49,10 @@ Examples:
 
 /// Give, list, test and remove the credentials that servers need
 ///
-/// The registry says which server needs which; the values are yours. They are kept in a file that
-/// is sealed with a key from the keychain, and reach their server only: never its arguments, a
-/// log, a record or the model.
+/// The registry says which server needs which; the values are yours: whoever else signs in on this
+/// account neither uses nor sees them, and an agent has its own. They are kept in a file that is
+/// sealed with a key from the keychain, and reach their server only: never its arguments, a log, a
+/// record or the model.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     List(List),
@@ -123,6 +126,7 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
     let here = Here {
         config: &config,
         registry: registry(&snapshot)?,
+        owner: owner(&snapshot)?,
     };
     match command {
         Command::List(args) => here.list(args),
@@ -139,10 +143,84 @@ fn registry(snapshot: &Snapshot) -> Result<&Registry, Failure> {
     })
 }
 
+/// Whose credentials are meant: those of the caller, as a session of this machine has it now.
+fn owner(snapshot: &Snapshot) -> Result<Owner, Failure> {
+    let caller = snapshot.caller().ok_or_else(|| {
+        let why = snapshot.trouble().unwrap_or("nobody is signed in");
+        Failure::new(
+            Exit::NotSignedIn,
+            "nobody is known whose credentials these would be",
+        )
+        .cause(text::visible(why))
+        .hint("a credential belongs to whoever sets it: run `mcpshim login` first")
+    })?;
+    Ok(Owner {
+        id: caller.owner(),
+        name: who(snapshot),
+    })
+}
+
+/// Who the caller is.
+struct Owner {
+    id: identity::Owner,
+    /// As sentences name it.
+    name: String,
+}
+
+/// A credential that a server needs which the caller may use, and that the caller has not set.
+#[derive(Debug, Serialize)]
+pub(crate) struct Missing {
+    server: ServerKey,
+    credential: CredentialId,
+}
+
+impl Missing {
+    /// All of them. By the names that the vault shows without its key: no keychain is asked, and
+    /// none is made, for something that people are only told.
+    pub(crate) fn of(config: &Config, snapshot: &Snapshot) -> Vec<Self> {
+        let (Some(registry), Some(caller)) = (snapshot.registry(), snapshot.caller()) else {
+            return Vec::new();
+        };
+        // one that cannot be read is told by whoever needs it
+        let Ok(kept) = vault::glance(config) else {
+            return Vec::new();
+        };
+        let kept = kept.unwrap_or_default();
+        let now = crate::now();
+        let wanting = registry
+            .servers
+            .values()
+            .filter(|server| snapshot.uses(&server.key, &now))
+            .filter_map(|server| Some((server, server.credential.as_ref()?)));
+        let missing = wanting.filter(|(_, doc)| {
+            // one without an owner gets one when the vault is opened the next time
+            let own = ItemId::Credential(caller.owner(), doc.id.clone());
+            !kept.contains(&own) && !kept.contains(&ItemId::Unowned(doc.id.clone()))
+        });
+        missing
+            .map(|(server, doc)| Self {
+                server: server.key.clone(),
+                credential: doc.id.clone(),
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (server, credential) = (&self.server, &self.credential);
+        write!(
+            f,
+            "{server} needs {credential}: run `mcpshim credential set {server}`"
+        )
+    }
+}
+
 /// What every command looks at.
 struct Here<'h> {
     config: &'h Config,
     registry: &'h Registry,
+    owner: Owner,
 }
 
 /// One credential, as `list` shows it.
@@ -173,6 +251,11 @@ impl Here<'_> {
     fn declared(&self) -> impl Iterator<Item = (&ServerDoc, &CredentialDoc)> {
         let servers = self.registry.servers.values();
         servers.filter_map(|server| Some((&**server, server.credential.as_ref()?)))
+    }
+
+    /// The caller's credential of this name.
+    fn own(&self, id: &CredentialId) -> ItemId {
+        ItemId::Credential(self.owner.id, id.clone())
     }
 
     fn servers_of(&self, id: &CredentialId) -> Vec<ServerKey> {
@@ -218,13 +301,14 @@ impl Here<'_> {
             match rows.iter_mut().find(|row| row.id == doc.id) {
                 Some(row) => row.servers.push(server.key.clone()),
                 None => {
-                    let facts = kept.get(&ItemId::Credential(doc.id.clone()));
+                    let facts = kept.get(&self.own(&doc.id));
                     rows.push(Row::of(server, doc, facts, now_s));
                 }
             }
         }
         for (item, facts) in &kept {
-            if let ItemId::Credential(id) = item
+            if let ItemId::Credential(owner, id) = item
+                && *owner == self.owner.id
                 && rows.iter().all(|row| row.id != *id)
             {
                 rows.push(Row::stray(id, facts, now_s));
@@ -232,6 +316,24 @@ impl Here<'_> {
         }
         if args.json {
             return out::print_json(&rows);
+        }
+        // that there are some, and nothing else: names of others' are theirs
+        let others = kept
+            .keys()
+            .any(|item| matches!(item, ItemId::Credential(owner, _) if *owner != self.owner.id));
+        if others {
+            out::note(&format!(
+                "others have credentials here, too; {} neither uses nor sees them",
+                self.owner.name
+            ));
+        }
+        for item in kept.keys() {
+            if let ItemId::Unowned(id) = item {
+                out::warn(&format!(
+                    "{id} was set before anybody was signed in, and no server is given it: set it \
+                     again, or run `mcpshim credential remove {id}`"
+                ));
+            }
         }
         if rows.is_empty() {
             return out::print("no server of the registry needs a credential\n");
@@ -272,7 +374,7 @@ impl Here<'_> {
         // the vault first: nobody should type a secret that cannot be kept
         let mut vault = self.open()?;
         let value = ask(server, doc)?;
-        let id = ItemId::Credential(doc.id.clone());
+        let id = self.own(&doc.id);
         let now_s = crate::now().unix_s();
         let mut serial = None;
         // somebody else may set it at the same time: the last one holds
@@ -298,11 +400,12 @@ impl Here<'_> {
                 "store": vault.store().as_str(),
             }));
         }
-        let (store, key) = (vault.store().title(), &server.key);
+        let (kept, key) = (kept_where(vault.store()), &server.key);
         out::print(&format!(
-            "{} is set for {}; the key of its file is in the {store}\n\
+            "{} of {} is set for {}, {kept}\n\
              test it with `mcpshim credential test {key}`\n",
             doc.id,
+            self.owner.name,
             joined(&servers),
         ))
     }
@@ -317,7 +420,8 @@ impl Here<'_> {
                 .hint(format!("ask {}", self.registry.org.help)));
         }
         let missing = || {
-            Failure::new(Exit::Failed, format!("{} is not set", doc.id))
+            let sentence = format!("{} is not set for {}", doc.id, self.owner.name);
+            Failure::new(Exit::Failed, sentence)
                 .hint(format!("run `mcpshim credential set {}`", server.key))
         };
         if !vault::exists(self.config) {
@@ -325,7 +429,7 @@ impl Here<'_> {
         }
         let item = self
             .open()?
-            .get(&ItemId::Credential(doc.id.clone()))
+            .get(&self.own(&doc.id))
             .map_err(|error| closed(&error))?
             .ok_or_else(missing)?;
         let scrubber = Scrubber::new();
@@ -346,6 +450,18 @@ impl Here<'_> {
                  (a server that looks at its credential only in a call shows then whether it is right)\n",
                 server.key, doc.id
             )),
+            Err(reason) if let Some(status) = refusal(&reason, &doc.id) => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "server {} answered {status}: the credential {} is wrong",
+                    server.key, doc.id
+                ),
+            )
+            .hint(format!(
+                "get another at {}, then run `mcpshim credential set {}`",
+                text::visible(&doc.obtain),
+                server.key
+            ))),
             Err(reason) => Err(Failure::new(
                 Exit::Failed,
                 format!("server {} did not answer", server.key),
@@ -369,18 +485,22 @@ impl Here<'_> {
             (None, Err(error)) => return Err(Failure::new(Exit::Usage, error.to_string())),
         };
         let not_set = || {
-            Failure::new(Exit::Failed, format!("{id} is not set"))
-                .hint("`mcpshim credential list` shows what is")
+            Failure::new(
+                Exit::Failed,
+                format!("{id} is not set for {}", self.owner.name),
+            )
+            .hint("`mcpshim credential list` shows what is")
         };
         if !vault::exists(self.config) {
             return Err(not_set());
         }
         let mut vault = self.open()?;
-        let item = ItemId::Credential(id.clone());
+        let own = [self.own(&id), ItemId::Unowned(id.clone())];
         for _ in 0..8 {
             let kept = vault.list().map_err(|error| closed(&error))?;
-            let facts = kept.get(&item).ok_or_else(not_set)?;
-            let removed = vault.remove(&item, facts.serial);
+            let found = own.iter().find_map(|item| Some((item, kept.get(item)?)));
+            let (item, facts) = found.ok_or_else(not_set)?;
+            let removed = vault.remove(item, facts.serial);
             if removed.map_err(|error| closed(&error))? {
                 let servers = self.servers_of(&id);
                 if args.json {
@@ -479,6 +599,21 @@ fn closed(error: &vault::VaultError) -> Failure {
     Failure::from_error(Exit::Failed, error).hint(error.hint())
 }
 
+/// Where a credential lies, for whoever has just set it.
+fn kept_where(store: StoreKind) -> &'static str {
+    match store {
+        StoreKind::Keychain => "kept encrypted in vault.sealed; its key lies in the keychain",
+        StoreKind::KeyFile => {
+            "kept encrypted in vault.sealed; its key lies in a file, because this machine has no \
+             keychain"
+        }
+        StoreKind::SystemdCredential => {
+            "kept encrypted in vault.sealed; its key is a systemd credential, because this machine \
+             has no keychain"
+        }
+    }
+}
+
 /// Takes a value from a person or a pipe, and refuses what cannot be one.
 fn ask(server: &ServerDoc, doc: &CredentialDoc) -> Result<Secret, Failure> {
     let unread = |error: io::Error| {
@@ -549,6 +684,13 @@ fn check(value: &[u8], doc: &CredentialDoc) -> Result<(), String> {
     }
 }
 
+/// The status with which a server says that this credential is not good for it, where it does.
+fn refusal(reason: &str, credential: &CredentialId) -> Option<u16> {
+    let named = format!("refuses the credential `{credential}` (");
+    let (_, rest) = reason.split_once(&named)?;
+    rest.get(..3)?.parse().ok()
+}
+
 /// Opens the server once; the number of its tools, or why there is no answer.
 fn survey(
     config: &Config,
@@ -592,6 +734,21 @@ mod tests {
         check(value, &doc)
             .err()
             .unwrap_or_else(|| "fine".to_owned())
+    }
+
+    #[test]
+    fn a_server_that_refuses_its_credential_is_told_from_one_that_does_not_answer() {
+        let id = CredentialId::parse("crm-token").unwrap();
+        let refuses = "refuses the credential `crm-token` (401 Unauthorized); replace it";
+        assert_eq!(refusal(refuses, &id), Some(401));
+        for other in [
+            "cannot be reached: connection refused",
+            "refuses the credential `crm-token2` (401 Unauthorized)",
+            "refuses the credential `crm-token` (",
+            "wants a credential, and its entry names none (401 Unauthorized)",
+        ] {
+            assert_eq!(refusal(other, &id), None, "{other}");
+        }
     }
 
     #[test]

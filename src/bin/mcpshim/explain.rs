@@ -1,11 +1,13 @@
 //! `mcpshim explain`
 
+use mcpshim::config::Config;
 use mcpshim::ids::{ServerKey, StreamId};
-use mcpshim::policy::{self, Access, Explanation, Snapshot, SnapshotId, Verdict};
+use mcpshim::policy::{self, Access, Explanation, Reason, Snapshot, SnapshotId, Verdict};
 use mcpshim::report::{Exit, Failure};
 use mcpshim::serve::assemble::assemble;
+use mcpshim::serve::run_file;
 
-use crate::out;
+use crate::{history, out};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +20,9 @@ Exit codes: 0 allowed, 3 denied.";
 
 /// Explain why something is allowed or denied: every question, its answer, rule and source
 ///
-/// Asks the same function that decides calls, about this machine's caller and registry, now.
+/// Asks the same function that decides calls, about this machine's caller and registry, now; then
+/// what stops a call that may go: tools that only run as tasks, missing credentials, and what
+/// running sessions met. An event is told as far as it is known without the audit key.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -40,24 +44,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some((stream, _)) = args.what.split_once('/')
         && StreamId::parse(stream).is_ok()
     {
-        return Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "{} is an event of the record, which holds its own rule and role",
-                args.what
-            ),
-        )
-        .hint(format!(
-            "whoever may read the record runs `mcpshim-collector show {}`; `mcpshim audit status` \
-             says what is not delivered yet",
-            args.what
-        )));
+        return event(args);
     }
     let config = crate::settings()?;
     let now = crate::now();
     let snapshot = assemble(&config, SnapshotId(1), &now);
     let access = access(args, &snapshot)?;
-    let explanation = policy::explain(&snapshot, &access, &now);
+    let mut explanation = policy::explain(&snapshot, &access, &now);
+    beyond(&config, &snapshot, &access, &mut explanation);
     if args.json {
         out::print_json(&explanation)?;
     } else {
@@ -66,6 +60,147 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match explanation.verdict {
         Verdict::Allow { .. } => Ok(()),
         Verdict::Deny { .. } => Err(Failure::new(exit(&snapshot), format!("{access} is denied"))),
+    }
+}
+
+/// What is known here of one event of the record, without the key that opens its content.
+fn event(args: &Args) -> Result<(), Failure> {
+    let config = crate::settings()?;
+    let calls = history::calls(&config).map_err(|error| {
+        Failure::from_error(Exit::Failed, &error)
+            .context("the records of this machine cannot be read")
+    })?;
+    let Some(call) = calls.iter().find(|call| call.event == args.what) else {
+        let first = calls.first().map_or_else(
+            || "this machine knows no call".to_owned(),
+            |call| format!("this machine knows calls since {}", call.time),
+        );
+        let sentence = format!("{} is no call that this machine knows", args.what);
+        return Err(Failure::new(Exit::Failed, sentence)
+            .cause(first)
+            .hint(format!(
+                "whoever may read the record runs `mcpshim-collector show {}`",
+                args.what
+            )));
+    };
+    if args.json {
+        return out::print_json(call);
+    }
+    let took = call.took_us.map(|us| format!("{} ms", us / 1000));
+    let rows = [
+        ("call:", call.what.as_str()),
+        ("time:", &call.time),
+        ("who:", &call.who),
+        ("client:", &call.client),
+        ("decision:", &call.decision),
+        ("ended:", &call.ended),
+        ("took:", took.as_deref().unwrap_or_default()),
+        ("role:", &call.role),
+        ("rule:", &call.rule),
+        ("source:", &call.rule_source),
+    ];
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(name, text)| vec![name.to_owned(), mcpshim::text::visible(text).into_owned()])
+        .collect();
+    out::print(&out::columns(&rows))
+}
+
+/// Goes on where the decision ends: what stops a call that may go. Each is a row, and the first
+/// one is the verdict, in the order in which a session asks.
+fn beyond(config: &Config, snapshot: &Snapshot, access: &Access, explanation: &mut Explanation) {
+    let server = snapshot
+        .registry()
+        .and_then(|registry| registry.servers.get(access.server()));
+    let (Verdict::Allow { .. }, Some(server)) = (&explanation.verdict, server) else {
+        return;
+    };
+    let mut stops: Vec<(&'static str, String)> = Vec::new();
+    let mut row = |question: String, passes: bool, answer: String| {
+        explanation.reasons.push(Reason {
+            question,
+            passes,
+            answer,
+            rule: None,
+            source: None,
+        });
+    };
+    if let Access::Tool { server: key, name } = access
+        && snapshot.catalog().needs_task(key, name)
+    {
+        let answer = format!(
+            "{access} can only be called as a task of MCP 2025-11-25, which mcpshim does not carry; \
+             ask {} for a version of it that answers directly",
+            server.owner
+        );
+        row("task".to_owned(), false, answer.clone());
+        stops.push(("needs-task", answer));
+    }
+    if let (Some(credential), Some(registry), Some(caller)) =
+        (&server.credential, snapshot.registry(), snapshot.caller())
+    {
+        let (key, id) = (&server.key, &credential.id);
+        let (allowed, owner) = (&registry.org.secret_stores, caller.owner());
+        let missing = match crate::doctor::is_set(config, allowed, owner, credential) {
+            Ok(true) => None,
+            Ok(false) => Some(format!("it is not set; run `mcpshim credential set {key}`")),
+            Err(error) => Some(format!("{error}; run `mcpshim doctor credentials`")),
+        };
+        match missing {
+            None => row("credential".to_owned(), true, format!("{id} is set")),
+            Some(why) => {
+                let answer = format!("server {key} needs the credential {id}: {why}");
+                row("credential".to_owned(), false, answer.clone());
+                stops.push(("unavailable", answer));
+            }
+        }
+    }
+    let now_s = crate::now().unix_s();
+    for session in run_file::running(&config.state_dir) {
+        let mut servers = session.session.servers.into_iter();
+        let Some(met) = servers.find(|met| met.key == server.key.as_str()) else {
+            continue;
+        };
+        let question = format!("session of process {}", session.pid);
+        if let Some(difference) = met.differs(access) {
+            let (key, owner) = (&server.key, &server.owner);
+            let answer = format!(
+                "{access} is not what was approved any more: {difference}; ask {owner} to have \
+                 server {key} reviewed and pinned again"
+            );
+            row(question, false, answer.clone());
+            stops.push(("drift", answer));
+            continue;
+        }
+        let left_s = met.retry_at.and_then(|at| at.checked_sub(now_s));
+        let left_s = left_s.filter(|left_s| *left_s > 0);
+        match (met.trouble, left_s) {
+            (Some(trouble), _) if trouble.contains("is not the one that was approved") => {
+                row(question, false, trouble.clone());
+                stops.push(("drift", trouble));
+            }
+            (Some(trouble), Some(left_s)) => {
+                let answer = format!("{trouble} (it is tried again in {left_s} s)");
+                row(question, false, answer.clone());
+                stops.push(("unavailable", answer));
+            }
+            (Some(trouble), None) => {
+                row(
+                    question,
+                    true,
+                    format!("{trouble}; the next call tries it again"),
+                );
+            }
+            (None, _) => row(
+                question,
+                true,
+                format!("{} is {}", server.key, met.state.as_str()),
+            ),
+        }
+    }
+    if let Some((code, sentence)) = stops.into_iter().next() {
+        explanation.verdict = Verdict::Deny { code, sentence };
     }
 }
 

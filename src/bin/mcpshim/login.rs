@@ -1,5 +1,7 @@
 //! `mcpshim login`
 
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
+
 use mcpshim::batch::InstallationKey;
 use mcpshim::batch::protocol::Enrolling;
 use mcpshim::clock::{SystemClock, SystemEntropy, Utc};
@@ -7,23 +9,32 @@ use mcpshim::config::Config;
 use mcpshim::fetch;
 use mcpshim::identity::Caller;
 use mcpshim::login::{self, LoginError, Progress, Renewal, Seat, SignedIn, Way, Wish};
+use mcpshim::policy::SnapshotId;
 use mcpshim::registry::doc::{IssuerDoc, Registry};
 use mcpshim::registry::{Freshness, Verified};
 use mcpshim::report::{Exit, Failure};
+use mcpshim::serve::assemble::{assemble, caller};
 use mcpshim::ship::{self, HttpLink};
+use mcpshim::text;
 use mcpshim::vault::{self, Vault};
 use serde_json::json;
+use zeroize::Zeroizing;
 
+use crate::credential::Missing;
 use crate::out;
+
+/// The longest line that is read: no address we would take is longer.
+const LINE_BYTES: usize = 64 << 10;
 
 const EXAMPLES: &str = "\
 Examples:
   mcpshim login                   sign in in the browser
   mcpshim login --no-browser      print the address instead of opening it
+  mcpshim login --code            over SSH: open the address on your own machine, then paste the
+                                  address that the browser ends at
+  ssh -L 8400:127.0.0.1:8400 box  over SSH with a tunnel: the browser comes back by itself
+  mcpshim login --no-browser --port 8400
   mcpshim login --device          sign in with a code, in a browser anywhere
-
-Over SSH: `--no-browser` prints an address of 127.0.0.1 with a port; forward that port
-(`ssh -L PORT:127.0.0.1:PORT …`) before you open it.
 
 Exit codes: 0 signed in, 1 failed, 4 not signed in, 5 no usable registry.";
 
@@ -36,17 +47,23 @@ Exit codes: 0 signed in, 1 failed, 4 not signed in, 5 no usable registry.";
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
-    /// Print the address instead of opening the browser
+    /// Print the address instead of opening the browser; it works in any browser
     #[arg(long)]
     no_browser: bool,
+    /// Read the address that the browser ended at from standard input; opens no browser
+    #[arg(long)]
+    code: bool,
+    /// The port of 127.0.0.1 that the browser comes back to, for a tunnel that you made before
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
     /// Sign in by a code that is typed into a browser anywhere; the organisation must allow it
-    #[arg(long, conflicts_with = "no_browser")]
+    #[arg(long, conflicts_with_all = ["no_browser", "code", "port"])]
     device: bool,
     /// The issuer, where the registry names several
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
     /// Renew the sign-in silently if its end is near, as running shims do, and open nothing
-    #[arg(long, conflicts_with_all = ["no_browser", "device", "issuer"])]
+    #[arg(long, conflicts_with_all = ["no_browser", "code", "port", "device", "issuer"])]
     renew: bool,
     /// Print JSON
     #[arg(long)]
@@ -94,7 +111,13 @@ async fn registry(config: &Config) -> Result<Verified<Registry>, Failure> {
             .hint(error.hint())
     };
     let loaded = match fetch::load(config, &crate::now()) {
-        Ok(loaded) if loaded.freshness == Freshness::Fresh => Ok(loaded),
+        // one that was checked in the future: a clock was put right, and the next check says so
+        Ok(loaded)
+            if loaded.freshness == Freshness::Fresh
+                && loaded.registry.checked <= crate::now().unix_s() =>
+        {
+            Ok(loaded)
+        }
         // an old one may hold keys the provider does not sign with any more
         Ok(old) => match fetch::refresh(config, &SystemClock::new()).await {
             Ok(_) => fetch::load(config, &crate::now()),
@@ -152,8 +175,21 @@ pub(crate) fn vault(
     vault::open(config, &allowed.unwrap_or_default(), patience).map_err(|error| {
         Failure::from_error(Exit::Failed, &error)
             .context("there is no place to keep the sign-in")
-            .hint(error.hint())
+            .hint(match error.is_absence() {
+                true => no_place(registry),
+                false => error.hint(),
+            })
     })
+}
+
+/// What to do where there is no keychain: only the organisation can allow another place.
+fn no_place(registry: Option<&Registry>) -> String {
+    let help = registry.map_or("whoever runs the registry", |registry| &registry.org.help);
+    format!(
+        "ask {help} to write `secret_stores: {{key_file: true}}` into org.yaml and publish it: the \
+         key then lies in a file of yours; or, on a desktop, install a keychain such as \
+         gnome-keyring, and sign in to the desktop again"
+    )
 }
 
 fn failure(error: &LoginError, help: &str) -> Failure {
@@ -169,7 +205,7 @@ async fn sign_in(args: &Args, config: &Config, registry: &Registry) -> Result<()
     let mut vault = vault(config, Some(registry))?;
     let key = vault::installation_key(&config.state_dir, &mut SystemEntropy)
         .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let way = match (args.device, args.no_browser) {
+    let way = match (args.device, args.no_browser || args.code) {
         (true, _) => Way::Device,
         (false, true) => Way::NoBrowser,
         (false, false) => Way::Browser,
@@ -179,10 +215,17 @@ async fn sign_in(args: &Args, config: &Config, registry: &Registry) -> Result<()
         registry,
         client: &client,
     };
+    // whoever opens the address themselves may do so on another machine
+    let reads = args.code || (way == Way::NoBrowser && std::io::stdin().is_terminal());
+    let pasted = reads.then(lines);
+    // who is signed in now stays so, unless this works
+    let before = caller(config, registry, &crate::now()).ok();
     let wish = Wish {
         issuer,
         way,
         installation: &key.public(),
+        port: args.port.unwrap_or(0),
+        pasted: pasted.as_ref(),
     };
     let signed_in = login::sign_in(
         &seat,
@@ -193,9 +236,49 @@ async fn sign_in(args: &Args, config: &Config, registry: &Registry) -> Result<()
         &mut tell,
     )
     .await
-    .map_err(|error| failure(&error, help).context("you are not signed in"))?;
+    .map_err(|error| failure(&error, help).context(still(before.as_ref())))?;
     let enrolled = enrol(config, registry, &key).await;
-    answer(args, &signed_in, &enrolled, help)
+    answer(args, &signed_in, &enrolled, help)?;
+    if !args.json {
+        let snapshot = assemble(config, SnapshotId(1), &crate::now());
+        for missing in Missing::of(config, &snapshot) {
+            out::note(&missing.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// What a sign-in that failed leaves.
+fn still(before: Option<&Caller>) -> String {
+    match before {
+        Some(Caller::Person { display, .. }) => {
+            let display = text::visible(display);
+            format!("you are not signed in anew; you are still {display}")
+        }
+        Some(Caller::Agent { .. }) | None => "you are not signed in".to_owned(),
+    }
+}
+
+/// What comes on standard input, line by line. The thread that reads ends with the process.
+fn lines() -> login::Pasted {
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let read = move || {
+        let mut input = std::io::stdin().lock();
+        loop {
+            let mut line = Zeroizing::new(String::with_capacity(LINE_BYTES));
+            let most = u64::try_from(LINE_BYTES).unwrap_or(u64::MAX);
+            match (&mut input).take(most).read_line(&mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) if tell.send(line).is_err() => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("paste".to_owned());
+    if let Err(error) = thread.spawn(read) {
+        out::warn(&format!("standard input is not read: {error}"));
+    }
+    tokio::sync::Mutex::new(told)
 }
 
 /// Makes this installation known to the collector at once; what fails is tried again with the
@@ -253,9 +336,7 @@ fn answer(
     }
     let mut text = String::new();
     if let Some(before) = &signed_in.replaced {
-        text.push_str(&format!(
-            "{before} was signed in here before and is not any more\n"
-        ));
+        text.push_str(&format!("{before} is signed out\n"));
     }
     if roles.is_empty() {
         text.push_str(&format!(
@@ -331,12 +412,28 @@ async fn renew(args: &Args, config: &Config, registry: &Registry) -> Result<(), 
 /// Tells the person who waits, beside the answer.
 fn tell(progress: Progress<'_>) {
     let text = match progress {
-        Progress::Open { url, opened: true } => format!(
+        Progress::Open {
+            url, opened: true, ..
+        } => format!(
             "Your browser opens to sign in. If it does not, open this address:\n{url}\nWaiting \
              for you to come back…"
         ),
-        Progress::Open { url, opened: false } => {
-            format!("Open this address to sign in:\n{url}\nWaiting for you to come back…")
+        Progress::Open {
+            url,
+            opened: false,
+            redirect,
+            pasting,
+        } => {
+            let elsewhere = match pasting {
+                true => format!(
+                    "In a browser on another machine it ends at a page that does not load. Copy \
+                     the address of that page, which begins with {redirect}, and paste it here.\n"
+                ),
+                false => "In a browser on another machine: `mcpshim login --code`.\n".to_owned(),
+            };
+            format!(
+                "Open this address to sign in:\n{url}\n{elsewhere}Waiting for you to come back…"
+            )
         }
         Progress::Type { url, code } => format!(
             "Open {url} in any browser and type this code, if you asked for it yourself:\n{code}\n\

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write as _}
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mcpshim::config::Config;
 use mcpshim::ids::ServerKey;
+use mcpshim::registry::doc::Transport;
 use mcpshim::report::{Exit, Failure};
 use mcpshim::text;
 
@@ -22,8 +24,8 @@ const TAIL_BYTES: u64 = 4 << 20;
 
 /// Show what a server has printed on its standard error
 ///
-/// One file for all sessions of this machine; the one before it is kept beside it. It holds whatever
-/// the server prints.
+/// One file for all sessions of this machine; the one before it is kept beside it. Each line says
+/// when it came and in the session of which process. It holds whatever the server prints.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -47,6 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut log = Log::open(path.clone());
     let last = log.last(args.lines).map_err(unreadable)?;
+    if last.is_none() {
+        expected(&config, &args.server)?;
+    }
     if last.is_none() && !args.follow {
         return Err(Failure::new(
             Exit::Failed,
@@ -67,6 +72,31 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let news = log.more().map_err(unreadable)?;
         if !news.is_empty() && !screen.show(&news)? {
             return Ok(());
+        }
+    }
+}
+
+/// Refuses what will never print anything here. Without a registry nothing is known.
+fn expected(config: &Config, key: &ServerKey) -> Result<(), Failure> {
+    let Ok(loaded) = mcpshim::fetch::load(config, &crate::now()) else {
+        return Ok(());
+    };
+    let servers = &loaded.registry.servers;
+    match servers.get(key).map(|server| &server.transport) {
+        Some(Transport::Stdio { .. }) => Ok(()),
+        Some(Transport::Http { .. }) => Err(Failure::new(
+            Exit::Failed,
+            format!("server {key} answers at an address and prints nothing here"),
+        )
+        .hint(format!(
+            "whoever runs it has its log; `mcpshim doctor {key}` opens it"
+        ))),
+        None => {
+            let known: Vec<&str> = servers.keys().map(ServerKey::as_str).collect();
+            Err(
+                Failure::new(Exit::Usage, format!("there is no server {key}"))
+                    .hint(crate::doctor::near(key, &known)),
+            )
         }
     }
 }

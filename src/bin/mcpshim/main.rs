@@ -17,10 +17,12 @@ mod config;
 mod credential;
 mod doctor;
 mod explain;
+mod history;
 mod login;
 mod logout;
 mod logs;
 mod out;
+mod purge;
 mod registry;
 mod restart;
 mod run;
@@ -69,6 +71,7 @@ enum Command {
     Login(login::Args),
     Logout(logout::Args),
     Logs(logs::Args),
+    Purge(purge::Args),
     #[command(subcommand)]
     Registry(registry::Command),
     Restart(restart::Args),
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Command::Login(args) => login::run(&args),
         Command::Logout(args) => logout::run(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Registry(command) => registry::run(&command),
         Command::Restart(args) => restart::run(&args),
         Command::Run(args) => run::run(args),

@@ -16,6 +16,8 @@ use mcpshim::ship::{self, Ended, Frames, HttpLink, Kept, Records, Sender, Waitin
 use mcpshim::spool::{Backlog, Slice};
 use mcpshim::{login, telemetry, vault};
 
+use crate::history;
+
 /// Deliver records to the collector, in the background
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
@@ -180,17 +182,23 @@ impl Identity {
 
 /// The spool, as delivery sees it.
 #[derive(Debug)]
-pub(crate) struct Spooled(Backlog);
+pub(crate) struct Spooled {
+    backlog: Backlog,
+    state_dir: std::path::PathBuf,
+}
 
 impl Spooled {
     pub(crate) fn open(state_dir: &Path) -> Self {
-        Self(Backlog::open(ship::spool_dir(state_dir)))
+        Self {
+            backlog: Backlog::open(ship::spool_dir(state_dir)),
+            state_dir: state_dir.to_owned(),
+        }
     }
 }
 
 impl Records for Spooled {
     fn streams(&mut self) -> io::Result<Vec<Waiting>> {
-        let states = self.0.streams()?;
+        let states = self.backlog.streams()?;
         Ok(states
             .into_iter()
             .map(|state| Waiting {
@@ -209,16 +217,18 @@ impl Records for Spooled {
         max_records: usize,
         max_bytes: usize,
     ) -> io::Result<Option<Frames>> {
-        let slice = self.0.read(stream, from_seq, max_records, max_bytes)?;
+        let slice = self
+            .backlog
+            .read(stream, from_seq, max_records, max_bytes)?;
         Ok(slice.map(frames))
     }
 
     fn ack(&mut self, stream: StreamId, upto_seq: u64) -> io::Result<()> {
-        self.0.ack(stream, upto_seq)
+        self.backlog.ack(stream, upto_seq)
     }
 
     fn bodies(&mut self) -> io::Result<Vec<Kept>> {
-        let bodies = self.0.bodies()?.into_iter();
+        let bodies = self.backlog.bodies()?.into_iter();
         let kept = bodies.map(|body| Kept {
             bytes: body.bytes,
             stream: body.stream,
@@ -228,20 +238,26 @@ impl Records for Spooled {
     }
 
     fn keep_body(&mut self, stream: StreamId, seq: u64) -> io::Result<()> {
-        self.0.keep_body(stream, seq)
+        self.backlog.keep_body(stream, seq)
     }
 
     fn body(&mut self, stream: StreamId, seq: u64) -> io::Result<Option<Frames>> {
-        Ok(self.0.body(stream, seq)?.map(frames))
+        Ok(self.backlog.body(stream, seq)?.map(frames))
     }
 
     fn drop_body(&mut self, stream: StreamId, seq: u64) -> io::Result<()> {
-        self.0.drop_body(stream, seq)
+        self.backlog.drop_body(stream, seq)
     }
 
     fn tidy(&mut self, now: &Now) -> io::Result<()> {
-        self.0.adopt(now)?;
-        self.0.collect(now).map(drop)
+        self.backlog.adopt(now)?;
+        let held = history::Held::open(&self.state_dir);
+        let collected = self.backlog.collect(now).map(drop);
+        if let Err(error) = held.keep(&self.state_dir) {
+            // the collector has them: only the list of this machine begins later
+            tracing::debug!(%error, "Delivered calls are not kept for `audit show`.");
+        }
+        collected
     }
 }
 

@@ -16,6 +16,7 @@ use mcpshim::vault::{self, StoreKind};
 use serde_json::json;
 
 use crate::audit::{self, Standing};
+use crate::credential::Missing;
 use crate::out;
 
 const EXAMPLES: &str = "\
@@ -24,7 +25,7 @@ Examples:
   mcpshim status --json | jq -r .status.freshness
   mcpshim status --json | jq '.sessions[] | {pid, client}'
 
-Exit codes: 0 all is well, 4 nobody is signed in, 5 no usable registry.";
+Exit codes: 0 all is well, 1 a credential is missing, 4 nobody is signed in, 5 no usable registry.";
 
 /// Show who you are here, the registry, the servers, running sessions, and what is wrong
 ///
@@ -47,11 +48,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let status = policy::status(&snapshot, &now);
     let settings = config.as_ref().ok();
     let machine = settings.map(|config| Machine::of(config, snapshot.registry()));
+    let missing = settings.map_or_else(Vec::new, |config| Missing::of(config, &snapshot));
     if args.json {
         out::print_json(&json!({
             "status": status,
             "sessions": machine.as_ref().map(|machine| &machine.sessions),
             "protocols": machine.as_ref().map(|machine| &machine.protocols),
+            "missing_credentials": missing,
             "secret_store": machine.as_ref().and_then(|machine| machine.secrets),
             "records": machine.as_ref().and_then(|machine| machine.records.as_ref()),
             "warnings": warnings,
@@ -61,6 +64,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }))?;
     } else {
         let mut text = status.to_string();
+        for missing in &missing {
+            push(&mut text, &format!("trouble:      {missing}"));
+        }
         if let Some(machine) = &machine {
             machine.describe(&mut text);
         }
@@ -75,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let sentence = format!("no tool can be used: {}", failure.sentence);
         return Err(Failure::new(failure.exit, sentence).hint("see `trouble` above"));
     }
-    ended(&snapshot, &status)
+    ended(&snapshot, &status, missing.len())
 }
 
 /// What runs and waits on this machine.
@@ -187,7 +193,11 @@ fn push(text: &mut String, line: &str) {
 }
 
 /// A command that asked for the state succeeds only when the state is good.
-fn ended(snapshot: &policy::Snapshot, status: &policy::Status) -> Result<(), Failure> {
+fn ended(
+    snapshot: &policy::Snapshot,
+    status: &policy::Status,
+    missing: usize,
+) -> Result<(), Failure> {
     let lapsed = status.freshness == Some("lapsed");
     if snapshot.registry().is_none() || lapsed {
         Err(Failure::new(
@@ -201,6 +211,23 @@ fn ended(snapshot: &policy::Snapshot, status: &policy::Status) -> Result<(), Fai
             "no tool can be used: nobody is recognised here",
         )
         .hint("see `trouble` above"))
+    } else if status
+        .sign_in
+        .as_ref()
+        .is_some_and(|sign_in| !sign_in.holds)
+    {
+        Err(
+            Failure::new(Exit::NotSignedIn, "no tool can be used: the sign-in ended")
+                .hint("run `mcpshim login`"),
+        )
+    } else if missing > 0 {
+        let sentence = match missing {
+            1 => "a credential is missing: the tools of its server cannot be used".to_owned(),
+            more => {
+                format!("{more} credentials are missing: the tools of their servers cannot be used")
+            }
+        };
+        Err(Failure::new(Exit::Failed, sentence).hint("see `trouble` above"))
     } else {
         Ok(())
     }

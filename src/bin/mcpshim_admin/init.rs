@@ -81,6 +81,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         say!("  {file}");
     }
     say!();
+    say!(
+        "Decide in org.yaml whether people without a keychain may sign in (WSL, containers, SSH):"
+    );
+    say!("  secret_stores: {{key_file: true}}    without it they cannot");
     say!("Next, read and change it; then:");
     say!(
         "  mcpshim-admin key new {dir} --keys KEYDIR                   keys outside {dir}, and the root"

@@ -170,7 +170,9 @@ pub(in crate::collector) fn agent_key(
     now: &Now,
 ) -> Option<[u8; 32]> {
     let doc = registry.policy.agents.get(name)?;
-    let ended = doc.not_after.is_some_and(|at| at <= now.unix_s());
+    let ended = doc
+        .not_after
+        .is_some_and(|at| registry.latest(now).is_past(at));
     if ended || registry.revocations.agents.contains(name) {
         return None;
     }

@@ -10,7 +10,7 @@ use super::clauses::{
     check_targets_signatures, check_targets_version, check_timestamp_signatures, listed_targets,
     load_trusted_root, wanted_documents, wrong_version,
 };
-use crate::clock::Now;
+use crate::clock::{Latest, Now};
 use crate::ids::Digest;
 use crate::limits;
 use crate::registry::assemble::{self, Origin};
@@ -177,13 +177,13 @@ fn late(checked: u64, expires: u64, now: &Now) -> Vec<String> {
             "the clock is {back_s} s behind the last check of the registry"
         ));
     }
-    let at = now.unix_s().max(checked);
-    let (verb, due) = if at >= expires {
+    let at = Latest::of(now, checked);
+    let (verb, due) = if at.is_past(expires) {
         ("expired", "has stopped")
     } else {
         ("expires", "is late")
     };
-    if at.saturating_add(limits::TIMESTAMP_LIFE_S / 2) >= expires {
+    if at.left_s(expires) <= limits::TIMESTAMP_LIFE_S / 2 {
         warnings.push(format!(
             "the registry {verb} at {}: its renewal {due}",
             Expiry(expires).text()

@@ -46,6 +46,9 @@ pub enum Answer {
         /// Its entity tag, if it has one.
         etag: Option<String>,
     },
+    /// The source refuses to give the file (403). Stores that may not be listed say so of a file
+    /// that is missing, too.
+    Forbidden,
     /// The source says it has no such file (404, 410).
     NotFound,
     /// The file has the entity tag that was asked about (304).
@@ -260,10 +263,13 @@ impl<'a> Update<'a> {
                 )));
             }
             Answer::Body { bytes, etag } => (bytes, etag),
-            Answer::NotFound if matches!(self.stage, Stage::Root) => return self.end_of_roots(),
-            Answer::NotFound => {
-                return Err(unavailable("the source has no such file".to_owned()));
+            Answer::Forbidden | Answer::NotFound if matches!(self.stage, Stage::Root) => {
+                return self.end_of_roots();
             }
+            Answer::Forbidden => {
+                return Err(self.absent(&want, "403: it is missing, or may not be read from here"));
+            }
+            Answer::NotFound => return Err(self.absent(&want, "the source has no such file")),
             Answer::NotModified if want.etag.is_some() => {
                 self.stage = Stage::Unchanged;
                 return Ok(());
@@ -293,6 +299,19 @@ impl<'a> Update<'a> {
                 Ok(())
             }
             Stage::Unchanged => Ok(()),
+        }
+    }
+
+    /// A file that the source does not have: without a timestamp there is no registry at all.
+    fn absent(&self, want: &Want, why: &str) -> RegistryError {
+        let path = &want.path;
+        if matches!(self.stage, Stage::Timestamp) {
+            let cause = Cause(format!("{path}: {why}"));
+            return RegistryError::Elsewhere { cause };
+        }
+        RegistryError::Unavailable {
+            file: path.rsplit('/').next().unwrap_or_default().to_owned(),
+            cause: Cause(why.to_owned()),
         }
     }
 
@@ -456,8 +475,11 @@ impl<'a> Update<'a> {
     /// stored, and loading it says so.
     pub fn finish(&self) -> Result<Ended, RegistryError> {
         let Stage::Documents(documents) = &self.stage else {
-            let far = self.start_s.abs_diff(self.stored.checked) >= CHECKED_EVERY_S;
-            let worth = self.roots_found > 0 || self.mends || far;
+            let checked = self.stored.checked;
+            // a clock that was put right counts again at once: ends are held against `checked`
+            let back = self.start_s < checked;
+            let due = self.start_s.saturating_sub(checked) >= CHECKED_EVERY_S;
+            let worth = self.roots_found > 0 || self.mends || back || due;
             return Ok(Ended::Unchanged(
                 worth.then(|| self.old_state(self.start_s).write()),
             ));

@@ -72,6 +72,7 @@ impl Machine {
                 id: credential.id,
                 store: credential.store.to_owned(),
                 serial: credential.serial,
+                owner: Some(credential.owner.0),
             };
             self.outbox.context(context, now)
         });

@@ -112,7 +112,8 @@ impl Machine {
         if slot.forgotten.take().is_some() || drifted {
             self.fail_held(id, &sentence, now);
         }
-        let denial = Denial::new(code, sentence);
+        let until = drifted.then_some("the server is approved again");
+        let denial = Denial::new(code, sentence).until(until);
         for one in waiting {
             self.resume(one, Fate::Refused(id, &denial), now);
         }

@@ -534,7 +534,7 @@ fn a_server_that_is_not_the_approved_one_gets_no_call() {
     ! open alpha
     ! link drift
     ! denial 1 alpha()/echo drift {}
-    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: server alpha is not the one that was approved: tool `echo` changed at `$`; ask team-x."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"drift"}}}}
+    < {"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"Refused until the server is approved again: server alpha is not the one that was approved: tool `echo` changed at `$`; ask team-x."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"drift"}}}}
     ! close alpha
     "#);
 }

@@ -16,9 +16,9 @@ fn discover_decides_nothing_and_initialize_may_follow() {
     ));
     insta::assert_snapshot!(transcript, @r#"
     > {"jsonrpc":"2.0","id":"server-discover-probe-1","method":"server/discover","params":{$META}}
-    < {"jsonrpc":"2.0","id":"server-discover-probe-1","result":{"supportedVersions":["2026-07-28"],"capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true},"extensions":{"io.modelcontextprotocol/tasks":{}}},"instructions":"Tools of several servers, approved by Acme. A result that begins \"Policy denial, do not retry:\" is final: tell the user what it says. If an expected tool is missing, call mcpshim_status.\n\n## alpha\nUse alpha well.\n\n## beta\nUse beta well.\n","resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
+    < {"jsonrpc":"2.0","id":"server-discover-probe-1","result":{"supportedVersions":["2026-07-28"],"capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true},"extensions":{"io.modelcontextprotocol/tasks":{}}},"instructions":"Tools of several servers, approved by Acme. A result that begins \"Policy denial, do not retry:\" is final: tell the user what it says. One that begins \"Refused until\" names what has to happen before you try again. If an expected tool is missing, call mcpshim_status.\n\n## alpha\nUse alpha well.\n\n## beta\nUse beta well.\n","resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
     > {"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}},"jsonrpc":"2.0","id":0}
-    < {"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}},"serverInfo":$SHIM,"instructions":"Tools of several servers, approved by Acme. A result that begins \"Policy denial, do not retry:\" is final: tell the user what it says. If an expected tool is missing, call mcpshim_status.\n\n## alpha\nUse alpha well.\n\n## beta\nUse beta well.\n"}}
+    < {"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}},"serverInfo":$SHIM,"instructions":"Tools of several servers, approved by Acme. A result that begins \"Policy denial, do not retry:\" is final: tell the user what it says. One that begins \"Refused until\" names what has to happen before you try again. If an expected tool is missing, call mcpshim_status.\n\n## alpha\nUse alpha well.\n\n## beta\nUse beta well.\n"}}
     > {"jsonrpc":"2.0","method":"notifications/initialized"}
     > {"jsonrpc":"2.0","id":1,"method":"ping"}
     < {"jsonrpc":"2.0","id":1,"result":{}}
@@ -114,7 +114,7 @@ fn without_a_caller_there_is_one_tool_and_it_says_what_is_wrong() {
     < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"mcpshim $VERSION\norganisation: Acme\nregistry:     version 3, fresh, timestamp ends 2027-01-15T09:00:00Z\ncaller:       nobody is signed in\ntrouble:      nobody is signed in; run `mcpshim login`\nserver:       alpha - 0 of 2 tools\nserver:       beta - 0 of 2 tools\nserver:       gamma - 0 of 1 tools\n"}],"isError":false,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
     > {"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"alpha_echo","arguments":{},$META}}
     ! denial 1 alpha()/echo no-caller {}
-    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: nobody is signed in; run `mcpshim login`."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"no-caller"}}}}
+    < {"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"Refused until you sign in: nobody is signed in; run `mcpshim login`."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"no-caller"}}}}
     "#);
 }
 
@@ -168,7 +168,7 @@ fn a_registry_that_never_comes_is_waited_for_five_seconds() {
     +1
     < {"jsonrpc":"2.0","id":1,"result":{"prompts":[],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
     ! denial 1 alpha_echo no-registry 
-    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Policy denial, do not retry: there is no verified registry here, so nothing may be called: the registry is not here yet; run `mcpshim status`."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"no-registry"}}}}
+    < {"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"Refused until there is a registry: there is no verified registry here, so nothing may be called: the registry is not here yet; run `mcpshim status`."}],"isError":true,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM,"mcpshim/denial":{"code":"no-registry"}}}}
     > {"jsonrpc":"2.0","id":3,"method":"prompts/list","params":{$META}}
     < {"jsonrpc":"2.0","id":3,"result":{"prompts":[],"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":$SHIM}}}
     "#);

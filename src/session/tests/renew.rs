@@ -233,7 +233,7 @@ fn a_sign_in_that_ends_is_told_once_in_full_and_a_new_one_goes_on() {
     assert!(!second.contains("mcpshim login"), "{second}");
     assert!(second.contains("ended at 2027-01-15T08:01:00Z"), "{second}");
     assert!(second.contains("mcpshim_status"), "{second}");
-    assert!(second.contains("Policy denial"), "{second}");
+    assert!(second.contains("Refused until you sign in: "), "{second}");
     // the watcher makes a snapshot by the clock: the lists are empty
     let now = rig.now;
     rig.handle(Input::Snapshot(snapshot_at(3, until(60), None, &now)));

@@ -354,7 +354,8 @@ impl Answer {
     pub(crate) fn denied(&self) -> &str {
         assert!(self.is_tool_error(), "not refused: {}", self.0);
         let text = self.text();
-        assert!(text.starts_with("Policy denial, do not retry:"), "{text}");
+        let begins = ["Policy denial, do not retry: ", "Refused until "];
+        assert!(begins.iter().any(|begin| text.starts_with(begin)), "{text}");
         text
     }
 }

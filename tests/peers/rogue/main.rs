@@ -18,6 +18,8 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::zombie_processes,
     reason = "a test peer: a broken pipe or fixture ends it, and what it leaves is left on purpose"
@@ -167,9 +169,9 @@ mod rogue {
 
     fn hop(words: &[String]) {
         let count: u32 = words.get(1).and_then(|n| n.parse().ok()).unwrap_or(HOPS);
-        if count % 2 == 0 {
+        if count.is_multiple_of(2) {
             // every second one leaves its session, too
-            drop(rustix::process::setsid());
+            let _leader = rustix::process::setsid();
         }
         if count < HOPS {
             again(&["hop", &(count + 1).to_string()]);

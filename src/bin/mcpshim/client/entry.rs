@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) variables: Vec<String>,
     /// Whether the client was told not to start it.
     pub(crate) disabled: bool,
+    /// What kind of server its entry says it is.
+    pub(crate) kind: Option<String>,
     /// Where it is, from 1.
     pub(crate) line: usize,
 }
@@ -28,20 +30,35 @@ impl Entry {
         self.command.as_deref().is_some_and(is_mcpshim) && self.args == ["serve"]
     }
 
-    /// Whether it is what we would write.
+    /// Whether a client that reads it starts this program, and nothing else with it.
     pub(super) fn is_right(&self, command: &str) -> bool {
         self.command.as_deref() == Some(command)
             && self.args == ["serve"]
-            && self.variables.is_empty()
+            && self.loaders().next().is_none()
             && self.url.is_none()
             && !self.disabled
+            && self.kind.as_deref().is_none_or(|kind| kind == STDIO)
+    }
+
+    /// Whether it is our entry, however wrong: what a person has set in it stays.
+    pub(super) fn is_about_us(&self) -> bool {
+        self.command.as_deref().is_some_and(is_mcpshim)
+    }
+
+    /// The variables that put other code into the program.
+    pub(crate) fn loaders(&self) -> impl Iterator<Item = &str> {
+        self.variables
+            .iter()
+            .map(String::as_str)
+            .filter(|name| is_loader(name))
     }
 
     /// What it starts, for people. Arguments of others may hold secrets and are not shown.
     pub(crate) fn shown(&self) -> String {
         match (&self.command, &self.url) {
-            (Some(command), _) if self.is_ours() && !self.variables.is_empty() => {
-                format!("{command} with {}", self.variables.join(", "))
+            (Some(command), _) if self.is_ours() && self.loaders().next().is_some() => {
+                let loaders: Vec<&str> = self.loaders().collect();
+                format!("{command} with {}", loaders.join(", "))
             }
             (Some(command), _) if self.disabled => format!("{command}, disabled"),
             (Some(command), _) => command.clone(),
@@ -49,6 +66,36 @@ impl Entry {
             (None, None) => "nothing that can be started".to_owned(),
         }
     }
+}
+
+/// The kind of server that a client starts.
+pub(super) const STDIO: &str = "stdio";
+
+/// Whether a variable tells a dynamic linker to load other code.
+pub(super) fn is_loader(name: &str) -> bool {
+    name.starts_with("LD_") || name.starts_with("DYLD_")
+}
+
+/// More steps than an entry can need.
+const STEPS: usize = 64;
+
+/// Puts an entry right member by member, each step on a text that was read anew. A step that
+/// changes nothing ends it.
+pub(super) fn in_steps(
+    text: &str,
+    mut step: impl FnMut(&str) -> Result<Option<(String, &'static str)>, Trouble>,
+) -> Result<(String, Vec<&'static str>), Trouble> {
+    let (mut text, mut changed) = (text.to_owned(), Vec::new());
+    for _ in 0..STEPS {
+        let Some((next, member)) = step(&text)? else {
+            break;
+        };
+        text = next;
+        if !changed.contains(&member) {
+            changed.push(member);
+        }
+    }
+    Ok((text, changed))
 }
 
 /// Whether a command's file is called mcpshim.
@@ -69,6 +116,9 @@ pub(super) enum Change {
         text: String,
         /// What it started.
         was: String,
+        /// The members that were changed; empty where the whole entry was written anew, because it
+        /// started something else.
+        changed: Vec<&'static str>,
     },
     /// It is right.
     Same,
@@ -163,6 +213,11 @@ mod tests {
         assert!(!entry("/usr/bin/mcpshim/x", &["serve"]).is_ours());
         let mut other = entry("mcpshim", &["serve"]);
         assert!(other.is_right("mcpshim"));
+        other.variables.push("MCPSHIM_STATE".to_owned());
+        assert!(
+            other.is_right("mcpshim"),
+            "what a person gives it is theirs"
+        );
         other.variables.push("LD_PRELOAD".to_owned());
         assert!(other.is_ours() && !other.is_right("mcpshim"));
         assert_eq!(other.shown(), "mcpshim with LD_PRELOAD");

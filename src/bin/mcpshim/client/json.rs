@@ -87,6 +87,15 @@ impl Dialect {
         if found.is_right(command) {
             return Ok(Change::Same);
         }
+        if found.is_about_us() {
+            let (after, changed) = entry::in_steps(text, |text| self.step(text, command))?;
+            self.reads_back(&document, &after, command)?;
+            return Ok(Change::Replaced {
+                text: after,
+                was: found.shown(),
+                changed,
+            });
+        }
         let value = property.value.range();
         let mut style = document.style_at(property.range.start);
         if !document.slice(value.start..value.end).contains('\n') {
@@ -99,7 +108,73 @@ impl Dialect {
         Ok(Change::Replaced {
             text: after,
             was: found.shown(),
+            changed: Vec::new(),
         })
+    }
+
+    /// Changes the first member of our entry that is wrong, and says which it was. Nothing else of
+    /// the entry is touched: what a person or the client has set in it stays.
+    fn step(&self, text: &str, command: &str) -> Result<Option<(String, &'static str)>, Trouble> {
+        let document = self.parse(text)?;
+        let servers = self.list(&document)?.map(|(_, servers)| servers);
+        let property = servers.map(|servers| document.find(servers, NAME));
+        let Some((_, property)) = property.transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let Value::Object(object) = &property.value else {
+            return Ok(None);
+        };
+        let found = document.entry(property);
+        let mut edits = Edits::new();
+        let wanted = [
+            (
+                "command",
+                quoted(command),
+                found.command.as_deref() != Some(command),
+            ),
+            ("args", "[\"serve\"]".to_owned(), found.args != ["serve"]),
+            ("disabled", "false".to_owned(), found.disabled),
+            (
+                "type",
+                quoted(entry::STDIO),
+                found.kind.is_some_and(|kind| kind != entry::STDIO),
+            ),
+        ];
+        for (name, value, wrong) in wanted {
+            if !wrong {
+                continue;
+            }
+            match document.find(object, name)? {
+                Some((_, member)) => {
+                    let range = member.value.range();
+                    edits.push((range.start..range.end, value));
+                }
+                None => {
+                    document.insert(object, &mut edits, |_| format!("{}: {value}", quoted(name)));
+                }
+            }
+            return Ok(Some((document.apply(edits), name)));
+        }
+        for name in ["url", "serverUrl"] {
+            if let Some((at, _)) = document.find(object, name)? {
+                document.cut(object, at, &mut edits);
+                return Ok(Some((document.apply(edits), name)));
+            }
+        }
+        if let Some((at, member)) = document.find(object, "env")?
+            && let Value::Object(env) = &member.value
+        {
+            let loads = |one: &ObjectProp<'_>| entry::is_loader(one.name.as_str());
+            if let Some(loader) = env.properties.iter().position(loads) {
+                if env.properties.len() == 1 {
+                    document.cut(object, at, &mut edits);
+                } else {
+                    document.cut(env, loader, &mut edits);
+                }
+                return Ok(Some((document.apply(edits), "env")));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes the entry out.
@@ -363,6 +438,9 @@ impl<'t> Document<'t> {
                     entry.variables = names.collect();
                 }
                 ("disabled", Value::BooleanLit(disabled)) => entry.disabled = disabled.value,
+                ("type", Value::StringLit(kind)) => {
+                    entry.kind = Some(kind.value.clone().into_owned());
+                }
                 _ => {}
             }
         }

@@ -67,7 +67,9 @@ pub(crate) enum Command {
     /// Write the entry `mcpshim`, or put it right
     ///
     /// The file is replaced in one step and keeps its owner and mode; a file that cannot be read
-    /// is left as it is. A second run changes nothing.
+    /// is left as it is. A second run changes nothing. In an entry that starts an mcpshim
+    /// already, only what must change is changed: limits of time, enabled tools, approvals,
+    /// variables and comments stay. Variables that load other code (`LD_…`, `DYLD_…`) go.
     #[command(after_help = INSTALL)]
     Install {
         #[command(flatten)]
@@ -241,14 +243,21 @@ impl Home {
         entries.map_err(|trouble| self.malformed(&trouble))
     }
 
-    fn install(&self, command: &str, dry_run: bool) -> Result<(Did, Option<String>), Failure> {
+    fn install(&self, command: &str, dry_run: bool) -> Result<Done, Failure> {
         let found = Found::read(&self.file).map_err(|error| self.unread(&error))?;
         let text = found.text().map_err(|trouble| self.malformed(&trouble))?;
         let change = self.format.install(text, command);
-        let (new, did, was) = match change.map_err(|trouble| self.malformed(&trouble))? {
-            Change::Same => return Ok((Did::Nothing, None)),
-            Change::Added(new) => (new, Did::Added, None),
-            Change::Replaced { text, was } => (text, Did::Replaced, Some(was)),
+        let (new, done) = match change.map_err(|trouble| self.malformed(&trouble))? {
+            Change::Same => return Ok(Did::Nothing.into()),
+            Change::Added(new) => (new, Did::Added.into()),
+            Change::Replaced { text, was, changed } => (
+                text,
+                Done {
+                    did: Did::Replaced,
+                    was: Some(was),
+                    changed,
+                },
+            ),
         };
         if !dry_run {
             if let Some(dir) = self.file.parent() {
@@ -260,25 +269,30 @@ impl Home {
             }
             found.replace(&new).map_err(|error| self.unread(&error))?;
         }
-        Ok((did, was))
+        Ok(done)
     }
 
-    fn remove(&self, dry_run: bool) -> Result<(Did, Option<String>), Failure> {
+    fn remove(&self, dry_run: bool) -> Result<Done, Failure> {
         let found = Found::read(&self.file).map_err(|error| self.unread(&error))?;
         let text = found.text().map_err(|trouble| self.malformed(&trouble))?;
         let Some(text) = text else {
-            return Ok((Did::Nothing, None));
+            return Ok(Did::Nothing.into());
         };
         let removal = self.format.remove(text);
         match removal.map_err(|trouble| self.malformed(&trouble))? {
-            Removal::Absent => return Ok((Did::Nothing, None)),
-            Removal::Foreign(what) => return Ok((Did::Kept, Some(what))),
+            Removal::Absent => return Ok(Did::Nothing.into()),
+            Removal::Foreign(what) => {
+                return Ok(Done {
+                    was: Some(what),
+                    ..Did::Kept.into()
+                });
+            }
             Removal::File if dry_run => {}
             Removal::Text(_) if dry_run => {}
             Removal::File => found.remove().map_err(|error| self.unread(&error))?,
             Removal::Text(new) => found.replace(&new).map_err(|error| self.unread(&error))?,
         }
-        Ok((Did::Removed, None))
+        Ok(Did::Removed.into())
     }
 
     fn malformed(&self, trouble: &Trouble) -> Failure {
@@ -320,6 +334,25 @@ enum Did {
     Replaced,
 }
 
+/// What was done to one file.
+struct Done {
+    did: Did,
+    /// What the entry started before, or starts.
+    was: Option<String>,
+    /// The members of our entry that were changed.
+    changed: Vec<&'static str>,
+}
+
+impl From<Did> for Done {
+    fn from(did: Did) -> Self {
+        Self {
+            did,
+            was: None,
+            changed: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Row {
     client: Name,
@@ -331,8 +364,16 @@ struct Row {
     /// What the entry started before, or starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     was: Option<String>,
+    /// The members of our entry that were changed, where the rest of it stayed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changed: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// Why `install` refuses to write this program into a client's settings without `--force`.
+pub(crate) fn passing(places: &Places) -> Option<&'static str> {
+    program::passing(&program::own(places).ok()?, places)
 }
 
 pub(crate) fn run(command: &Command) -> Result<(), Failure> {
@@ -354,6 +395,28 @@ pub(crate) fn run(command: &Command) -> Result<(), Failure> {
             verify::run(&places, &names, *json)
         }
     }
+}
+
+/// Takes our entry out of every client that is here, or says where it would: sentences of what was
+/// done, and what could not be.
+pub(crate) fn take_out(dry_run: bool) -> (Vec<String>, Vec<Failure>) {
+    let places = config::places();
+    let rows = rows(&places, &Name::ALL, dry_run, false, |home| {
+        home.remove(dry_run)
+    });
+    let (rows, failures): (Vec<Row>, Vec<Option<Failure>>) = rows.into_iter().unzip();
+    let removed = rows.iter().filter(|row| row.did == Did::Removed);
+    let sentence = |row: &Row| {
+        let file = row
+            .file
+            .as_deref()
+            .unwrap_or_else(|| Path::new("its settings"));
+        format!("the entry of {} in {}", row.client.title(), file.display())
+    };
+    (
+        removed.map(sentence).collect(),
+        failures.into_iter().flatten().collect(),
+    )
 }
 
 fn install(places: &Places, which: &Which, dry_run: bool, force: bool) -> Result<(), Failure> {
@@ -397,7 +460,7 @@ fn rows(
     names: &[Name],
     dry_run: bool,
     anyway: bool,
-    act: impl Fn(&Home) -> Result<(Did, Option<String>), Failure>,
+    act: impl Fn(&Home) -> Result<Done, Failure>,
 ) -> Vec<(Row, Option<Failure>)> {
     let one = |name: &Name| {
         let home = name.home(places);
@@ -408,14 +471,15 @@ fn rows(
             dry_run,
             command: None,
             was: None,
+            changed: Vec::new(),
             error: None,
         };
         let Some(home) = home.filter(|home| anyway || home.is_here()) else {
             return (row, None);
         };
         match act(&home) {
-            Ok((did, was)) => {
-                (row.did, row.was) = (did, was);
+            Ok(done) => {
+                (row.did, row.was, row.changed) = (done.did, done.was, done.changed);
                 (row, None)
             }
             Err(failure) => {
@@ -465,8 +529,16 @@ fn sentence(row: &Row) -> String {
         Did::NotHere => format!("{title}: not here\n"),
         Did::Refused => String::new(),
         Did::Removed => format!("{title}: the entry {would}taken out of {file}\n"),
+        Did::Replaced if row.changed.is_empty() => {
+            format!("{title}: the entry in {file} {would}written anew; it started {was}\n")
+        }
         Did::Replaced => {
-            format!("{title}: the entry in {file} {would}put right; it started {was}\n")
+            let names: Vec<String> = row.changed.iter().map(|name| format!("`{name}`")).collect();
+            format!(
+                "{title}: the entry in {file} {would}put right: {} changed, every other setting in \
+                 it kept; it started {was}\n",
+                names.join(", ")
+            )
         }
     }
 }

@@ -29,9 +29,17 @@ fn check(format: Format, text: &str) -> String {
             assert_eq!(format.remove(&new), Ok(Removal::Text(text.to_owned())));
             visible(&new)
         }
-        Ok(Change::Replaced { text: new, was }) => {
+        Ok(Change::Replaced {
+            text: new,
+            was,
+            changed,
+        }) => {
             assert_eq!(format.install(Some(&new), PROGRAM), Ok(Change::Same));
-            format!("(was {was})\n{}", visible(&new))
+            let changed = match changed.as_slice() {
+                [] => "all".to_owned(),
+                some => some.join(", "),
+            };
+            format!("(was {was}; changed {changed})\n{}", visible(&new))
         }
         Ok(Change::Same) => "(same)".to_owned(),
         Err(trouble) => trouble.to_string(),
@@ -247,7 +255,7 @@ args = ["serve"]
 fn an_entry_that_is_wrong_is_put_right_where_it_stands() {
     let text = "{\n  \"mcpServers\": {\n    \"mcpshim\": {\"command\": \"/old/mcpshim\", \"args\": [\"serve\"], \"env\": {\"LD_PRELOAD\": \"x\"}}, \"b\": 1\n  }\n}\n";
     insta::assert_snapshot!(check(CLAUDE, text), @r#"
-(was /old/mcpshim with LD_PRELOAD)
+(was /old/mcpshim with LD_PRELOAD; changed command, env)
 {
   "mcpServers": {
     "mcpshim": {"command": "/usr/bin/mcpshim", "args": ["serve"]}, "b": 1
@@ -256,33 +264,174 @@ fn an_entry_that_is_wrong_is_put_right_where_it_stands() {
 "#);
     let text = "[mcp_servers.mcpshim] # mine\ncommand = '/old/mcpshim' # old\nargs = [ \"serve\" ]\n\n[other]\na = 1\n";
     insta::assert_snapshot!(check(CODEX, text), @r#"
-(was /old/mcpshim)
+(was /old/mcpshim; changed command)
 [mcp_servers.mcpshim] # mine
 command = "/usr/bin/mcpshim" # old
-args = ["serve"]
+args = [ "serve" ]
 
 [other]
 a = 1
 "#);
-    let text = "[a]\n\n[mcp_servers.mcpshim]\ncommand = '/old/mcpshim'\nargs = [\"serve\"]\n[mcp_servers.mcpshim.env]\nX = \"1\"\n\n[other]\na = 1\n";
+    let text = "[a]\n\n[mcp_servers.mcpshim]\ncommand = '/old/mcpshim'\nargs = [\"serve\"]\n[mcp_servers.mcpshim.env]\nX = \"1\"\nLD_PRELOAD = \"x\"\n\n[other]\na = 1\n";
     insta::assert_snapshot!(check(CODEX, text), @r#"
-(was /old/mcpshim with X)
+(was /old/mcpshim with LD_PRELOAD; changed command, env)
 [a]
 
 [mcp_servers.mcpshim]
 command = "/usr/bin/mcpshim"
 args = ["serve"]
+[mcp_servers.mcpshim.env]
+X = "1"
 
 [other]
 a = 1
 "#);
     let text = "[mcp_servers]\nmcpshim = { command = \"evil\" }\nb = { command = \"b\" }\n";
     insta::assert_snapshot!(check(CODEX, text), @r#"
-(was evil)
+(was evil; changed all)
 [mcp_servers]
 mcpshim = { command = "/usr/bin/mcpshim", args = ["serve"] }
 b = { command = "b" }
 "#);
+}
+
+#[test]
+fn what_a_person_has_set_in_our_entry_is_kept() {
+    let text = "[mcp_servers.mcpshim]\ncommand = \"/old/mcpshim\"\nargs = [\"serve\"]\n# slow first start\nstartup_timeout_sec = 30\ntool_timeout_sec = 900\nenabled_tools = [\"fs_read\"]\n\n[mcp_servers.mcpshim.tools.fs_write]\napproval_mode = \"approve\"\n";
+    insta::assert_snapshot!(check(CODEX, text), @r#"
+(was /old/mcpshim; changed command)
+[mcp_servers.mcpshim]
+command = "/usr/bin/mcpshim"
+args = ["serve"]
+# slow first start
+startup_timeout_sec = 30
+tool_timeout_sec = 900
+enabled_tools = ["fs_read"]
+
+[mcp_servers.mcpshim.tools.fs_write]
+approval_mode = "approve"
+"#);
+    let text = "[mcp_servers]\nmcpshim = { enabled = false, command = \"mcpshim\", env = { DYLD_INSERT_LIBRARIES = \"x\", A = \"1\", LD_AUDIT = \"y\" }, tool_timeout_sec = 9 } # ours";
+    insta::assert_snapshot!(check(CODEX, text), @r#"
+(was mcpshim, disabled; changed command, args, enabled, env)
+[mcp_servers]
+mcpshim = { enabled = true, command = "/usr/bin/mcpshim", args = ["serve"], env = { A = "1" }, tool_timeout_sec = 9 } # ours⟂
+"#);
+    let text = "mcp_servers.mcpshim.command = \"/old/mcpshim\"\nmcp_servers.mcpshim.args = [\"serve\", \"-v\"]\nmcp_servers.mcpshim.env.LD_AUDIT = \"y\"\nmcp_servers.mcpshim.env.B = \"1\"\n";
+    insta::assert_snapshot!(check(CODEX, text), @r#"
+(was /old/mcpshim; changed command, args, env)
+mcp_servers.mcpshim.command = "/usr/bin/mcpshim"
+mcp_servers.mcpshim.args = ["serve"]
+mcp_servers.mcpshim.env.B = "1"
+"#);
+    let text = "{\"mcpServers\": {\"mcpshim\": {\n  \"type\": \"sse\", \"url\": \"https://x\",\n  \"disabled\": true,\n  \"command\": \"/old/mcpshim\",\n  \"env\": {\"LD_AUDIT\": \"1\", \"MCPSHIM_STATE\": \"/s\", \"LD_PRELOAD\": \"2\"},\n  \"alwaysAllow\": [\"fs_read\"], \"timeout\": 900\n}}}";
+    insta::assert_snapshot!(check(CLAUDE, text), @r#"
+(was /old/mcpshim, disabled; changed command, args, disabled, type, url, env)
+{"mcpServers": {"mcpshim": {
+  "type": "stdio",
+  "disabled": false,
+  "command": "/usr/bin/mcpshim",
+  "env": { "MCPSHIM_STATE": "/s"},
+  "alwaysAllow": ["fs_read"], "timeout": 900, "args": ["serve"]
+}}}⟂
+"#);
+    let text = "{\n  // mine\n  \"servers\": {\n    \"mcpshim\": {\n      \"command\": \"mcpshim\", // found on the PATH\n      \"dev\": {\"watch\": \"x\"}, // and more\n    },\n  },\n}\n";
+    insta::assert_snapshot!(check(VSCODE, text), @r#"
+(was mcpshim; changed command, args)
+{
+  // mine
+  "servers": {
+    "mcpshim": {
+      "command": "/usr/bin/mcpshim", // found on the PATH
+      "dev": {"watch": "x"}, // and more
+      "args": ["serve"],
+    },
+  },
+}
+"#);
+}
+
+/// Members of our entry in any layout: those that must change change, in place, and no other byte.
+#[test]
+fn any_setting_of_our_entry_is_kept_in_json() {
+    arbtest(|u| {
+        let comments = u.arbitrary()?;
+        let mut entry = String::new();
+        object(u, comments, 3, &[], &mut entry)?;
+        let empty = !entry.contains(':');
+        let tail = entry.split_off(1);
+        let (format, list) = match comments {
+            true => (VSCODE, "servers"),
+            false => (CLAUDE, "mcpServers"),
+        };
+        let more = if empty { "" } else { "," };
+        let whole = |command: &str, args: &str| {
+            format!(
+                "{{\"{list}\":{{\"mcpshim\":{{\"command\": \"{command}\",\"args\":{args}{more}{tail}}}}}"
+            )
+        };
+        let wrong = whole("/old/bin/mcpshim", "[\"serve\", 1]");
+        let Ok(Change::Replaced { text, changed, .. }) = format.install(Some(&wrong), PROGRAM)
+        else {
+            panic!("{wrong:?}: {:?}", format.install(Some(&wrong), PROGRAM));
+        };
+        assert_eq!(text, whole(PROGRAM, "[\"serve\"]"), "{wrong:?}");
+        assert_eq!(changed, ["command", "args"]);
+        Ok(())
+    })
+    .budget_ms(1_000);
+}
+
+#[test]
+fn any_setting_of_our_entry_is_kept_in_toml() {
+    let settings = [
+        "",
+        "# c",
+        "startup_timeout_sec = 30 # slow",
+        "enabled_tools = [\n  \"a\", # b\n]",
+        "cwd = '''\n[mcp_servers.mcpshim]\n'''",
+        "env = { A = \"1\" }",
+        "env_vars = [\"HOME\"]",
+    ];
+    let tables = [
+        "",
+        "[mcp_servers.mcpshim.env_http_headers]\nX = \"1\"",
+        "[mcp_servers.mcpshim.tools.fs_write]\napproval_mode = \"approve\"",
+        "[mcp_servers.docs]\ncommand = \"docs\"",
+        "[other]\na = 1",
+    ];
+    let mut edited = 0;
+    arbtest(|u| {
+        let end = if u.arbitrary()? { "\n" } else { "\r\n" };
+        let mut lines = vec!["[mcp_servers.mcpshim]", "COMMAND", "ARGS"];
+        for _ in 0..u.int_in_range(0..=3)? {
+            let at = u.int_in_range(1..=lines.len())?;
+            lines.insert(at, *u.choose(&settings)?);
+        }
+        for _ in 0..u.int_in_range(0..=3)? {
+            lines.push(*u.choose(&tables)?);
+        }
+        let text = lines.join("\n").replace('\n', end);
+        let whole = |command: &str, args: &str| {
+            let text = text.replacen("COMMAND", &format!("command = {command}"), 1);
+            text.replacen("ARGS", &format!("args = {args}"), 1)
+        };
+        let wrong = whole("'/old/bin/mcpshim' # moved", "[\n  'serve', 'x',\n]");
+        if toml::entries(&wrong).is_err() {
+            return Ok(());
+        }
+        edited += 1;
+        let Ok(Change::Replaced { text, changed, .. }) = CODEX.install(Some(&wrong), PROGRAM)
+        else {
+            panic!("{wrong:?}: {:?}", CODEX.install(Some(&wrong), PROGRAM));
+        };
+        let right = whole("\"/usr/bin/mcpshim\" # moved", "[\"serve\"]");
+        assert_eq!(text, right, "{wrong:?}");
+        assert_eq!(changed, ["command", "args"]);
+        Ok(())
+    })
+    .budget_ms(1_000);
+    assert!(edited > 10, "{edited}");
 }
 
 #[test]

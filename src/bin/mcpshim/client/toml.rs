@@ -50,11 +50,17 @@ pub(super) fn install(text: Option<&str>, command: &str) -> Result<Change, Troub
         if found.is_right(command) {
             return Ok(Change::Same);
         }
-        let after = format!("{mark}{}", put_right(body, item, command)?);
+        let (after, changed) = if found.is_about_us() {
+            entry::in_steps(body, |body| step(body, command))?
+        } else {
+            (put_right(body, item, command)?, Vec::new())
+        };
+        let after = format!("{mark}{after}");
         reads_back(body, &after, command)?;
         return Ok(Change::Replaced {
             text: after,
             was: found.shown(),
+            changed,
         });
     }
     let block = block(newline, command, false);
@@ -189,21 +195,98 @@ fn read(body: &str, (key, value): Item<'_, '_>) -> Entry {
     entry
 }
 
-/// Gives an entry the right command and arguments where it stands, and nothing else.
-fn put_right(body: &str, item: Item<'_, '_>, command: &str) -> Result<String, Trouble> {
-    let by_hand = || Trouble::by_hand(body, item.0.span().start);
-    let DeValue::Table(members) = item.1.get_ref() else {
-        return Err(by_hand());
+/// Changes the first member of our entry that is wrong, and says which it was. Nothing else of the
+/// entry is touched: what a person has set in it stays, comments included.
+fn step(body: &str, command: &str) -> Result<Option<(String, &'static str)>, Trouble> {
+    let root = parse(body)?;
+    let servers = list(body, &root)?;
+    let Some(item) = servers.and_then(|(_, servers)| find(servers, NAME)) else {
+        return Ok(None);
     };
-    let known = ["command", "args"];
-    let all = known.iter().all(|name| find(members, name).is_some());
-    let edits = if all && members.len() == known.len() {
-        let values = [quoted(command), "[\"serve\"]".to_owned()];
-        let values = known.iter().zip(values);
-        values
-            .filter_map(|(name, value)| Some((find(members, name)?.1.span(), value)))
-            .collect()
-    } else if is_inline(body, item.1) {
+    let DeValue::Table(members) = item.1.get_ref() else {
+        return Ok(None);
+    };
+    let found = read(body, item);
+    let edited = |range, text| Some(entry::apply(body, vec![(range, text)]));
+    let by_hand = || Trouble::by_hand(body, item.0.span().start);
+    let wanted = [
+        (
+            "command",
+            quoted(command),
+            found.command.as_deref() != Some(command),
+        ),
+        ("args", "[\"serve\"]".to_owned(), found.args != ["serve"]),
+        ("enabled", "true".to_owned(), found.disabled),
+    ];
+    for (name, value, wrong) in wanted {
+        if !wrong {
+            continue;
+        }
+        let after = match find(members, name) {
+            Some((_, old)) => edited(old.span(), value),
+            None => {
+                let Some((key, old)) = find(members, "command") else {
+                    return Err(by_hand());
+                };
+                let (start, end) = (key.span().start, old.span().end);
+                let before = body.get(..start).unwrap_or_default();
+                let lead = before.rsplit('\n').next().unwrap_or_default();
+                if !is_inline(body, item.1) && !lead.trim().is_empty() {
+                    // a dotted key: what stands in the next line may belong to another table
+                    return Err(by_hand());
+                }
+                let (at, new) = if is_inline(body, item.1) {
+                    (end, format!(", {name} = {value}"))
+                } else {
+                    let newline = entry::newline(body);
+                    let rest = body.get(end..).unwrap_or_default();
+                    match rest.find('\n') {
+                        Some(at) => (end + at + 1, format!("{name} = {value}{newline}")),
+                        None => (body.len(), format!("{newline}{name} = {value}")),
+                    }
+                };
+                edited(at..at, new)
+            }
+        };
+        return Ok(after.map(|after| (after, name)));
+    }
+    if let Some(url) = find(members, "url") {
+        return Ok(edited(member(body, url), String::new()).map(|after| (after, "url")));
+    }
+    if let Some(variables) = find(members, "env")
+        && let DeValue::Table(env) = variables.1.get_ref()
+        && let Some(loader) = env
+            .iter()
+            .find(|(name, _)| entry::is_loader(name.get_ref()))
+    {
+        let alone = env.len() == 1 && is_inline(body, variables.1);
+        let cut = member(body, if alone { variables } else { loader });
+        return Ok(edited(cut, String::new()).map(|after| (after, "env")));
+    }
+    Ok(None)
+}
+
+/// The place of one member: its line, or in an inline table what lies between two commas.
+fn member(body: &str, (key, value): Item<'_, '_>) -> Range<usize> {
+    let (start, end) = (key.span().start, value.span().end);
+    let before = body.get(..start).unwrap_or_default();
+    let line = before.rfind('\n').map_or(0, |at| at + 1);
+    let lead = body.get(line..start).unwrap_or_default();
+    let after = body.get(end..).unwrap_or_default();
+    if !lead.contains(['{', ',', '=']) {
+        return line..after.find('\n').map_or(body.len(), |at| end + at + 1);
+    }
+    let rest = after.trim_start();
+    if let Some(more) = rest.strip_prefix(',') {
+        return start..body.len() - more.trim_start_matches([' ', '\t']).len();
+    }
+    let kept = before.trim_end();
+    kept.strip_suffix(',').unwrap_or(kept).len()..end
+}
+
+/// Writes an entry that starts something else anew.
+fn put_right(body: &str, item: Item<'_, '_>, command: &str) -> Result<String, Trouble> {
+    let edits = if is_inline(body, item.1) {
         let new = format!("{{ command = {}, args = [\"serve\"] }}", quoted(command));
         vec![(item.1.span(), new)]
     } else {

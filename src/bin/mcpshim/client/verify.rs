@@ -171,7 +171,7 @@ fn seen(name: Name, places: &Places, own: &Path, registry: Option<&Registry>, ro
         return seen;
     };
     let place = format!("the entry `{}` in {}", entry.name, file.display());
-    if !entry.is_ours() || entry.disabled || (!by_admin && !entry.variables.is_empty()) {
+    if !entry.is_ours() || entry.disabled || (!by_admin && entry.loaders().next().is_some()) {
         let sentence = format!(
             "{place} is not as it should be: it starts {}",
             entry.shown()

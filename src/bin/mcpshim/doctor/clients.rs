@@ -6,6 +6,15 @@ use super::Context;
 use super::finding::{Finding, found};
 use crate::client::{self, Kind, Name};
 
+/// Sessions take a new registry within this, in seconds.
+const TAKEN_S: u64 = 60;
+
+/// Whether what is stored has been there for as long as sessions may take to see it.
+fn settled(context: &Context) -> bool {
+    let stored = mcpshim::fetch::stored_at(&context.config);
+    stored.is_some_and(|at| at + TAKEN_S < context.now.unix_s())
+}
+
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     let registry = context.loaded.as_ref().map(|loaded| &*loaded.registry);
     let Ok(seen) = client::look(&context.places, &Name::ALL, registry) else {
@@ -41,7 +50,7 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         );
     }
     if !without.is_empty() {
-        findings.push(found(
+        let finding = found(
             "client-missing",
             format!(
                 "{} here, and none of them starts mcpshim",
@@ -50,9 +59,34 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
                     many => format!("{} are", many.join(", ")),
                 }
             ),
-        ));
+        );
+        findings.push(finding);
     }
+    // a program that does not stay where it is, is not written into a client's settings
+    if let Some(why) = client::passing(&context.places) {
+        for finding in &mut findings {
+            if finding.fix.contains("client install") {
+                let then = std::mem::take(&mut finding.fix);
+                finding.fix = format!("install mcpshim first (it {why}), then {then}");
+            }
+        }
+    }
+    let newest = context
+        .loaded
+        .as_ref()
+        .map(|loaded| loaded.registry.version.targets);
     for session in run_file::running(&context.config.state_dir) {
+        if let (Some(newest), Some(used)) = (newest, session.session.registry)
+            && used < newest
+            && settled(context)
+        {
+            let pid = session.pid;
+            let sentence = format!(
+                "the session of process {pid} decides by registry version {used}, and this \
+                 machine has {newest}"
+            );
+            findings.push(found("session-behind", sentence));
+        }
         let own = env!("CARGO_PKG_VERSION");
         if session.version != own {
             let client = session.session.client.map(|client| client.name);

@@ -2,50 +2,36 @@
 
 use std::time::Duration;
 
-use mcpshim::policy::{self, SnapshotId};
-use mcpshim::registry::doc::ServerDoc;
+use mcpshim::config::Config;
+use mcpshim::identity::Owner;
+use mcpshim::registry::doc::{CredentialDoc, SecretStoresDoc, ServerDoc};
 use mcpshim::report::{Exit, Failure};
-use mcpshim::serve::assemble::assemble;
+use mcpshim::serve::assemble;
 use mcpshim::vault::{self, ItemId, KeychainError, StoreKind, VaultError};
 
 use super::Context;
 use super::finding::{Finding, found};
 use super::registry::span;
+use super::servers::usable;
 
 /// How long the keychain may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The servers that this caller may use something of.
-pub(super) fn servers(context: &Context) -> Vec<&ServerDoc> {
-    let Some(loaded) = &context.loaded else {
-        return Vec::new();
-    };
-    let snapshot = assemble(&context.config, SnapshotId(1), &context.now);
-    let status = policy::status(&snapshot, &context.now);
-    let usable = |server: &&ServerDoc| {
-        // of nobody nothing is known: then all of them count
-        snapshot.caller().is_none()
-            || status
-                .servers
-                .iter()
-                .any(|known| known.key == server.key.as_str() && known.tools > 0)
-    };
-    let servers = loaded.registry.servers.values().map(AsRef::as_ref);
-    servers.filter(usable).collect()
-}
 
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     let Some(loaded) = &context.loaded else {
         return Vec::new();
     };
     let config = &context.config;
-    let servers = servers(context);
+    let servers = usable(context);
     let wanting: Vec<_> = servers
         .iter()
         .filter_map(|server| Some((*server, server.credential.as_ref()?)))
         .collect();
     let there = vault::exists(config);
-    if !there && wanting.is_empty() {
+    // whoever still has to sign in needs a place to keep that
+    let caller = assemble::caller(config, &loaded.registry, &context.now).ok();
+    let keeps = config.agent.is_none() && caller.is_none();
+    if !there && wanting.is_empty() && !keeps {
         return Vec::new();
     }
     let allowed = &loaded.registry.org.secret_stores;
@@ -62,6 +48,10 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         )),
         Err(error) => return vec![closed(&error)],
     }
+    if wanting.is_empty() && !there {
+        // a store that nothing is kept in yet is not worth a note
+        return Vec::new();
+    }
     let mut items = std::collections::BTreeMap::new();
     if there {
         let list = vault::open(config, allowed, PATIENCE).and_then(|mut vault| vault.list());
@@ -71,21 +61,15 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         }
     }
     let now_s = context.now.unix_s();
+    // a credential is somebody's: that nobody is known is said by whoever looks at the sign-in
+    let Some(owner) = caller.map(|caller| caller.owner()) else {
+        return findings;
+    };
     for (server, credential) in wanting {
         let key = &server.key;
         let set = format!("run `mcpshim credential set {key}`");
-        match items.get(&ItemId::Credential(credential.id.clone())) {
-            None => findings.push(
-                found(
-                    "credential-missing",
-                    format!(
-                        "{key} needs the credential {}, and there is none here",
-                        credential.id
-                    ),
-                )
-                .about(key.as_str())
-                .fix(format!("{set}; to get one: {}", credential.obtain)),
-            ),
+        match items.get(&ItemId::Credential(owner, credential.id.clone())) {
+            None => findings.push(lacking(server, credential)),
             Some(facts) => {
                 let age_s = now_s.saturating_sub(facts.put_s);
                 let due = credential.rotate_days.map(|days| u64::from(days) * 86_400);
@@ -111,9 +95,51 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
     findings
 }
 
+/// Whether the vault of this machine has a credential that is this owner's.
+pub(crate) fn is_set(
+    config: &Config,
+    allowed: &SecretStoresDoc,
+    owner: Owner,
+    credential: &CredentialDoc,
+) -> Result<bool, VaultError> {
+    if !vault::exists(config) {
+        return Ok(false);
+    }
+    let mut vault = vault::open(config, allowed, PATIENCE)?;
+    let item = ItemId::Credential(owner, credential.id.clone());
+    Ok(vault.list()?.contains_key(&item))
+}
+
+/// A server that cannot be opened for want of its credential: that it is missing, or why it
+/// cannot be had.
+pub(super) fn missing(context: &Context, server: &ServerDoc) -> Vec<Finding> {
+    let (Some(loaded), Some(credential)) = (&context.loaded, &server.credential) else {
+        return Vec::new();
+    };
+    let allowed = &loaded.registry.org.secret_stores;
+    let mut findings = vec![lacking(server, credential)];
+    if let Err(error) = vault::probe(&context.config, allowed, PATIENCE) {
+        findings.push(closed(&error));
+    }
+    findings
+}
+
+fn lacking(server: &ServerDoc, credential: &CredentialDoc) -> Finding {
+    let (key, id) = (&server.key, &credential.id);
+    let sentence = format!("{key} needs the credential {id}, and there is none here");
+    let fix = format!(
+        "run `mcpshim credential set {key}`; to get one: {}",
+        credential.obtain
+    );
+    found("credential-missing", sentence)
+        .about(key.as_str())
+        .fix(fix)
+}
+
 fn closed(error: &VaultError) -> Finding {
     let code = match error {
         VaultError::Keychain(error) => match error {
+            KeychainError::NeverMade => "keychain-unmade",
             KeychainError::NoBus | KeychainError::NoService | KeychainError::Unsupported => {
                 "keychain-absent"
             }

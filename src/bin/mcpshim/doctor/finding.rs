@@ -38,9 +38,12 @@ pub(crate) enum Level {
     Problem,
     /// Something will not work soon, or works otherwise than one would think.
     Warning,
-    /// Good to know; nothing has to be done.
+    /// Good to know; it keeps nothing from working.
     Note,
 }
+
+/// The fix of what needs none.
+pub(crate) const NOTHING: &str = "nothing has to be done";
 
 /// One thing that can be wrong. The order of [`KNOWN`] is the order of causes.
 #[derive(Debug)]
@@ -82,10 +85,18 @@ const SOURCE: &[&str] = &[
     "registry-name",
     "registry-unreachable",
     "registry-tls",
+    "registry-elsewhere",
     "registry-signature",
     "registry-older",
     "registry-expired",
     "registry-unusable",
+];
+const SECRETS: &[&str] = &[
+    "keychain-absent",
+    "keychain-unmade",
+    "keychain-locked",
+    "keychain-silent",
+    "vault-unusable",
 ];
 const VAULT: &[&str] = &["state-foreign", "disk-full", "state-not-writable"];
 
@@ -140,6 +151,10 @@ pub(crate) const KNOWN: &[Known] = &[
         "Nothing answers where the registry should be.",
         "check the network, the proxy and `registry_url`",
         &[]),
+    known("registry-elsewhere", Registry, Problem,
+        "Something answers where the registry should be, but no registry is there.",
+        "name the directory above `metadata/` in `registry_url`",
+        &[]),
     known("registry-signature", Registry, Problem,
         "The registry is signed by a key this machine does not trust, or by too few.",
         "compare `root` and `registry_url` with what your security team gave you; if they are right, tell them",
@@ -159,7 +174,7 @@ pub(crate) const KNOWN: &[Known] = &[
     known("registry-missing", Registry, Problem,
         "No registry was ever verified on this machine.",
         "run `mcpshim registry refresh`",
-        &["clock-wrong", "state-foreign", "disk-full", "state-not-writable", "registry-name", "registry-unreachable", "registry-tls", "registry-signature", "registry-older", "registry-expired", "registry-unusable"]),
+        &["clock-wrong", "state-foreign", "disk-full", "state-not-writable", "registry-name", "registry-unreachable", "registry-tls", "registry-elsewhere", "registry-signature", "registry-older", "registry-expired", "registry-unusable"]),
     known("registry-lapsed", Registry, Problem,
         "The registry on this machine has expired and its grace is over: nothing may be called.",
         "run `mcpshim registry refresh`",
@@ -168,6 +183,26 @@ pub(crate) const KNOWN: &[Known] = &[
         "The registry on this machine has expired: within its grace only reading is allowed.",
         "run `mcpshim registry refresh`",
         SOURCE),
+    known("keychain-absent", Credentials, Problem,
+        "There is no keychain here, and the registry allows no other store.",
+        "start a keychain, or ask for `secret_stores` in the registry",
+        VAULT),
+    known("keychain-unmade", Credentials, Problem,
+        "A keychain runs here, but none was made in it yet, and the registry allows no other store.",
+        "sign in to the desktop once, or ask for `secret_stores` in the registry",
+        VAULT),
+    known("keychain-locked", Credentials, Problem,
+        "The keychain is locked.",
+        "unlock it",
+        VAULT),
+    known("keychain-silent", Credentials, Problem,
+        "The keychain does not answer.",
+        "answer or restart it",
+        VAULT),
+    known("vault-unusable", Credentials, Problem,
+        "The vault cannot be opened.",
+        "do what the details say",
+        VAULT),
     known("agent-key-missing", SignIn, Problem,
         "The agent this machine runs as has no key.",
         "put the key there with mode 0600",
@@ -187,7 +222,7 @@ pub(crate) const KNOWN: &[Known] = &[
     known("not-signed-in", SignIn, Problem,
         "Nobody is signed in.",
         "run `mcpshim login`",
-        &[]),
+        SECRETS),
     known("sign-in-open", SignIn, Problem,
         "Others than its user may read the sign-in.",
         "run `mcpshim login`",
@@ -195,7 +230,7 @@ pub(crate) const KNOWN: &[Known] = &[
     known("sign-in-ended", SignIn, Problem,
         "The sign-in has ended.",
         "run `mcpshim login`",
-        &["clock-wrong"]),
+        &["clock-wrong", "keychain-absent", "keychain-unmade", "keychain-locked", "keychain-silent", "vault-unusable"]),
     known("groups-cut", SignIn, Problem,
         "The identity provider left groups out of the sign-in, so roles cannot be known.",
         "ask your identity team to limit the claim to the groups that mcpshim uses",
@@ -211,31 +246,23 @@ pub(crate) const KNOWN: &[Known] = &[
     known("sign-in-ending", SignIn, Warning,
         "The sign-in ends soon and was not renewed.",
         "run `mcpshim login`",
-        &["clock-wrong", "keychain-absent", "keychain-locked", "keychain-silent", "vault-unusable"]),
-    known("keychain-absent", Credentials, Problem,
-        "There is no keychain here, and the registry allows no other store.",
-        "start a keychain, or ask for `secret_stores` in the registry",
-        VAULT),
-    known("keychain-locked", Credentials, Problem,
-        "The keychain is locked.",
-        "unlock it",
-        VAULT),
-    known("keychain-silent", Credentials, Problem,
-        "The keychain does not answer.",
-        "answer or restart it",
-        VAULT),
-    known("vault-unusable", Credentials, Problem,
-        "The vault cannot be opened.",
-        "do what the details say",
-        VAULT),
+        &["clock-wrong", "keychain-absent", "keychain-unmade", "keychain-locked", "keychain-silent", "vault-unusable"]),
     known("credential-missing", Credentials, Problem,
         "A server that may be used has no credential here.",
         "run `mcpshim credential set SERVER`",
-        &["keychain-absent", "keychain-locked", "keychain-silent", "vault-unusable"]),
+        &["keychain-absent", "keychain-unmade", "keychain-locked", "keychain-silent", "vault-unusable"]),
     known("credential-overdue", Credentials, Warning,
         "A credential is older than the registry wants.",
         "get a new one, and run `mcpshim credential set SERVER`",
         &[]),
+    known("server-revoked", Servers, Problem,
+        "The registry has revoked the server that was asked about: every call to it is refused.",
+        "ask its owner",
+        &[]),
+    known("server-not-granted", Servers, Problem,
+        "Nothing of the server that was asked about is granted to the caller.",
+        "ask for a role that has it",
+        &["no-role", "not-signed-in", "sign-in-open", "sign-in-ended", "sign-in-refused", "groups-cut", "agent-key-missing", "agent-key-open", "agent-key-wrong", "agent-refused"]),
     known("program-missing", Servers, Problem,
         "The program of a server is not installed, or not on the PATH.",
         "install it",
@@ -248,10 +275,10 @@ pub(crate) const KNOWN: &[Known] = &[
         "A server does not accept its credential.",
         "get a new one, and run `mcpshim credential set SERVER`",
         &["credential-missing", "clock-wrong"]),
-    known("server-blocks", Servers, Problem,
-        "A server, or something in between, blocks the request.",
-        "ask who runs it whether this machine is blocked",
-        &[]),
+    known("server-blocked", Servers, Problem,
+        "Access to a server is blocked by it or by something in between, or it wants a credential and the registry names none.",
+        "ask its owner whether it wants a credential, or blocks this machine",
+        &["clock-wrong"]),
     known("server-tls", Servers, Problem,
         "The certificate of a server is not trusted.",
         "ask its owner for the CA, to be named in the registry",
@@ -271,7 +298,7 @@ pub(crate) const KNOWN: &[Known] = &[
     known("server-fails", Servers, Problem,
         "A server cannot be used.",
         "do what the details say, or ask its owner",
-        &["program-missing", "credential-missing", "server-ends", "server-refuses", "server-blocks", "server-tls", "server-unreachable", "server-drifted", "keychain-absent", "keychain-locked", "keychain-silent", "vault-unusable"]),
+        &["program-missing", "credential-missing", "server-ends", "server-refuses", "server-blocked", "server-tls", "server-unreachable", "server-drifted", "keychain-absent", "keychain-unmade", "keychain-locked", "keychain-silent", "vault-unusable"]),
     known("record-damaged", Record, Problem,
         "Records that wait on this machine were changed or are missing.",
         "keep the directory as it is and tell your security team",
@@ -285,17 +312,21 @@ pub(crate) const KNOWN: &[Known] = &[
         "check the network; nothing is lost meanwhile",
         &[]),
     known("installation-revoked", Record, Problem,
-        "The collector holds the installation for revoked.",
+        "The collector treats this machine as revoked.",
         "ask your security team",
         &["agent-refused"]),
     known("not-enrolled", Record, Warning,
         "The collector does not know whose installation this is.",
         "run `mcpshim login`, then `mcpshim audit flush`",
         &["not-signed-in", "sign-in-ended", "sign-in-refused", "groups-cut", "agent-key-missing", "agent-key-open", "agent-key-wrong", "agent-refused", "collector-unreachable", "collector-tls"]),
+    known("record-held", Record, Problem,
+        "The collector does not take what is recorded here; the records wait on this machine.",
+        "run `mcpshim audit flush`; if it says the same, tell the owners of the collector",
+        &["collector-unreachable", "collector-tls", "installation-revoked", "not-signed-in", "sign-in-ended", "record-damaged", "clock-wrong"]),
     known("backlog-old", Record, Warning,
         "Records have waited on this machine for more than a day.",
         "run `mcpshim audit flush`",
-        &["collector-unreachable", "collector-tls", "clock-wrong"]),
+        &["record-held", "collector-unreachable", "collector-tls", "clock-wrong"]),
     known("client-malformed", Clients, Problem,
         "The settings of a client cannot be read.",
         "correct the line",
@@ -315,6 +346,14 @@ pub(crate) const KNOWN: &[Known] = &[
     known("two-versions", Clients, Warning,
         "A client still runs another version of mcpshim.",
         "restart the client",
+        &[]),
+    known("session-behind", Clients, Warning,
+        "A running session still decides by an older registry than this machine has.",
+        "restart the client",
+        &["two-versions"]),
+    known("bypass", Clients, Warning,
+        "A client starts a server directly that the registry governs: its calls are neither decided nor recorded.",
+        "remove the entry, and use the server through mcpshim",
         &[]),
     known("machine-id-missing", Settings, Warning,
         "The system has no machine id; one was made up for this user.",
@@ -340,10 +379,6 @@ pub(crate) const KNOWN: &[Known] = &[
         "The vault's key is not in a keychain, as the registry allows.",
         "nothing has to be done",
         &[]),
-    known("bypass", Clients, Note,
-        "A client starts a server directly that the registry governs.",
-        "remove the entry, and use the server through mcpshim",
-        &[]),
     known("client-other", Clients, Note,
         "A client that is here does not start mcpshim.",
         "run `mcpshim client install CLIENT`",
@@ -353,7 +388,7 @@ pub(crate) const KNOWN: &[Known] = &[
         "ask the server's owner for a version that answers directly",
         &[]),
     known("other-name", Servers, Note,
-        "A URI or template of a server is also that of a server before it: it is shown under another name.",
+        "URIs or templates of a server are also those of a server before it: they are shown under other names.",
         "nothing has to be done",
         &[]),
     known("quarantined", Servers, Note,
@@ -363,6 +398,10 @@ pub(crate) const KNOWN: &[Known] = &[
     known("unfit", Servers, Note,
         "A tool is not offered to clients whose model API refuses its schema, and with it the whole conversation; others have it.",
         "ask the server's owner",
+        &[]),
+    known("repeats-stopped", Servers, Note,
+        "A client made the same call too often, and further ones were stopped.",
+        "nothing has to be done",
         &[]),
     known("unconfirmed", Servers, Note,
         "A client listens to resources or tasks of a server that has not confirmed it: what changes meanwhile is told once it has.",
@@ -406,11 +445,26 @@ pub(crate) fn found(code: &'static str, sentence: impl Into<String>) -> Finding 
         fix: known.map_or("", |known| known.fix).to_owned(),
         details: Vec::new(),
         follows: None,
-        exit: match topic {
-            Settings | Registry => Exit::Registry,
-            SignIn => Exit::NotSignedIn,
-            Clients | Credentials | Record | Servers | State => Exit::Failed,
-        },
+        exit: exit(code),
+    }
+}
+
+/// What a finding means for whoever only reads the exit code. Being about the registry or the
+/// sign-in is not enough: there must be no usable registry, or nobody who is recognised.
+fn exit(code: &str) -> Exit {
+    match code {
+        "managed-untrusted"
+        | "managed-gone"
+        | "not-configured"
+        | "settings-unreadable"
+        | "state-damaged"
+        | "registry-missing"
+        | "registry-lapsed" => Exit::Registry,
+        "agent-key-missing" | "agent-key-open" | "agent-key-wrong" | "agent-refused"
+        | "not-signed-in" | "sign-in-open" | "sign-in-ended" | "sign-in-refused" | "groups-cut" => {
+            Exit::NotSignedIn
+        }
+        _ => Exit::Failed,
     }
 }
 
@@ -432,11 +486,6 @@ impl Finding {
 
     pub(crate) fn level(mut self, level: Level) -> Self {
         self.level = level;
-        self
-    }
-
-    pub(crate) fn exit(mut self, exit: Exit) -> Self {
-        self.exit = exit;
         self
     }
 }
@@ -529,6 +578,45 @@ mod tests {
                 ("proxy-not-used", None),
             ]
         );
+    }
+
+    /// The commands that a fix names, with a server and a client put in.
+    fn commands(fix: &str) -> Vec<Vec<String>> {
+        let quoted = fix.split('`').skip(1).step_by(2);
+        let ours = quoted.filter(|text| text.starts_with("mcpshim "));
+        ours.map(|text| {
+            let text = text.replace("SERVER", "up").replace("CLIENT", "codex");
+            text.split(' ').map(str::to_owned).collect()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn every_command_of_a_fix_is_one_of_ours() {
+        use clap::Parser as _;
+        let mut seen = 0;
+        for known in KNOWN {
+            for words in commands(known.fix) {
+                seen += 1;
+                let parsed = crate::Cli::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{}: {words:?}", known.code);
+            }
+        }
+        assert!(seen > 12, "{seen}");
+        assert!(crate::Cli::try_parse_from(["mcpshim", "credential", "set"]).is_err());
+    }
+
+    #[test]
+    fn the_exit_code_is_what_the_page_says() {
+        for (code, exit) in [
+            ("clock-wrong", Exit::Failed),
+            ("no-role", Exit::Failed),
+            ("registry-grace", Exit::Failed),
+            ("registry-lapsed", Exit::Registry),
+            ("not-signed-in", Exit::NotSignedIn),
+        ] {
+            assert_eq!(found(code, "x").exit, exit, "{code}");
+        }
     }
 
     /// `docs/doctor.md` has exactly the rows that the table gives.

@@ -30,6 +30,9 @@ use mcpshim::report::{Exit, Failure};
 use mcpshim::text;
 use serde::Serialize;
 
+pub(crate) use self::credentials::is_set;
+pub(crate) use self::servers::near;
+
 use self::finding::{Finding, Level, Topic, found};
 use crate::out;
 
@@ -42,7 +45,7 @@ Examples:
 
 Topics: settings, state, registry, sign-in, credentials, servers, record, clients.
 
-Exit codes: 0 nothing is wrong, 1 something is, 4 nobody is signed in, 5 no usable registry.";
+Exit codes: 0 nothing is wrong, 1 something is, 4 nobody is recognised, 5 no usable registry.";
 
 /// Find out what is wrong here: the cause first, then the fix, then the details
 ///
@@ -85,6 +88,11 @@ impl Context {
         self.open.iter().any(|asked| asked.as_str() == key)
     }
 
+    /// The servers that were opened.
+    fn opened(&self) -> Vec<&str> {
+        self.open.iter().map(ServerKey::as_str).collect()
+    }
+
     fn collector(&self) -> Option<&CollectorDoc> {
         self.loaded.as_ref()?.registry.org.collector.as_ref()
     }
@@ -125,9 +133,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "healthy": shown.iter().all(|finding| finding.level == Level::Note),
             "findings": shown,
             "checks": report.checks,
+            "opened": context.as_deref().map(Context::opened),
         }))?;
     } else {
-        out::print(&text(&shown, report.checks.len()))?;
+        out::print(&text(&shown, &about, context.as_deref()))?;
     }
     if let Some(file) = &args.bundle {
         out::warn(&format!("read {} before you send it", file.display()));
@@ -221,11 +230,9 @@ fn examine(args: &Args, about: &About) -> Result<(Report, Option<Arc<Context>>),
         if let About::Server(asked) = about {
             if !keys.clone().any(|key| key == asked) {
                 let known: Vec<&str> = keys.map(ServerKey::as_str).collect();
-                return Err(Failure::new(
-                    Exit::Usage,
-                    format!("{asked} is no topic, and the registry has no server {asked}"),
-                )
-                .hint(format!("the servers are {}", known.join(", "))));
+                let sentence =
+                    format!("{asked} is no topic, and the registry has no server {asked}");
+                return Err(Failure::new(Exit::Usage, sentence).hint(near(asked, &known)));
             }
             open.push(asked.clone());
         } else if args.servers {
@@ -242,8 +249,15 @@ fn examine(args: &Args, about: &About) -> Result<(Report, Option<Arc<Context>>),
         loaded,
         open,
     };
+    if let About::Server(asked) = about
+        && let Some(finding) = servers::closed(&context, asked)
+    {
+        // what was revoked is not started to look at it, nor what the caller may not use
+        report.findings.push(finding);
+        context.open.clear();
+    }
     if args.servers {
-        let usable: Vec<ServerKey> = credentials::servers(&context)
+        let usable: Vec<ServerKey> = servers::usable(&context)
             .into_iter()
             .map(|server| server.key.clone())
             .collect();
@@ -357,7 +371,32 @@ fn examine_at_once(context: &Arc<Context>, report: &mut Report) {
     }
 }
 
-fn text(findings: &[&Finding], checks: usize) -> String {
+/// What can be said when nothing is wrong: of what was looked at, and of nothing else.
+fn nothing(about: &About, context: Option<&Context>) -> String {
+    let Some(context) = context else {
+        return "nothing is wrong here\n".to_owned();
+    };
+    let servers = match context.opened().as_slice() {
+        [] if servers::usable(context).is_empty() => "there is no server to open".to_owned(),
+        [] => "servers were not opened: `mcpshim doctor --servers`".to_owned(),
+        [one] => format!("{one} was opened"),
+        many => format!("{} were opened", many.join(", ")),
+    };
+    match about {
+        About::All => format!("nothing is wrong here; {servers}\n"),
+        About::Topic(Topic::Servers) => format!("nothing is wrong with servers; {servers}\n"),
+        About::Topic(topic) => {
+            let name = Topic::ALL.iter().find(|(_, other)| other == topic);
+            let name = name.map_or("it", |(name, _)| name);
+            format!(
+                "nothing is wrong with {name}; only this is shown: `mcpshim doctor` shows all\n"
+            )
+        }
+        About::Server(key) => format!("nothing is wrong with {key}; {servers}\n"),
+    }
+}
+
+fn text(findings: &[&Finding], about: &About, context: Option<&Context>) -> String {
     let mut text = String::new();
     let own = findings.iter().filter(|finding| finding.follows.is_none());
     for finding in own.clone().filter(|finding| finding.level != Level::Note) {
@@ -390,7 +429,7 @@ fn text(findings: &[&Finding], checks: usize) -> String {
         }
     }
     if text.is_empty() {
-        text = format!("nothing is wrong: {checks} checks\n");
+        text = nothing(about, context);
     }
     for note in own.filter(|finding| finding.level == Level::Note) {
         text.push_str(&format!(
@@ -398,27 +437,40 @@ fn text(findings: &[&Finding], checks: usize) -> String {
             text::visible(&note.sentence),
             note.code
         ));
+        if note.fix != finding::NOTHING {
+            text.push_str(&format!("         {}\n", text::visible(&note.fix)));
+        }
     }
     text
 }
 
-/// The exit code is the first cause's.
+/// Says how it ended: 5 without a usable registry, 4 when nobody is recognised, 1 for all else.
 fn ended(findings: &[&Finding]) -> Result<(), Failure> {
-    let mut wrong = findings
-        .iter()
-        .filter(|finding| finding.level != Level::Note);
-    let Some(first) = wrong.next() else {
+    let wrong = || {
+        let all = findings.iter();
+        all.filter(|finding| finding.level != Level::Note)
+    };
+    let Some(first) = wrong().next() else {
         return Ok(());
     };
-    let more = wrong.filter(|finding| finding.follows.is_none()).count();
-    let sentence = match more {
-        0 => first.sentence.clone(),
-        1 => format!("{}, and one thing more", first.sentence),
-        more => format!("{}, and {more} things more", first.sentence),
+    let own = wrong().filter(|finding| finding.follows.is_none());
+    let more = own.clone().count();
+    let word = match own.clone().all(|finding| finding.level == Level::Problem) {
+        true => "problems",
+        false => "things",
     };
-    let exit = match first.level {
-        Level::Problem => first.exit,
-        Level::Note | Level::Warning => Exit::Failed,
+    let sentence = match more {
+        0 | 1 => first.sentence.clone(),
+        many => format!("{many} {word}; first: {}", first.sentence),
+    };
+    let has =
+        |exit: Exit| wrong().any(|finding| finding.level == Level::Problem && finding.exit == exit);
+    let exit = if has(Exit::Registry) {
+        Exit::Registry
+    } else if has(Exit::NotSignedIn) {
+        Exit::NotSignedIn
+    } else {
+        Exit::Failed
     };
     Err(Failure::new(exit, sentence).hint(first.fix.clone()))
 }

@@ -51,8 +51,7 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
 
 /// Why nobody is recognised: the sentence of whoever decides it, under a code.
 fn nobody(context: &Context, failure: &Failure) -> Finding {
-    let said = format!("{} {}", failure.sentence, failure.causes.join(" "));
-    let mut finding = found(code(context), failure.sentence.clone()).exit(failure.exit);
+    let mut finding = found(code(context), failure.sentence.clone());
     finding.details.clone_from(&failure.causes);
     // sentences of the decider's may end in what to do
     if let Some((sentence, fix)) = finding.sentence.clone().split_once("; ") {
@@ -62,7 +61,6 @@ fn nobody(context: &Context, failure: &Failure) -> Finding {
     if let Some(hint) = &failure.hint {
         finding.fix.clone_from(hint);
     }
-    drop(said);
     finding
 }
 

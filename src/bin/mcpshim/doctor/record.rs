@@ -33,11 +33,26 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         Err(failure) => findings.push(unread(&failure)),
         Ok(standing) => {
             let collected = context.collector().is_some();
+            let waiting = standing.waiting;
+            if let Some(trouble) = standing.trouble.clone().filter(|_| collected) {
+                let records = match waiting {
+                    1 => "1 record is".to_owned(),
+                    many => format!("{many} records are"),
+                };
+                let mut finding = found(
+                    "record-held",
+                    format!("{records} not delivered yet: {trouble}"),
+                );
+                if let Some(note) = &note {
+                    finding = finding.detail(format!("said at {}", note.written));
+                }
+                findings.push(finding);
+            }
             if collected && standing.oldest_age_s.is_some_and(|age_s| age_s > BACKLOG_S) {
                 let age = span(standing.oldest_age_s.unwrap_or_default());
                 let mut finding = found(
                     "backlog-old",
-                    format!("{} records wait, the oldest for {age}", standing.waiting),
+                    format!("{waiting} records are not delivered yet, the oldest for {age}"),
                 );
                 finding.details.extend(standing.trouble.clone());
                 findings.push(finding);
@@ -49,7 +64,7 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
     match stands.filter(|_| context.collector().is_some()) {
         Some(Standing::Revoked) => findings.push(found(
             "installation-revoked",
-            "the collector holds this installation for revoked",
+            "the collector treats this machine as revoked",
         )),
         Some(Standing::Unknown) => {
             let mut finding = found(

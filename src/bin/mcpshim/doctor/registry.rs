@@ -77,6 +77,7 @@ fn failed(error: &FetchError) -> Finding {
             RegistryError::TooFewSignatures { .. } | RegistryError::UnknownKey { .. } => {
                 "registry-signature"
             }
+            RegistryError::Elsewhere { .. } => "registry-elsewhere",
             RegistryError::Unavailable { .. } => unreachable(&said).0,
             RegistryError::Document { .. }
             | RegistryError::Malformed { .. }
@@ -143,17 +144,34 @@ pub(super) fn source(context: &Context) -> Vec<Finding> {
             let said = Failure::from_error(Exit::Registry, &error).in_one_line();
             finding.sentence = format!("the registry at {url} {}", unreachable(&said).1);
         }
+        if let FetchError::Registry(RegistryError::Elsewhere { .. }) = &error {
+            finding.sentence = format!("{url} answers, but no registry is there");
+            finding.fix = above(url);
+        }
         if usable && finding.code != "state-damaged" {
             // what was verified before is in use until it expires
             let level = match finding.code {
                 "registry-signature" | "registry-older" => Level::Problem,
                 _ => Level::Warning,
             };
-            finding = finding.exit(Exit::Failed).level(level);
+            finding = finding.level(level);
         }
         findings.push(finding);
     }
     findings
+}
+
+/// Which address to name instead of one at which no registry is.
+fn above(url: &str) -> String {
+    let trimmed = url.trim_end_matches('/');
+    let below = ["metadata", "targets"];
+    let above = below.iter().find_map(|name| trimmed.strip_suffix(name));
+    match above.filter(|above| above.ends_with('/')) {
+        Some(above) => format!("name the directory above metadata/: `registry_url = {above:?}`"),
+        None => "name the directory above metadata/ in `registry_url`, and see that its files may \
+                 be read"
+            .to_owned(),
+    }
 }
 
 pub(super) fn run<T>(future: impl Future<Output = T>) -> Option<T> {
@@ -269,6 +287,17 @@ mod tests {
             "x, 1 Foo 1994 1:1:1 GMT",
         ] {
             assert_eq!(parse_date(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_one_level_off_is_put_right() {
+        let right = "name the directory above metadata/: `registry_url = \"https://r.example/a/\"`";
+        assert_eq!(above("https://r.example/a/metadata"), right);
+        assert_eq!(above("https://r.example/a/metadata/"), right);
+        assert_eq!(above("https://r.example/a/targets/"), right);
+        for other in ["https://r.example/a", "https://r.example/mymetadata"] {
+            assert!(!above(other).contains("r.example"), "{other}");
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn broken(failure: &Failure, managed: bool) -> Finding {
     } else {
         "settings-unreadable"
     };
-    let mut finding = found(code, failure.sentence.clone()).exit(failure.exit);
+    let mut finding = found(code, failure.sentence.clone());
     finding.details.clone_from(&failure.causes);
     match &failure.hint {
         Some(hint) => finding.fix(hint.clone()),

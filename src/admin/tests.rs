@@ -677,7 +677,7 @@ fn how_often_the_same_call_may_be_made_is_what_is_written() {
         move |tool: &str| server.limits.repeat_of(tool, &doc.limits).window()
     };
     let plain = docs(&org);
-    assert_eq!(plain("write"), Some((20, 60_000_000)));
+    assert_eq!(plain("write"), Some((30, 60_000_000)));
     org.edit(
         "org.yaml",
         "grace_hours",

@@ -144,7 +144,7 @@ impl Approved {
 fn until(grants: &[Approved], kind: usize, name: &str) -> Option<u64> {
     let gives = |grant: &&Approved| {
         let mut patterns = grant.list(kind).iter();
-        patterns.any(|pattern| Pattern::glob(pattern).covers(name))
+        patterns.any(|pattern| Pattern::glob(pattern).matches(name))
     };
     grants.iter().filter(gives).map(|grant| grant.until).max()
 }

@@ -698,7 +698,7 @@ fn wide(server: &Server, grant: &Grant, sink: &mut Sink<'_>) {
     for list in [&grant.tools, &grant.prompts, &grant.resources] {
         for spot in list {
             let covers = |other: &&Spot<String>| {
-                other.value != spot.value && Pattern::glob(&other.value).covers(&spot.value)
+                other.value != spot.value && Pattern::glob(&other.value).matches(&spot.value)
             };
             // the widest one says it best
             let wider = list

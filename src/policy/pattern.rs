@@ -105,12 +105,6 @@ impl Pattern {
         reached.last() == Some(&true)
     }
 
-    /// Whether this glob matches all that another glob, given as its text, does. A star of the
-    /// other is only ever matched by a star of ours.
-    pub(crate) fn covers(&self, other: &str) -> bool {
-        self.matches(other)
-    }
-
     /// Whether some text is matched by both patterns.
     pub(crate) fn meets(&self, other: &Self) -> bool {
         // reached[at] holds the positions of `other` that go with position `at` of ours

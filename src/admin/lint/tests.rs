@@ -50,7 +50,7 @@ fn a_private_audit_key_is_found_in_any_file_and_never_printed() {
         org.write(file, &text);
         let found = org.check();
         assert!(
-            found.contains(&format!("{file}")) && found.contains("[secret]"),
+            found.contains(file) && found.contains("[secret]"),
             "{file}: {found}"
         );
         assert!(!found.contains("8PXb"), "{file}: {found}");

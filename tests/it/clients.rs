@@ -369,7 +369,7 @@ fn a_run_of_claude_code(negotiation: Option<&str>, spoken: &str) {
             4 => {
                 let (text, failed) = result(body);
                 assert!(
-                    text.contains("Policy denial, do not retry") && failed,
+                    text.contains("Refused until the server is approved again") && failed,
                     "{text}"
                 );
                 grant(&org, &["echo", "count"]);
@@ -482,7 +482,7 @@ fn codex_works_through_mcpshim() {
                 call("dr_echo", json!({"text": "x"}))
             }
             _ => {
-                assert!(output().contains("Policy denial"), "{}", output());
+                assert!(output().contains("Refused until"), "{}", output());
                 Turn::Done
             }
         }
@@ -530,7 +530,7 @@ fn the_inspector_lists_and_calls_through_mcpshim() {
     let answered = inspect(&of("upm_echo")).ok();
     assert!(answered.stdout.contains("hello"), "{answered:?}");
     let refused = inspect(&of("dr_echo"));
-    assert!(refused.stdout.contains("Policy denial"), "{refused:?}");
+    assert!(refused.stdout.contains("Refused until"), "{refused:?}");
     ended(&org);
 }
 

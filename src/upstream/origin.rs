@@ -59,7 +59,9 @@ impl Launch {
         }
         self.place(project)?;
         let here = std::env::current_dir().ok();
-        let home = self.environment.get("HOME").map(PathBuf::from);
+        let home = self.environment.get("HOME");
+        let home = home.or_else(|| self.environment.get("USERPROFILE"));
+        let home = home.map(PathBuf::from);
         let projects = Projects::new(project, here.as_deref(), home.as_deref());
         let left_out = self.leave_out(&projects);
         places.find(self).map_err(|error| {

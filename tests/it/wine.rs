@@ -53,6 +53,13 @@ impl Windows {
         Some(windows)
     }
 
+    /// Where the client works: what lies in it is not run.
+    fn project(&self) -> PathBuf {
+        let project = self.org.path().join("project");
+        std::fs::create_dir_all(&project).unwrap();
+        project
+    }
+
     /// On the PATH of Linux and of Windows.
     fn bin(&self) -> PathBuf {
         self.org.path().join("bin")
@@ -77,7 +84,7 @@ impl Windows {
         command
             .env_clear()
             .env("WINEPATH", z(&self.bin()))
-            .current_dir(self.org.path());
+            .current_dir(self.project());
         for name in [
             "HOME",
             "PATH",
